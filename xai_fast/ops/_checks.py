@@ -1,0 +1,62 @@
+"""What the ops ask of their arguments, said the same way everywhere: what came, what fits, what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def check_dtype(name: str, value: Tensor, fits: tuple[torch.dtype, ...]) -> None:
+    """Raises TypeError unless the dtype of `value` is one of `fits`."""
+    if value.dtype not in fits:
+        wanted = " or ".join(str(dtype) for dtype in fits)
+        raise TypeError(f"`{name}` is {value.dtype}; it takes {wanted}; convert it with `.to(...)`")
+
+
+def check_shape(name: str, value: Tensor, fits: tuple[int, ...], meaning: str) -> None:
+    """Raises ValueError unless `value` has exactly the shape `fits`, described by `meaning`."""
+    if value.shape != fits:
+        raise ValueError(f"`{name}` has shape {tuple(value.shape)}; it takes {meaning} = {fits}")
+
+
+def check_axes(name: str, value: Tensor) -> None:
+    """Raises ValueError unless `value` is (N, C, *S) with one to three spatial axes."""
+    if not 3 <= value.dim() <= 5:
+        raise ValueError(
+            f"`{name}` has shape {tuple(value.shape)}; it takes (N, C, *S) with one to three spatial axes; "
+            "add or flatten axes"
+        )
+
+
+def check_device(name: str, value: Tensor, device: torch.device, whose: str) -> None:
+    """Raises ValueError unless `value` is on `device`, where the argument `whose` is."""
+    if value.device != device:
+        raise ValueError(f"`{name}` is on {value.device} but `{whose}` is on {device}; move one of them")
+
+
+def check_boxes(boxes: Tensor, bounds: tuple[int, ...]) -> None:
+    """Raises ValueError unless every box lies within `bounds` (extents per axis); device memory is not read."""
+    if not boxes.is_cpu:
+        return
+    values = boxes.numpy()
+    start, stop = values[..., 0], values[..., 1]
+    if not ((start >= 0) & (start <= stop) & (stop <= np.array(bounds))).all():
+        raise ValueError(
+            f"`boxes` has a box outside the extents {bounds}; each axis takes 0 <= start <= stop <= extent, channels "
+            "first; cut windows at the border"
+        )
+
+
+def check_indices(name: str, value: Tensor, count: int, whose: str) -> None:
+    """Raises ValueError unless every index is in [0, count), `count` being rows of `whose`; see `check_boxes`."""
+    if not value.is_cpu or value.numel() == 0:
+        return
+    values = value.numpy()
+    low, high = values.min(), values.max()
+    if low < 0 or high >= count:
+        raise ValueError(
+            f"`{name}` has values from {low} to {high}; it takes rows of `{whose}`, from 0 to {count - 1}"
+        )

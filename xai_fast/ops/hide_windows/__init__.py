@@ -1,0 +1,80 @@
+"""hide_windows: write input variants, each with one box hidden, straight into a batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xai_fast.ops import _checks
+from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
+from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops.hide_windows import reference
+
+op = Op("hide_windows", reference.hide_windows)
+op.offer("cpp", compiled("hide_windows"), unless=(no_library, not_on_cpu))
+op.offer("triton", lazily(f"{__name__}.triton", "hide_windows"), unless=(no_triton, not_on_cuda))
+
+
+@torch.no_grad()
+def hide_windows(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor, out: Tensor) -> Tensor:
+    """Fills row m of `out` with `inputs[sample[m]]`, and with `baseline[sample[m]]` inside `boxes[m]`.
+
+    Args:
+        inputs: (N, C, *S), one to three spatial axes, float16, bfloat16, float32 or float64, any strides.
+        baseline: broadcastable to `inputs`, of its dtype; expanded views are read as they are.
+        sample: LongTensor (M,) with values in [0, N): which input each row is a variant of.
+        boxes: LongTensor (M, 1 + len(S), 2): half-open [start, stop) per axis, channels first, inside the extents;
+            start == stop hides nothing.
+        out: (M, C, *S), any of the dtypes above and any memory layout whose elements do not overlap, sharing no
+            memory with the others. Conversion rounds to nearest even.
+
+    `inputs`, `baseline` and `out` are on one device; `sample` and `boxes` there or on the CPU. Their values are checked
+    on the CPU only: on another device the caller vouches for them.
+
+    Returns:
+        `out`.
+
+    Raises:
+        TypeError: a dtype does not fit.
+        ValueError: a shape, a device or a value does not fit.
+    """
+    _check(inputs, baseline, sample, boxes, out)
+    sample = sample.to(out.device).contiguous()
+    boxes = boxes.to(out.device).contiguous()
+    op(inputs, baseline.expand_as(inputs), sample, boxes, out)
+    return out
+
+
+def _check(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor, out: Tensor) -> None:
+    _checks.check_axes("inputs", inputs)
+    _checks.check_dtype("inputs", inputs, _checks.FLOATING)
+    _checks.check_dtype("baseline", baseline, (inputs.dtype,))
+    _checks.check_dtype("out", out, _checks.FLOATING)
+    for name, indices in (("sample", sample), ("boxes", boxes)):
+        _checks.check_dtype(name, indices, (torch.int64,))
+        if not indices.is_cpu:
+            _checks.check_device(name, indices, out.device, "out")
+    _checks.check_device("inputs", inputs, out.device, "out")
+    _checks.check_device("baseline", baseline, out.device, "out")
+
+    extents = tuple(inputs.shape[1:])
+    rows = out.shape[0] if out.dim() else 0
+    _checks.check_shape("out", out, (rows, *extents), "(M, C, *S)")
+    _checks.check_shape("sample", sample, (rows,), "(M,)")
+    _checks.check_shape("boxes", boxes, (rows, len(extents), 2), "(M, 1 + len(S), 2)")
+    _check_broadcast(baseline, inputs)
+    _checks.check_indices("sample", sample, inputs.shape[0], "inputs")
+    _checks.check_boxes(boxes, extents)
+    if 0 in out.stride() and out.numel() > 1:
+        raise ValueError(
+            "`out` is an expanded view, whose rows overlap; it takes a tensor with memory of its own"
+        )
+
+
+def _check_broadcast(baseline: Tensor, inputs: Tensor) -> None:
+    pairs = zip(reversed(baseline.shape), reversed(inputs.shape), strict=False)
+    if baseline.dim() > inputs.dim() or any(extent not in (1, wanted) for extent, wanted in pairs):
+        raise ValueError(
+            f"`baseline` has shape {tuple(baseline.shape)}; it takes one that broadcasts to that of `inputs`, "
+            f"{tuple(inputs.shape)}, such as (C, 1, 1) for one value per channel"
+        )

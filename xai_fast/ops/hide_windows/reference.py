@@ -1,0 +1,11 @@
+"""hide_windows in plain torch: the specification."""
+
+from torch import Tensor
+
+
+def hide_windows(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor, out: Tensor) -> None:
+    """Writes each row: its input, then the baseline inside its box."""
+    for row, (index, box) in enumerate(zip(sample.tolist(), boxes.tolist(), strict=True)):
+        inside = tuple(slice(start, stop) for start, stop in box)
+        out[row].copy_(inputs[index])
+        out[row][inside].copy_(baseline[index][inside])
