@@ -1,0 +1,26 @@
+"""Pictures and a page from arrays and plain records: colour maps, overlays, figures. Knows no model."""
+
+from xai_fast.report.colours import ColourMap
+from xai_fast.report.figure import Bar, Panel, Row, figure
+from xai_fast.report.files import save_png, write_atomically
+from xai_fast.report.overlay import Style, as_photo, overlay
+from xai_fast.report.page import Failure, Item, Map, write_page
+from xai_fast.report.scale import Scale
+
+__all__ = [
+    "Bar",
+    "ColourMap",
+    "Failure",
+    "Item",
+    "Map",
+    "Panel",
+    "Row",
+    "Scale",
+    "Style",
+    "as_photo",
+    "figure",
+    "overlay",
+    "save_png",
+    "write_atomically",
+    "write_page",
+]
