@@ -1,0 +1,257 @@
+"""The engine: one prepared model, shared by every method that explains it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from xai_fast.core.fingerprint import Fingerprint
+from xai_fast.core.guard import untouched
+from xai_fast.core.known import known
+from xai_fast.core.layers import Layer, last_spatial_layer, layer_names
+from xai_fast.core.objective import Objective
+from xai_fast.core.prepare import Prepared, copied, prepare, unhooked, verify
+from xai_fast.core.targets import Target
+
+from .evaluate import Evaluate
+from .inputs import checked
+from .plan import RowBudget, rows_that_fit
+from .recipe import Recipe
+from .reducers.clean import clean_scores
+from .run import Outcome, run
+
+Mode = Literal["exact", "fast", "turbo"]
+Plan = Literal["auto", "dense", "local", "tail"]
+
+
+@dataclass
+class _Store:
+    """What has been prepared for one model; never refers to that model, so that it can be kept weakly beside it."""
+
+    fingerprint: Fingerprint | None = None
+    prepared: dict[tuple[frozenset[str], bool, bool], Prepared] = field(default_factory=dict)
+    last_layer: dict[tuple[int, ...], str] = field(default_factory=dict)
+
+
+_STORES: weakref.WeakKeyDictionary[nn.Module, _Store] = weakref.WeakKeyDictionary()
+_ENGINES: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Engine]] = weakref.WeakKeyDictionary()
+
+
+class Engine:
+    """A model made ready to answer many questions, and the settings under which it answers.
+
+    The caller's model is never modified: the engine works on its own copy, frozen, in eval mode, with batch
+    normalisation folded and weights laid out channels-last. The copy is made on first use, kept as long as the model
+    lives, and made again when the model has changed (see `refresh`).
+
+    Args:
+        model: a `torch.nn.Module`, or any callable from a batch (rows, C, *S) to its outputs. A callable is used as it
+            is: nothing is folded, and layers cannot be named.
+        mode: "exact" keeps the model's dtype and every evaluation the formula asks for. "fast" makes the same
+            evaluations in bfloat16 (CPU) or float16 (CUDA), scores in float32. "turbo" is "fast", and estimators may
+            stop early at a stated error (no estimator exists yet, so today it equals "fast").
+        plan: "auto" takes the cheapest exact plan. This version has one, "dense": every variant is run whole. Forcing
+            "local" or "tail" is refused with the reason.
+        batch_size: model rows per forward, or "auto": timed on the first rows of a call and kept.
+        memory_limit: bytes that a batch may take; None takes a share of what is free. Out of memory halves the batch.
+        compile: True compiles the prepared model with `torch.compile`. "auto" compiles where the first call gains by
+            it, which this version never assumes; False never.
+        deterministic: run under `torch.use_deterministic_algorithms`.
+        progress: True for a bar, or a callable (rows done, rows in total).
+        output: from what the model returns to (rows, K) scores; found automatically for tensors, `.logits`, tuples, dicts.
+        preprocess: how a photograph becomes an input: a callable from a PIL image to (C, H, W).
+        classes: names of the outputs.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit; the message names it.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *,
+        mode: Mode = "exact",
+        plan: Plan = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        memory_limit: int | None = None,
+        compile: bool | Literal["auto"] = "auto",
+        deterministic: bool = False,
+        progress: bool | Callable[[int, int], Any] = False,
+        output: Callable[[Any], Tensor] | None = None,
+        preprocess: Callable[[Any], Tensor] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        if not callable(model):
+            raise TypeError(f"`model` came as {type(model).__name__}; give a torch.nn.Module or a callable")
+        _one_of("mode", mode, get_args(Mode))
+        _one_of("plan", plan, get_args(Plan))
+        if plan in ("local", "tail"):
+            raise ValueError(f'`plan` "{plan}" is not available: this version re-runs the whole model, give "auto" or "dense"')
+        _one_of("compile", compile, ("auto", True, False))
+        if batch_size != "auto" and not _positive(batch_size):
+            raise ValueError(f'`batch_size` came as {batch_size!r}; give "auto" or a number of rows, at least 1')
+        if memory_limit is not None and not _positive(memory_limit):
+            raise ValueError(f"`memory_limit` came as {memory_limit!r}; give a number of bytes, or None")
+        self.model = model
+        self.mode: Mode = mode
+        self.plan: Plan = plan
+        self.batch_size: int | Literal["auto"] = batch_size
+        self.memory_limit = memory_limit
+        self.compile: bool | Literal["auto"] = compile
+        self.deterministic = deterministic
+        self.progress = progress
+        self.output = output
+        self._preprocess, self._classes = preprocess, tuple(classes) if classes is not None else None
+        self._own_store: _Store | None = None
+
+    @classmethod
+    def of(cls, model: Any) -> Engine:
+        """The engine of a model: itself if it is one, the one in use for that model, or a new one with the defaults."""
+        if isinstance(model, Engine):
+            return model
+        if not isinstance(model, nn.Module):
+            return cls(model)
+        reference = _ENGINES.get(model)
+        engine = reference() if reference is not None else None
+        if engine is None:
+            engine = cls(model)
+            _ENGINES[model] = weakref.ref(engine)
+        return engine
+
+    def __repr__(self) -> str:
+        return f"Engine({type(self.model).__name__}, mode={self.mode!r}, plan={self.plan!r}, batch_size={self.batch_size!r})"
+
+    @property
+    def preprocess(self) -> Callable[[Any], Tensor] | None:
+        """How a photograph becomes an input: as given, or as `xf.load` registered it; None where that is not known."""
+        return self._preprocess or known(self.model)[0]
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the outputs: as given, or as `xf.load` registered them."""
+        return self._classes or known(self.model)[1]
+
+    def refresh(self) -> None:
+        """Forgets everything prepared, for changes of the model that are too subtle to be seen (Python attributes)."""
+        self._own_store = None
+        if isinstance(self.model, nn.Module):
+            _STORES.pop(self.model, None)
+
+    def scores(self, inputs: Tensor, target: Target = None) -> Tensor:
+        """The scores that a method would explain: (N,), or (N, K) for a target of that shape.
+
+        Args:
+            inputs: (N, C, *S), floating.
+            target: as for every method.
+        """
+        outcome, objective = self.run(lambda _inputs: Recipe(clean_scores()), inputs, target)
+        scores = outcome.scores if objective.several else outcome.scores[:, 0]
+        return scores.to(inputs.device)
+
+    def run(
+        self, recipe_of: Callable[[Tensor], Recipe], inputs: Tensor, target: Target
+    ) -> tuple[Outcome, Objective]:
+        """Checks the arguments, then runs the recipe that `recipe_of` makes of the inputs on the model's device."""
+        checked(inputs)
+        objective = Objective(target, len(inputs), self.output)
+        if self.classes is not None:
+            objective.check(len(self.classes))
+        recipe = recipe_of(self.adopt(inputs))
+        return run(self, recipe, inputs, objective), objective
+
+    def adopt(self, inputs: Tensor) -> Tensor:
+        """The inputs on the model's device, detached, before anything is prepared."""
+        tensors = self.model.parameters() if isinstance(self.model, nn.Module) else ()
+        device = next((tensor.device for tensor in tensors), inputs.device)
+        return inputs.detach().to(device)
+
+    def layers(self, layer: Layer, inputs: Tensor) -> tuple[str, ...]:
+        """Names of the given layers; "auto" is the last one whose positions still influence the output.
+
+        Raises:
+            TypeError, ValueError: as `xai_fast.core.layers.layer_names`.
+        """
+        if not (isinstance(layer, str) and layer == "auto"):
+            return layer_names(self.model, layer)
+        if not isinstance(self.model, nn.Module):
+            return layer_names(self.model, layer)
+        store, shape = self._current(), tuple(inputs.shape[1:])
+        if shape not in store.last_layer:
+            with untouched():
+                module = copied(self.model)
+                dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), inputs.dtype)
+                with unhooked(module):
+                    store.last_layer[shape] = last_spatial_layer(module, self.adopt(inputs[:1]).to(dtype))
+        return (store.last_layer[shape],)
+
+    def prepared(self, anchors: frozenset[str], inputs: Tensor) -> Prepared:
+        """The prepared model for these anchors, verified on inputs of this shape."""
+        store = self._current()
+        key = (anchors, self.mode != "exact", self.compile is True)
+        example = inputs[:1]
+        prepared = store.prepared.get(key)
+        if prepared is None:
+            prepared = prepare(self.model, anchors, fast=key[1], compiled=key[2], example=example)
+            store.prepared[key] = prepared
+        elif tuple(inputs.shape[1:]) not in prepared.footprints:
+            verify(prepared, self.model, example)
+        return prepared
+
+    def budget(self, prepared: Prepared, inputs: Tensor, evaluate: Evaluate) -> RowBudget:
+        """What decides the rows per forward for one kind of evaluation."""
+        shape = tuple(inputs.shape[1:])
+        device = prepared.device or inputs.device
+        most = rows_that_fit(
+            prepared.footprints.get(shape), device, self.memory_limit, graph=evaluate.backwards > 0
+        )
+        fixed = None if self.batch_size == "auto" else int(self.batch_size)
+        return RowBudget(device.type, fixed, most, prepared.batch_sizes.get((shape, type(evaluate))))
+
+    def remember(self, prepared: Prepared, inputs: Tensor, evaluate: Evaluate, budget: RowBudget) -> None:
+        """Keeps the batch size that a call has settled."""
+        if self.batch_size == "auto" and budget.settled is not None:
+            prepared.batch_sizes[tuple(inputs.shape[1:]), type(evaluate)] = budget.settled
+
+    def explain_plan(self, method: Any, inputs: Tensor) -> str:
+        """What `method` would do with `inputs`, in words: rows, plan, chunk size, op backends, preparation time.
+
+        Prepares the model if that has not happened yet; runs none of the method's rows.
+        """
+        from .describe import describe
+
+        return describe(self, method, inputs)
+
+    def _current(self) -> _Store:
+        """What is prepared for the model as it is now; emptied where the model has changed."""
+        store = self._store()
+        if isinstance(self.model, nn.Module):
+            if store.fingerprint is None or not store.fingerprint.matches(self.model):
+                store.prepared.clear()
+                store.last_layer.clear()
+                store.fingerprint = Fingerprint(self.model)
+        return store
+
+    def _store(self) -> _Store:
+        # Hooks of the user's travel with the copy and may refer to the model, which would then live for ever.
+        if not isinstance(self.model, nn.Module) or _has_hooks(self.model.modules()):
+            self._own_store = self._own_store or _Store()
+            return self._own_store
+        return _STORES.setdefault(self.model, _Store())
+
+
+def _has_hooks(modules: Iterable[nn.Module]) -> bool:
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
+def _one_of(name: str, value: object, fits: Sequence[object]) -> None:
+    if not any(value is option or (isinstance(value, str) and value == option) for option in fits):
+        raise ValueError(f"`{name}` came as {value!r}; give one of {', '.join(map(repr, fits))}")
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,34 @@
+"""The checks that every method makes of its inputs, before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+
+def checked(inputs: Any) -> Tensor:
+    """The inputs, if they are a batch that a model can take.
+
+    Raises:
+        TypeError: not a floating tensor.
+        ValueError: not (N, C, *S) with at least one element per axis, or not finite; names the sample.
+    """
+    if isinstance(inputs, list | tuple):
+        raise TypeError(
+            f"`inputs` came as a {type(inputs).__name__} of {len(inputs)}; give one tensor (N, C, *S). "
+            "Models with several input tensors are not served natively: use the reference library for them"
+        )
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"`inputs` came as {type(inputs).__name__}; give a tensor (N, C, *S)")
+    if not inputs.is_floating_point():
+        raise TypeError(f"`inputs` came as {inputs.dtype}; give a floating tensor, normalised as the model expects it")
+    if inputs.ndim < 3 or inputs.ndim > 5 or 0 in inputs.shape:
+        hint = " (one image needs a batch axis: inputs[None])" if inputs.ndim == 3 or inputs.ndim == 2 else ""
+        raise ValueError(f"`inputs` of shape {tuple(inputs.shape)} are no batch; give (N, C, *S), none of them 0{hint}")
+    finite = inputs.detach().flatten(1).sum(1).isfinite()
+    if not finite.all():
+        finite = inputs.detach().flatten(1).isfinite().all(1)
+    if not finite.all():
+        raise ValueError(f"`inputs` hold NaN or Inf in sample {int((~finite).nonzero()[0])}; give finite values")
+    return inputs

@@ -1,0 +1,117 @@
+"""How many rows go through the model at once: timed on real rows, kept within memory, halved when that was too hopeful."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass, field
+
+import torch
+
+from xai_fast.core.prepare import Footprint
+
+# Rows per forward that are tried, each twice: the first run of a size pays for its set-up and is not counted. CPUs are
+# fastest at a few rows, where intermediates stay in cache and under the allocator's threshold; GPUs at many.
+_TRIALS = {"cpu": (8, 16, 4), "cuda": (32, 64, 128, 256)}
+_FIRST = {"cpu": 8, "cuda": 32}
+_WORTH_CHANGING = 0.97  # a size must be this much faster per row than the first one tried
+_LIVE_LAYERS = 4  # activations that a forward without gradient holds at once, residual branches included
+
+
+@dataclass
+class RowBudget:
+    """Decides the size of the next chunk and learns from the last.
+
+    Args:
+        device: type of the device that runs the model.
+        fixed: the user's own `batch_size`; None to find one.
+        most: rows that fit into memory by estimate; None where nothing is known.
+        settled: what an earlier call found.
+    """
+
+    device: str
+    fixed: int | None = None
+    most: int | None = None
+    settled: int | None = None
+    _trials: deque[int] = field(init=False)
+    _seconds: dict[int, float] = field(default_factory=dict, init=False)
+    _warm: set[int] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        sizes = _TRIALS.get(self.device, _TRIALS["cuda"])
+        self._trials = deque(size for size in sizes if size <= (self.most or size) for _ in range(2))
+        self.settled = self.fixed or self.settled
+
+    def rows(self, remaining: int) -> int:
+        """The size of the next chunk, at most `remaining`; near-equal chunks where several are left."""
+        if self.settled is None and self._trials and self._trials[0] <= remaining:
+            return self._trials[0]
+        size = self.settled or self._best()
+        if self.most is not None:
+            size = max(1, min(size, self.most))
+        chunks = -(-remaining // size)
+        return -(-remaining // chunks)
+
+    @property
+    def measuring(self) -> bool:
+        """Whether the next chunk is timed."""
+        return self.settled is None and bool(self._trials)
+
+    def record(self, rows: int, seconds: float) -> None:
+        """Takes the time of a chunk that ran."""
+        if not self.measuring or rows != self._trials[0]:
+            return
+        self._trials.popleft()
+        if rows in self._warm:
+            self._seconds[rows] = seconds / rows
+        self._warm.add(rows)
+        if not self._trials:
+            self.settled = self._best()
+
+    def halve(self, rows: int) -> None:
+        """A chunk of `rows` did not fit into memory."""
+        self.most = max(1, rows // 2)
+        self._trials = deque(size for size in self._trials if size <= self.most)
+
+    def _best(self) -> int:
+        first = _FIRST.get(self.device, _FIRST["cuda"])
+        if first not in self._seconds:
+            return min(self._seconds, key=self._seconds.__getitem__) if self._seconds else first
+        best = min(self._seconds, key=self._seconds.__getitem__)
+        return best if self._seconds[best] < _WORTH_CHANGING * self._seconds[first] else first
+
+
+def rows_that_fit(footprint: Footprint | None, device: torch.device, limit: int | None, *, graph: bool) -> int | None:
+    """How many rows fit into `limit` bytes (None: a share of what is free); None where nothing is known of a row.
+
+    Args:
+        footprint: what one row holds in activations.
+        device: where the model runs.
+        limit: the user's `memory_limit` in bytes.
+        graph: whether a backward pass needs every activation kept.
+    """
+    if footprint is None:
+        return None
+    row = footprint.total + 2 * footprint.largest if graph else _LIVE_LAYERS * footprint.largest
+    return max(1, (limit if limit is not None else free_memory(device)) // max(row, 1))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a batch may take: four fifths of what is free on the GPU, half of what is available on the CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * 0.8)
+    try:
+        with open("/proc/meminfo") as lines:
+            available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return available // 2
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        phrase in str(error).lower() for phrase in ("out of memory", "can't allocate memory", "not enough memory")
+    )

@@ -1,0 +1,75 @@
+"""What a method hands to the loop: which variants, what the model is asked about each, what map the answers make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from .evaluate import Answers, Evaluate, Score
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Model rows of one call: rows run forward, and rows run backward."""
+
+    forwards: int
+    backwards: int = 0
+
+    def __mul__(self, times: int) -> Cost:
+        return Cost(self.forwards * times, self.backwards * times)
+
+
+class Variants(Protocol):
+    """R rows, each a variant of one of the N inputs, described and written straight into a batch on demand.
+
+    Row r belongs to input `sample_of(r)`. Rows may be asked for in any order and any chunking.
+    """
+
+    change: str  # what differs from the clean input, for `explain_plan`: "boxes", "everything", "nothing"
+
+    def __len__(self) -> int: ...
+
+    def sample_of(self, rows: Tensor) -> Tensor:
+        """The input (rows,) that each of `rows` is a variant of; LongTensors on the CPU."""
+        ...
+
+    def write(self, rows: Tensor, out: Tensor) -> None:
+        """Writes the variants `rows` into `out` (rows, C, *S), in its dtype, device and memory layout."""
+        ...
+
+
+class Reducer(Protocol):
+    """Folds answers into maps as they come; nothing it keeps grows with the number of rows beyond their scores."""
+
+    def clean(self, sample: Tensor, answers: Answers) -> None:
+        """Takes the answers of the clean inputs `sample` (rows,); comes before any `update`."""
+        ...
+
+    def update(self, rows: Tensor, answers: Answers) -> None:
+        """Takes the answers of variants `rows` (rows,)."""
+        ...
+
+    def finish(self) -> Tensor:
+        """The maps (N, K, ...)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method for one call, as data.
+
+    Attributes:
+        reduce: what map the answers make.
+        clean: what is asked about the clean inputs, which run first and settle `target=None`.
+        variants: which other rows are run; None where the clean inputs are all there is.
+        evaluate: what is asked about each variant.
+        layers: names of the layers that are looked at; folding does not cross them.
+    """
+
+    reduce: Reducer
+    clean: Evaluate = field(default_factory=Score)
+    variants: Variants | None = None
+    evaluate: Evaluate = field(default_factory=Score)
+    layers: tuple[str, ...] = ()

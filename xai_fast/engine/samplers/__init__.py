@@ -1,0 +1,1 @@
+"""Which variants of the inputs are run, each kind written straight into the batch."""

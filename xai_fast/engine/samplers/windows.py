@@ -1,0 +1,91 @@
+"""Sliding windows: where they lie is a plan that needs no model, and each row hides one of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xai_fast.ops import hide_windows
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Boxes of one extent on a regular grid over an input; the last ones are cut at the border.
+
+    Args:
+        shape: (C, *S) of an input.
+        window: extent per axis, channel axis first.
+        stride: step per axis.
+    """
+
+    shape: tuple[int, ...]
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of windows along each axis: ceil((D − w) / s) + 1."""
+        axes = zip(self.shape, self.window, self.stride, strict=True)
+        return tuple(math.ceil((extent - window) / stride) + 1 for extent, window, stride in axes)
+
+    def __len__(self) -> int:
+        return math.prod(self.counts)
+
+    def boxes(self) -> Tensor:
+        """LongTensor (W, 1 + len(S), 2), half-open [start, stop) per axis, the last axis fastest."""
+        axes = [
+            [(i * stride, min(i * stride + window, extent)) for i in range(count)]
+            for extent, window, stride, count in zip(self.shape, self.window, self.stride, self.counts, strict=True)
+        ]
+        return torch.tensor(list(itertools.product(*axes)), dtype=torch.long)
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenWindows:
+    """Row r hides window r % W of input r // W: the box becomes the baseline.
+
+    Args:
+        inputs: (N, C, *S), on the device of the model.
+        baseline: broadcasts to `inputs`.
+        boxes: LongTensor (W, 1 + len(S), 2).
+    """
+
+    inputs: Tensor
+    baseline: Tensor
+    boxes: Tensor
+    change: str = "boxes"
+
+    def __len__(self) -> int:
+        return len(self.inputs) * len(self.boxes)
+
+    def sample_of(self, rows: Tensor) -> Tensor:
+        """Windows of one input follow each other."""
+        return rows // len(self.boxes)
+
+    def write(self, rows: Tensor, out: Tensor) -> None:
+        """Writes the inputs with their windows hidden."""
+        hide_windows(self.inputs, self.baseline, self.sample_of(rows), self.boxes[rows % len(self.boxes)], out)
+
+
+def per_axis(extent: int | Sequence[int], shape: Sequence[int], name: str) -> tuple[int, ...]:
+    """An extent or stride in normal form, one per axis of (C, *S): an int or (*S) spans the channels.
+
+    Raises:
+        TypeError: not integers.
+        ValueError: below 1, or not one per axis.
+    """
+    axes = len(shape) - 1
+    given = (extent,) * axes if isinstance(extent, int) else tuple(extent)
+    if len(given) == axes:
+        given = (shape[0], *given)
+    if len(given) != len(shape):
+        raise ValueError(
+            f"`{name}` {extent} does not fit inputs of shape {tuple(shape)}; give one int, {axes} ints (over all channels), "
+            f"or {axes + 1} (channels first)"
+        )
+    return given
