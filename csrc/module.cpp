@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <unordered_map>
 #include <utility>
 
 #include "ops.h"
@@ -17,28 +18,48 @@ struct type_caster<xai_fast::Tensor> {
   PYBIND11_TYPE_CASTER(xai_fast::Tensor, const_name("torch.Tensor"));
 
   bool load(handle source, bool) {
-    const tuple shape = source.attr("shape"), strides = source.attr("stride")();
+    static PyObject* const kShape = PyUnicode_InternFromString("shape");
+    static PyObject* const kStride = PyUnicode_InternFromString("stride");
+    static PyObject* const kDataPtr = PyUnicode_InternFromString("data_ptr");
+    static PyObject* const kDtype = PyUnicode_InternFromString("dtype");
+    const tuple shape = ask(source, kShape), strides = call(source, kStride);
     value.axes = static_cast<int>(shape.size());
     if (value.axes > xai_fast::kMaxAxes) return false;
     for (int axis = 0; axis < value.axes; ++axis) {
-      value.shape[axis] = shape[axis].cast<int64_t>();
-      value.strides[axis] = strides[axis].cast<int64_t>();
+      value.shape[axis] = PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), axis));
+      value.strides[axis] = PyLong_AsLongLong(PyTuple_GET_ITEM(strides.ptr(), axis));
     }
-    value.data = reinterpret_cast<void*>(source.attr("data_ptr")().cast<uintptr_t>());
-    return read_dtype(str(source.attr("dtype")));
+    value.data = PyLong_AsVoidPtr(call(source, kDataPtr).ptr());
+    return read_dtype(ask(source, kDtype));
   }
 
  private:
-  bool read_dtype(const std::string& name) {
+  static object checked(PyObject* result) {
+    if (!result) throw error_already_set();
+    return reinterpret_steal<object>(result);
+  }
+  static object ask(handle source, PyObject* name) { return checked(PyObject_GetAttr(source.ptr(), name)); }
+  static object call(handle source, PyObject* name) {
+    return checked(PyObject_CallMethodNoArgs(source.ptr(), name));
+  }
+
+  // Names are compared once per dtype: torch keeps one object for each.
+  bool read_dtype(const object& dtype) {
     using xai_fast::Dtype;
-    static constexpr std::pair<const char*, Dtype> kNames[] = {
-        {"torch.float32", Dtype::kFloat32}, {"torch.bfloat16", Dtype::kBFloat16},
-        {"torch.float16", Dtype::kFloat16}, {"torch.float64", Dtype::kFloat64},
-        {"torch.int64", Dtype::kInt64},
-    };
-    for (const auto& [known, dtype] : kNames) {
-      if (name == known) {
-        value.dtype = dtype;
+    static const std::pair<const char*, Dtype> kNames[] = {{"torch.float32", Dtype::kFloat32},
+                                                           {"torch.bfloat16", Dtype::kBFloat16},
+                                                           {"torch.float16", Dtype::kFloat16},
+                                                           {"torch.float64", Dtype::kFloat64},
+                                                           {"torch.int64", Dtype::kInt64}};
+    static std::unordered_map<PyObject*, Dtype> known;
+    if (const auto found = known.find(dtype.ptr()); found != known.end()) {
+      value.dtype = found->second;
+      return true;
+    }
+    const std::string name = str(dtype);
+    for (const auto& [text, meaning] : kNames) {
+      if (name == text) {
+        value.dtype = known[dtype.inc_ref().ptr()] = meaning;
         return true;
       }
     }
@@ -52,5 +73,7 @@ PYBIND11_MODULE(_compiled, module) {
   using without_gil = py::call_guard<py::gil_scoped_release>;
   module.doc() = "The compiled CPU kernels of xai_fast.ops; contracts are documented there.";
 
+  module.def("cam_reduce", &xai_fast::cam_reduce, without_gil());
   module.def("hide_windows", &xai_fast::hide_windows, without_gil());
+  module.def("window_mean", &xai_fast::window_mean, without_gil());
 }

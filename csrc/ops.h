@@ -11,4 +11,12 @@ namespace xai_fast {
 void hide_windows(const Tensor& inputs, const Tensor& baseline, const Tensor& sample, const Tensor& boxes,
                   const Tensor& out);
 
+// values (N, W, K) float32 or float64, any strides; boxes (W, A, 2) dense; out (N, K, *A axes) dense, of that
+// dtype.
+void window_mean(const Tensor& values, const Tensor& boxes, const Tensor& out);
+
+// activations (N, C, h, w), any strides; weights (N, K, C) and out (N, K, H, W), dense and of one dtype:
+// float64 when activations are, else float32 or float64.
+void cam_reduce(const Tensor& activations, const Tensor& weights, bool relu, const Tensor& out);
+
 }  // namespace xai_fast

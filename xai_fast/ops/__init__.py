@@ -1,8 +1,8 @@
-"""Layer 1: numbers only, knows no model. Each op has a plain reference and faster implementations of the same contract.
+"""Layer 1: numbers only, knows no model. Each op has a plain reference and faster twins under one contract.
 
-One op is one folder: `__init__` (contract, checks, preference table), `reference` (the specification in plain torch),
-`triton`, `cases` (what it is tested and timed on); the compiled kernel is `csrc/cpu/<op>.cpp`. Kernels are loaded on
-first use, never by this import.
+One op is one folder: `__init__` (contract, checks, preference table), `reference` (the specification in plain
+torch), `triton`, `cases` (what it is tested and timed on); its compiled kernel is `csrc/cpu/<op>.cpp`. Kernels are
+loaded on first use, never by this import.
 """
 
 from xai_fast.ops._dispatch import BackendError as BackendError
@@ -10,4 +10,6 @@ from xai_fast.ops._dispatch import Op as Op
 from xai_fast.ops._dispatch import all_ops as all_ops
 from xai_fast.ops._dispatch import backends as backends
 from xai_fast.ops._dispatch import using as using
+from xai_fast.ops.cam_reduce import cam_reduce as cam_reduce
 from xai_fast.ops.hide_windows import hide_windows as hide_windows
+from xai_fast.ops.window_mean import window_mean as window_mean

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,26 +39,29 @@ def check_device(name: str, value: Tensor, device: torch.device, whose: str) -> 
         raise ValueError(f"`{name}` is on {value.device} but `{whose}` is on {device}; move one of them")
 
 
-def check_boxes(boxes: Tensor, bounds: tuple[int, ...]) -> None:
-    """Raises ValueError unless every box lies within `bounds` (extents per axis); device memory is not read."""
+def check_boxes(boxes: Tensor, extents: tuple[int, ...]) -> None:
+    """Raises ValueError unless every box lies within `extents`; on other devices than the CPU nothing is read."""
     if not boxes.is_cpu:
         return
-    values = boxes.numpy()
-    start, stop = values[..., 0], values[..., 1]
-    if not ((start >= 0) & (start <= stop) & (stop <= np.array(bounds))).all():
+    values = boxes.numpy().view(np.uint64)  # a negative value is far beyond any extent
+    if not ((values[..., 0] <= values[..., 1]) & (values[..., 1] <= _as_array(extents))).all():
         raise ValueError(
-            f"`boxes` has a box outside the extents {bounds}; each axis takes 0 <= start <= stop <= extent, channels "
-            "first; cut windows at the border"
+            f"`boxes` has a box outside the extents {extents}; each axis takes 0 <= start <= stop <= extent, "
+            "channels first; cut windows at the border"
         )
 
 
+@functools.lru_cache(maxsize=64)
+def _as_array(extents: tuple[int, ...]) -> np.ndarray:
+    return np.array(extents, dtype=np.uint64)
+
+
 def check_indices(name: str, value: Tensor, count: int, whose: str) -> None:
-    """Raises ValueError unless every index is in [0, count), `count` being rows of `whose`; see `check_boxes`."""
+    """Raises ValueError unless the values are rows of `whose`, which has `count`; see `check_boxes`."""
     if not value.is_cpu or value.numel() == 0:
         return
-    values = value.numpy()
-    low, high = values.min(), values.max()
-    if low < 0 or high >= count:
+    if value.numpy().view(np.uint64).max() >= count:
+        low, high = value.min().item(), value.max().item()
         raise ValueError(
             f"`{name}` has values from {low} to {high}; it takes rows of `{whose}`, from 0 to {count - 1}"
         )

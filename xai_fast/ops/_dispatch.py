@@ -46,7 +46,7 @@ class Offer(NamedTuple):
 class Op:
     """An operation with a plain reference and faster implementations, tried in the order they were offered.
 
-    An implementation that fails raises: falling back is decided before the call, from reasons, never from an error.
+    An implementation that fails raises: the choice is made before the call, from reasons, never from an error.
 
     Args:
         name: the op's name, also that of its folder and of its compiled function.
@@ -144,7 +144,7 @@ def check_backend(name: str, source: str) -> None:
 def using(backend: str | None) -> Iterator[None]:
     """Forces one backend for every op called inside, in this thread; None lifts an outer choice.
 
-    A call that the backend refuses raises `BackendError`. Comes before the environment variable `XAI_FAST_BACKEND`.
+    A call that the backend refuses raises `BackendError`. Precedes the environment variable `XAI_FAST_BACKEND`.
 
     Raises:
         ValueError: `backend` is no backend's name.
@@ -188,7 +188,7 @@ def no_cuda(*_: Any) -> str:
 
 
 def not_on_cpu(*args: Any) -> str | None:
-    """Refuses arguments that the compiled kernels cannot read: tensors elsewhere, or with no memory of their own."""
+    """Refuses what the compiled kernels cannot read: tensors elsewhere, or with no memory of their own."""
     for value in args:
         if isinstance(value, Tensor):
             if not value.is_cpu:

@@ -15,7 +15,6 @@ op.offer("cpp", compiled("hide_windows"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "hide_windows"), unless=(no_triton, not_on_cuda))
 
 
-@torch.no_grad()
 def hide_windows(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor, out: Tensor) -> Tensor:
     """Fills row m of `out` with `inputs[sample[m]]`, and with `baseline[sample[m]]` inside `boxes[m]`.
 
@@ -23,13 +22,13 @@ def hide_windows(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor
         inputs: (N, C, *S), one to three spatial axes, float16, bfloat16, float32 or float64, any strides.
         baseline: broadcastable to `inputs`, of its dtype; expanded views are read as they are.
         sample: LongTensor (M,) with values in [0, N): which input each row is a variant of.
-        boxes: LongTensor (M, 1 + len(S), 2): half-open [start, stop) per axis, channels first, inside the extents;
-            start == stop hides nothing.
-        out: (M, C, *S), any of the dtypes above and any memory layout whose elements do not overlap, sharing no
-            memory with the others. Conversion rounds to nearest even.
+        boxes: LongTensor (M, 1 + len(S), 2): half-open [start, stop) per axis, channels first, inside the
+            extents; start == stop hides nothing.
+        out: (M, C, *S), any of the dtypes above and any memory layout whose elements do not overlap, sharing
+            no memory with the others. Conversion rounds to nearest even. Gradients do not pass.
 
-    `inputs`, `baseline` and `out` are on one device; `sample` and `boxes` there or on the CPU. Their values are checked
-    on the CPU only: on another device the caller vouches for them.
+    `inputs`, `baseline` and `out` are on one device; `sample` and `boxes` there or on the CPU. Their values are
+    checked on the CPU only: on another device the caller vouches for them.
 
     Returns:
         `out`.
@@ -75,6 +74,6 @@ def _check_broadcast(baseline: Tensor, inputs: Tensor) -> None:
     pairs = zip(reversed(baseline.shape), reversed(inputs.shape), strict=False)
     if baseline.dim() > inputs.dim() or any(extent not in (1, wanted) for extent, wanted in pairs):
         raise ValueError(
-            f"`baseline` has shape {tuple(baseline.shape)}; it takes one that broadcasts to that of `inputs`, "
-            f"{tuple(inputs.shape)}, such as (C, 1, 1) for one value per channel"
+            f"`baseline` has shape {tuple(baseline.shape)}; it takes one that broadcasts to that of "
+            f"`inputs`, {tuple(inputs.shape)}, such as (C, 1, 1) for one value per channel"
         )

@@ -1,8 +1,10 @@
 """hide_windows in plain torch: the specification."""
 
+import torch
 from torch import Tensor
 
 
+@torch.no_grad()
 def hide_windows(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor, out: Tensor) -> None:
     """Writes each row: its input, then the baseline inside its box."""
     for row, (index, box) in enumerate(zip(sample.tolist(), boxes.tolist(), strict=True)):

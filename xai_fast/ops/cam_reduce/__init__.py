@@ -1,0 +1,68 @@
+"""cam_reduce: fold activations and channel weights into class activation maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xai_fast.ops import _checks
+from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
+from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops.cam_reduce import reference
+
+
+def not_two_axes(activations: Tensor, *_: object) -> str | None:
+    """Refuses signals and volumes: only the reference resizes them."""
+    axes = activations.dim() - 2
+    return None if axes == 2 else f"`activations` has {axes} spatial axes, not two"
+
+
+op = Op("cam_reduce", reference.cam_reduce)
+op.offer("cpp", compiled("cam_reduce"), unless=(no_library, not_on_cpu, not_two_axes))
+op.offer(
+    "triton", lazily(f"{__name__}.triton", "cam_reduce"), unless=(no_triton, not_on_cuda, not_two_axes)
+)
+
+
+def cam_reduce(
+    activations: Tensor, weights: Tensor, *, relu: bool = True, size: tuple[int, ...] | None = None
+) -> Tensor:
+    """Returns the sum over channels of weight times activation, rectified if asked, then resized.
+
+    Resizing is linear in each spatial axis with `align_corners=False`. Gradients do not pass.
+
+    Args:
+        activations: (N, C, *S), one to three spatial axes, float16, bfloat16, float32 or float64, any strides.
+        weights: (N, K, C), one of these dtypes: K maps per sample.
+        relu: whether negative sums become 0, before resizing.
+        size: spatial extents of the result; None keeps those of `activations`.
+
+    Returns:
+        (N, K, *size), dense: float64 when either argument is, else float32, which is also what sums are taken in.
+
+    Raises:
+        TypeError: a dtype does not fit.
+        ValueError: a shape or a device does not fit.
+    """
+    grid = tuple(activations.shape[2:])
+    size = grid if size is None else tuple(size)
+    _check(activations, weights, size)
+    wide = torch.float64 in (activations.dtype, weights.dtype)
+    dtype = torch.float64 if wide else torch.float32
+    out = torch.empty((*weights.shape[:2], *size), dtype=dtype, device=activations.device)
+    op(activations, weights.to(dtype).contiguous(), bool(relu), out)
+    return out
+
+
+def _check(activations: Tensor, weights: Tensor, size: tuple[int, ...]) -> None:
+    _checks.check_axes("activations", activations)
+    _checks.check_dtype("activations", activations, _checks.FLOATING)
+    _checks.check_dtype("weights", weights, _checks.FLOATING)
+    samples, channels, *grid = activations.shape
+    targets = weights.shape[1] if weights.dim() == 3 else 0
+    _checks.check_shape("weights", weights, (samples, targets, channels), "(N, K, C)")
+    _checks.check_device("weights", weights, activations.device, "activations")
+    if len(size) != len(grid) or min(size) < 0:
+        raise ValueError(f"`size` is {size}; it takes one extent per spatial axis of `activations`, {tuple(grid)}")
+    if 0 in grid and size != tuple(grid):
+        raise ValueError(f"`activations` has the empty grid {tuple(grid)}; only `size=None` fits it")
