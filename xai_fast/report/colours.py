@@ -52,8 +52,8 @@ class ColourMap:
         """Colours at positions along the table, linear between entries.
 
         Args:
-            positions: any shape, values in [0, 1] (beyond them the end colours hold); 0.5 is the exact neutral
-                colour of a diverging map, between entries 127 and 128.
+            positions: any shape, values in [0, 1] (the end colours hold beyond); 0.5 is the neutral colour
+                of a diverging map, between entries 127 and 128.
 
         Returns:
             sRGB values in [0, 1], the shape of `positions` with an axis of 3 behind it.
@@ -126,7 +126,7 @@ def _arm(
 _MAKERS = {
     # night violet, wine, orange, candle light
     "ember": functools.partial(
-        _sequential, (0.13, 0.97), (0.04, 280), (0.235, 319), (0.375, 41), (0.085, 105.5)
+        _sequential, (0.13, 0.97), (0.04, 280), (0.235, 319), (0.374, 41), (0.085, 105.5)
     ),
     # blue, paper white, red
     "polar": functools.partial(_diverging, (0.97, 0.42), (0.179, 54), (0.29, 25), (0.155, 21), mirror=289),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from xai_fast.report.colours import ColourMap, default, named
 from xai_fast.report.lettering import fit
+from xai_fast.report.overlay import as_photo
 from xai_fast.report.scale import Scale
 
 _WHITE = (255, 255, 255)
@@ -93,10 +95,7 @@ def figure(rows: Sequence[Row], *, width: int = 420) -> Image.Image:
 
     drawn = [[_draw(panel, width) if panel else None for panel in row.panels] for row in rows]
     drawn = [row for row in drawn if any(row)]
-    columns = max(len(row) for row in drawn)
-    widths = [
-        max((row[c].width for row in drawn if c < len(row) and row[c]), default=0) for c in range(columns)
-    ]
+    widths = [max(tile.width if tile else 0 for tile in column) for column in zip_longest(*drawn)]
     heights = [max(tile.height for tile in row if tile) for row in drawn]
     margin, gap, row_gap = (round(width * share) for share in (_MARGIN, _GAP, _ROW_GAP))
     lefts = _starts(widths, margin, gap)
@@ -180,7 +179,7 @@ def _line(width: int, share: float) -> int:
 
 def _fitted(image: Image.Image, width: int) -> Image.Image:
     """A picture as RGB, as large as the box of a panel allows."""
-    image = image.convert("RGB")
+    image = as_photo(image)
     zoom = min(width / image.width, _TALLEST * width / image.height)
     size = (max(1, round(image.width * zoom)), max(1, round(image.height * zoom)))
     return image.resize(size, Image.Resampling.LANCZOS if zoom < 1 else Image.Resampling.BICUBIC)

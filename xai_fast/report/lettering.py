@@ -19,6 +19,7 @@ _WIDER_FONTS = (
     "LiberationSans-Regular.ttf",
 )
 _ELLIPSIS = "..."
+_LONGEST = 500
 # Signs that Pillow's font lacks and plain ones stand for, so that a minus sign does not change the font.
 _PLAINER = str.maketrans("\N{MINUS SIGN}\N{EN DASH}\N{EM DASH}\N{MULTIPLICATION SIGN}", "---x")
 
@@ -29,7 +30,9 @@ def font_and_text(text: str, size: float) -> tuple[Font, str]:
     Line breaks and control characters become spaces. Pillow's own font is preferred, so that pictures look
     the same everywhere. What no font at hand has is written without its accent, or as "?".
     """
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split()).translate(_PLAINER)
+    # Cut first: measuring a megabyte of hostile label takes long, and Pillow refuses it.
+    text = "".join(c if c.isprintable() else " " for c in text[:_LONGEST])
+    text = " ".join(text.split()).translate(_PLAINER)
     own = _font(None, size)
     if not _missing(text, None):
         return own, text
@@ -47,7 +50,7 @@ def fit(text: str, size: float, width: float, smallest: float) -> tuple[Font, st
         if size <= smallest:
             break
         size = max(smallest, size * 0.94)
-    # The longest prefix that fits, by bisection: a label may be a megabyte of hostile text.
+    # The longest prefix that fits, by bisection.
     low, high = 0, len(drawn)
     while low < high:
         middle = (low + high + 1) // 2

@@ -36,8 +36,8 @@ def overlay(
             half-pixel centres (`align_corners=False`).
         signed: whether the sign carries meaning; chooses the colours and centres the scale on zero.
         scale: limits of the colours; None: `Scale.of(heatmap)`. Share one to compare several maps.
-        style: "alpha" blends all over at `alpha`; "opacity" blends up to `alpha` by the strength of the value,
-            so the photo shows unchanged where the map says nothing; "heatmap" is the map alone.
+        style: "alpha" blends all over at `alpha`; "opacity" blends by the strength of the value, up to
+            `alpha`, so the photo shows unchanged where the map says nothing; "heatmap" is the map alone.
         alpha: weight of the colour in [0, 1].
         colours: a colour map or its name; None: the default for `signed`.
 

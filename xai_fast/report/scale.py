@@ -55,9 +55,10 @@ class Scale:
         """A scale that suits one map, or one scale shared by several maps so that their colours compare.
 
         Signed: symmetric, up to the percentile of the absolute values. Unsigned: from the
-        (100 - percentile)-th to the percentile-th value; a low end that is nearer to 0 than a fifth of the high
-        end is put at 0. Where nearly all values are zero the limit is the largest value, so that rounding noise
-        is not blown up. A map that is constant up to rounding gets a scale without extent.
+        (100 - percentile)-th to the percentile-th value; a low end nearer to 0 than a fifth of the high end
+        is put at 0. Where nearly all values are zero the limit is the largest value, so that rounding noise is
+        not blown up. An unsigned map that is constant up to rounding gets a scale without extent, and so does
+        a map of zeros.
 
         Args:
             maps: an array of any shape, or a sequence of arrays whose shapes may differ.
@@ -80,7 +81,8 @@ class Scale:
         if abs(low) <= _NEAR_ZERO * high:
             low = 0.0
         if high - low <= _FLAT * max(abs(low), abs(high)):
-            low = high = float(np.median(values))
+            # All of a constant lies at the low end, its rounding noise too: nothing stands out.
+            return cls(float(values.max()), float(values.max()))
         return cls(low, high, clipped=float(np.mean((values < low) | (values > high))))
 
     @property
@@ -128,7 +130,8 @@ class Scale:
 
 def short(value: float) -> str:
     """A number in at most three significant digits, with the mathematical minus sign."""
-    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "\N{MINUS SIGN}")
+    # Adding zero turns -0.0 into 0.0.
+    return f"{value + 0.0:.3g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "\N{MINUS SIGN}")
 
 
 def as_map(heatmap: ArrayLike, name: str = "heatmap") -> NDArray[np.float32]:
@@ -144,8 +147,10 @@ def as_map(heatmap: ArrayLike, name: str = "heatmap") -> NDArray[np.float32]:
             f"`{name}` has shape {values.shape}; give one map (h, w): "
             "index the batch, and sum or average the channels"
         )
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
     _refuse_non_finite(values, name)
-    return values.astype(np.float32)
+    return values
 
 
 def _flat_values(maps: ArrayLike | Sequence[ArrayLike]) -> NDArray[np.float64]:
