@@ -56,9 +56,9 @@ class Scale:
 
         Signed: symmetric, up to the percentile of the absolute values. Unsigned: from the
         (100 - percentile)-th to the percentile-th value; a low end nearer to 0 than a fifth of the high end
-        is put at 0. Where nearly all values are zero the limit is the largest value, so that rounding noise is
-        not blown up. An unsigned map that is constant up to rounding gets a scale without extent, and so does
-        a map of zeros.
+        is put at 0. Where nearly all values are zero the limit is the largest value: rounding noise is not
+        blown up. A map of zeros gets a scale without extent, and so does an unsigned map that is constant
+        up to rounding.
 
         Args:
             maps: an array of any shape, or a sequence of arrays whose shapes may differ.
