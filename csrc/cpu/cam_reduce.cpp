@@ -79,10 +79,11 @@ struct Tap {
 std::vector<Tap> taps(int64_t from, int64_t to) {
   std::vector<Tap> result(to);
   for (int64_t i = 0; i < to; ++i) {
-    const double scale = static_cast<double>(from) / static_cast<double>(to);
-    const double position = std::max((static_cast<double>(i) + 0.5) * scale - 0.5, 0.0);
-    const int64_t low = std::min(static_cast<int64_t>(position), from - 1);
-    result[i] = {low, std::min(low + 1, from - 1), position - static_cast<double>(low)};
+    // (i + 0.5) * from / to - 0.5 as a fraction of integers, which is exact
+    const int64_t numerator = std::max<int64_t>((2 * i + 1) * from - to, 0), denominator = 2 * to;
+    const int64_t low = numerator / denominator;
+    const double share = static_cast<double>(numerator % denominator) / static_cast<double>(denominator);
+    result[i] = {low, std::min(low + 1, from - 1), share};
   }
   return result;
 }

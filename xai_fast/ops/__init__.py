@@ -1,8 +1,8 @@
 """Layer 1: numbers only, knows no model. Each op has a plain reference and faster twins under one contract.
 
-One op is one folder: `__init__` (contract, checks, preference table), `reference` (the specification in plain
-torch), `triton`, `cases` (what it is tested and timed on); its compiled kernel is `csrc/cpu/<op>.cpp`. Kernels are
-loaded on first use, never by this import.
+One op is one folder: `__init__` (contract, checks, preference table), `reference` (the specification in
+plain torch), `triton`, `cases` (what it is tested and timed on); its compiled kernel is `csrc/cpu/<op>.cpp`.
+Kernels are loaded on first use, never by this import.
 """
 
 from xai_fast.ops._dispatch import BackendError as BackendError

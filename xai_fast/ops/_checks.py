@@ -40,7 +40,7 @@ def check_device(name: str, value: Tensor, device: torch.device, whose: str) -> 
 
 
 def check_boxes(boxes: Tensor, extents: tuple[int, ...]) -> None:
-    """Raises ValueError unless every box lies within `extents`; on other devices than the CPU nothing is read."""
+    """Raises ValueError unless every box lies within `extents`; only memory of the CPU is read."""
     if not boxes.is_cpu:
         return
     values = boxes.numpy().view(np.uint64)  # a negative value is far beyond any extent

@@ -46,7 +46,7 @@ class Offer(NamedTuple):
 class Op:
     """An operation with a plain reference and faster implementations, tried in the order they were offered.
 
-    An implementation that fails raises: the choice is made before the call, from reasons, never from an error.
+    An implementation that fails raises: the choice is made before the call, from reasons, never from errors.
 
     Args:
         name: the op's name, also that of its folder and of its compiled function.
@@ -144,7 +144,7 @@ def check_backend(name: str, source: str) -> None:
 def using(backend: str | None) -> Iterator[None]:
     """Forces one backend for every op called inside, in this thread; None lifts an outer choice.
 
-    A call that the backend refuses raises `BackendError`. Precedes the environment variable `XAI_FAST_BACKEND`.
+    A call that the backend refuses raises `BackendError`. Precedes the variable `XAI_FAST_BACKEND`.
 
     Raises:
         ValueError: `backend` is no backend's name.

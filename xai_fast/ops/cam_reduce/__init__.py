@@ -19,9 +19,7 @@ def not_two_axes(activations: Tensor, *_: object) -> str | None:
 
 op = Op("cam_reduce", reference.cam_reduce)
 op.offer("cpp", compiled("cam_reduce"), unless=(no_library, not_on_cpu, not_two_axes))
-op.offer(
-    "triton", lazily(f"{__name__}.triton", "cam_reduce"), unless=(no_triton, not_on_cuda, not_two_axes)
-)
+op.offer("triton", lazily(f"{__name__}.triton", "cam_reduce"), unless=(no_triton, not_on_cuda, not_two_axes))
 
 
 def cam_reduce(
@@ -32,13 +30,15 @@ def cam_reduce(
     Resizing is linear in each spatial axis with `align_corners=False`. Gradients do not pass.
 
     Args:
-        activations: (N, C, *S), one to three spatial axes, float16, bfloat16, float32 or float64, any strides.
+        activations: (N, C, *S), one to three spatial axes, any strides; float16, bfloat16, float32 or
+            float64.
         weights: (N, K, C), one of these dtypes: K maps per sample.
         relu: whether negative sums become 0, before resizing.
         size: spatial extents of the result; None keeps those of `activations`.
 
     Returns:
-        (N, K, *size), dense: float64 when either argument is, else float32, which is also what sums are taken in.
+        (N, K, *size), dense. Its dtype, in which sums are taken, is float64 when either argument is, else
+        float32.
 
     Raises:
         TypeError: a dtype does not fit.
@@ -63,6 +63,8 @@ def _check(activations: Tensor, weights: Tensor, size: tuple[int, ...]) -> None:
     _checks.check_shape("weights", weights, (samples, targets, channels), "(N, K, C)")
     _checks.check_device("weights", weights, activations.device, "activations")
     if len(size) != len(grid) or min(size) < 0:
-        raise ValueError(f"`size` is {size}; it takes one extent per spatial axis of `activations`, {tuple(grid)}")
+        raise ValueError(
+            f"`size` is {size}; it takes one extent per spatial axis of `activations`, {tuple(grid)}"
+        )
     if 0 in grid and size != tuple(grid):
         raise ValueError(f"`activations` has the empty grid {tuple(grid)}; only `size=None` fits it")

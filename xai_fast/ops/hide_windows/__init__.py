@@ -27,8 +27,8 @@ def hide_windows(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor
         out: (M, C, *S), any of the dtypes above and any memory layout whose elements do not overlap, sharing
             no memory with the others. Conversion rounds to nearest even. Gradients do not pass.
 
-    `inputs`, `baseline` and `out` are on one device; `sample` and `boxes` there or on the CPU. Their values are
-    checked on the CPU only: on another device the caller vouches for them.
+    `inputs`, `baseline` and `out` are on one device; `sample` and `boxes` there or on the CPU. Their values
+    are checked on the CPU only: on another device the caller vouches for them.
 
     Returns:
         `out`.

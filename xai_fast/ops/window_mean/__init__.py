@@ -18,15 +18,15 @@ op.offer("triton", lazily(f"{__name__}.triton", "window_mean"), unless=(no_trito
 def window_mean(values: Tensor, boxes: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Returns the mean of the values of the windows that cover each element, 0 where none does.
 
-    Sums are taken in float64 or exactly, so the result is within a few float64 roundings of max|values| before it
-    is rounded to the dtype of `values`. Gradients do not pass.
+    Sums are taken in float64 or exactly, so that before it is rounded to the dtype of `values` the result is
+    within a few float64 roundings of max|values|. Gradients do not pass.
 
     Args:
         values: (N, W, K), float32 or float64, any strides: one value per sample, window and target.
-        boxes: LongTensor (W, 1 + len(S), 2): half-open [start, stop) per axis, channels first, inside `shape`; on
-            the device of `values` or on the CPU, and checked there only.
-        shape: (C, *S), one to three spatial axes. Where every window spans all channels, C = 1 and the channel
-            range (0, 1) save work.
+        boxes: LongTensor (W, 1 + len(S), 2): half-open [start, stop) per axis, channels first, within
+            `shape`; on the device of `values` or on the CPU, and checked there only.
+        shape: (C, *S), one to three spatial axes. Where every window spans all channels, C = 1 and the
+            channel range (0, 1) save work.
 
     Returns:
         (N, K, C, *S) in the dtype of `values`, dense.
@@ -46,7 +46,9 @@ def _check(values: Tensor, boxes: Tensor, shape: tuple[int, ...]) -> None:
     _checks.check_dtype("values", values, (torch.float32, torch.float64))
     _checks.check_dtype("boxes", boxes, (torch.int64,))
     if values.dim() != 3:
-        raise ValueError(f"`values` has shape {tuple(values.shape)}; it takes (N, W, K); add axes of length one")
+        raise ValueError(
+            f"`values` has shape {tuple(values.shape)}; it takes (N, W, K); add axes of length one"
+        )
     if not 2 <= len(shape) <= 4 or min(shape) < 0:
         raise ValueError(f"`shape` is {tuple(shape)}; it takes (C, *S) with one to three spatial axes")
     _checks.check_shape("boxes", boxes, (values.shape[1], len(shape), 2), "(W, 1 + len(S), 2)")
