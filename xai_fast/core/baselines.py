@@ -19,7 +19,9 @@ BLUR_SHARE = 0.05  # the Gaussian's sigma as a share of the short side
 def check_baseline(baseline: Baseline) -> None:
     """Refuses what can be refused before the inputs are known."""
     if isinstance(baseline, str) and baseline not in NAMES:
-        raise ValueError(f"`baseline` came as {baseline!r}; give a number, one per channel, a tensor, or one of {NAMES}")
+        raise ValueError(
+            f"`baseline` came as {baseline!r}; give a number, one per channel, a tensor, or one of {NAMES}"
+        )
 
 
 def resolve_baseline(baseline: Baseline, inputs: Tensor, preprocess: object) -> Tensor:
@@ -46,7 +48,9 @@ def resolve_baseline(baseline: Baseline, inputs: Tensor, preprocess: object) -> 
     except RuntimeError:
         broadcast = None
     if broadcast != inputs.shape or not value.isfinite().all():
-        raise ValueError(f"`baseline` of shape {tuple(torch.as_tensor(baseline).shape)} does not fit; give {fits}, all finite")
+        raise ValueError(
+            f"`baseline` of shape {tuple(torch.as_tensor(baseline).shape)} does not fit; give {fits}, all finite"
+        )
     return value
 
 

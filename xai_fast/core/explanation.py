@@ -2,13 +2,271 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from xai_fast.report import Scale, Style
+
+FILE = "explanation.safetensors"
+_TENSORS = ("values", "score", "evaluations", "standard_error", "completeness_gap")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """What a method found, for N inputs and one target each, or K.
+
+    Attributes:
+        values: the attribution, as `attribute` returns it: (N, C, H, W) or (N, 1, H, W), with an axis K after N for
+            (N, K) targets. Units and sign are the method's.
+        target: class indices, LongTensor (N,) or (N, K); or the callable that was explained (its text, once loaded
+            from a file).
+        score: what the clean inputs score, (N,) or (N, K).
+        method: the method with its settings, as it prints itself.
+        layer: names of the layers that were looked at; empty for methods that look at the input.
+        evaluations: LongTensor (N,), model rows used per input.
+        standard_error: of `values`, for estimators; None otherwise.
+        completeness_gap: (N,) sum of the map minus what it should sum to; None for methods that promise no sum.
+        seconds: wall-clock of the call, preparation excluded.
+        signed: whether negative values have a meaning (they speak against the target).
+        preprocess: how a photo became an input, for pictures; not saved.
+        classes: names of the outputs, for pictures; None where they have none.
+    """
+
+    values: Tensor
+    target: Tensor | Callable[..., Tensor] | str
+    score: Tensor
+    method: str
+    layer: tuple[str, ...]
+    evaluations: Tensor
+    standard_error: Tensor | None = None
+    completeness_gap: Tensor | None = None
+    seconds: float = 0.0
+    signed: bool = True
+    preprocess: Any = None
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """The method's name alone."""
+        return self.method.partition("(")[0]
+
+    @property
+    def several(self) -> bool:
+        """Whether an axis K follows N."""
+        return self.score.ndim == 2
+
+    def __repr__(self) -> str:
+        target = f"LongTensor{tuple(self.target.shape)}" if isinstance(self.target, Tensor) else self.target
+        return f"<Explanation by {self.method}: values {tuple(self.values.shape)}, target {target}>"
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def heatmap(self) -> Tensor:
+        """One number per position: (N, *S), or (N, K, *S). Channels are summed where signed, else the largest is taken."""
+        axis = 2 if self.several else 1
+        return self.values.sum(axis) if self.signed else self.values.amax(axis)
+
+    def target_names(self, sample: int) -> list[str]:
+        """What was explained for one input, in words: one entry per target."""
+        if not isinstance(self.target, Tensor):
+            return [self.target if isinstance(self.target, str) else _name_of(self.target)]
+        return [self.classes[i] if self.classes else f"class {i}" for i in self.target[sample].reshape(-1).tolist()]
+
+    def overlay(
+        self,
+        images: Any,
+        *,
+        style: Style = "alpha",
+        scale: Scale | Literal["shared"] | None = None,
+        alpha: float = 0.6,
+        colours: str | None = None,
+    ) -> list[Image.Image]:
+        """The maps over the pictures they explain: N of them, or N·K (all targets of an input follow each other).
+
+        Args:
+            images: what the method took (N, C, H, W), or the N photos themselves (PIL images or arrays).
+            style: "alpha" blends at a constant opacity, "opacity" the more the larger the value, "heatmap" is the map.
+            scale: which values the ends of the colour map mean: None fits each map, "shared" fits all together.
+            alpha: the opacity, in [0, 1].
+            colours: name of a colour map; by default a diverging one around zero for signed maps, else sequential.
+
+        Raises:
+            ValueError: the number of images differs from N, or the maps have no two axes.
+        """
+        from xai_fast.report import Scale, overlay
+
+        maps = self._pictures()
+        views = self.views(images)
+        per_view = len(maps) // len(views)
+        if scale == "shared":
+            scale = Scale.of(maps, signed=self.signed)
+        return [
+            overlay(
+                views[i // per_view],
+                heatmap,
+                signed=self.signed,
+                scale=scale,
+                style=style,
+                alpha=alpha,
+                colours=colours,
+            )
+            for i, heatmap in enumerate(maps)
+        ]
+
+    def views(self, images: Any) -> list[Image.Image]:
+        """The pictures under the maps: what the model saw of each image."""
+        from xai_fast.report import as_photo
+
+        count = len(self.values)
+        if isinstance(images, Tensor):
+            if images.ndim != 4:
+                raise ValueError(f"`images` of shape {tuple(images.shape)} are no pictures; give (N, C, H, W)")
+            images = list(self._pixels(images.detach().float().cpu()))
+        elif not isinstance(images, list | tuple):
+            images = [images]
+        if len(images) != count:
+            raise ValueError(f"`images` holds {len(images)} and the explanation {count}; give one per input")
+        shown = []
+        for image in images:
+            if isinstance(image, Tensor):
+                shown.append(as_photo(image.permute(1, 2, 0).numpy()))
+                continue
+            photo = as_photo(image)
+            shown.append(self.preprocess.view(photo) if hasattr(self.preprocess, "view") else photo)
+        return shown
+
+    def save(self, directory: str | Path, *, name: str = FILE) -> Path:
+        """Writes everything but the pictures into `directory`/explanation.safetensors, and returns that path.
+
+        The file is complete or absent, never half-written. A callable target is kept as its name.
+        """
+        from safetensors.torch import save
+
+        from xai_fast.report import write_atomically
+
+        path = Path(directory) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {key: getattr(self, key) for key in _TENSORS if getattr(self, key) is not None}
+        if isinstance(self.target, Tensor):
+            tensors["target"] = self.target
+        facts = {
+            "method": self.method,
+            "layer": list(self.layer),
+            "seconds": self.seconds,
+            "signed": self.signed,
+            "classes": self.classes,
+            "target": None if isinstance(self.target, Tensor) else self.target_names(0)[0],
+        }
+        contents = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        data = save(contents, metadata={"xai_fast": json.dumps(facts)})
+        return write_atomically(path, lambda file: file.write(data))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Explanation:
+        """Reads what `save` wrote: the directory, or the file itself.
+
+        Raises:
+            ValueError: the file is not one of ours.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        path = path / FILE if path.is_dir() else path
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = (file.metadata() or {}).get("xai_fast")
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise ValueError(f"`path` {path} is not a readable safetensors file ({error})") from None
+        if metadata is None or "values" not in tensors:
+            raise ValueError(f"`path` {path} holds tensors, but no explanation; give what Explanation.save wrote")
+        facts = json.loads(metadata)
+        classes = tuple(facts["classes"]) if facts["classes"] else None
+        target = tensors.pop("target", None)
+        return cls(
+            **tensors,
+            target=facts["target"] if target is None else target,
+            method=facts["method"],
+            layer=tuple(facts["layer"]),
+            seconds=facts["seconds"],
+            signed=facts["signed"],
+            classes=classes,
+        )
+
+    def numpy(self) -> np.ndarray:
+        """The values as an array."""
+        values = self.values.detach().cpu()
+        return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
+
+    def to(self, device: torch.device | str) -> Explanation:
+        """The same explanation with its tensors on `device`."""
+        moved = {
+            field.name: getattr(self, field.name).to(device)
+            for field in dataclasses.fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **moved)
+
+    def figure(self, images: Any = None) -> Image.Image:
+        """A side-by-side picture: a row per input, its photo (where given), the map of each target and its scale."""
+        from xai_fast.report import Bar, Panel, Row, Scale, figure, overlay
+
+        maps = self._pictures()
+        views = self.views(images) if images is not None else None
+        per_row = len(maps) // len(self.values)
+        rows = []
+        for n in range(len(self.values)):
+            panels = [Panel(views[n], title="photo")] if views is not None else []
+            for k, name in enumerate(self.target_names(n)):
+                heatmap = maps[n * per_row + k]
+                scale = Scale.of(heatmap, signed=self.signed)
+                background = views[n] if views is not None else np.full((*heatmap.shape, 3), 255, dtype=np.uint8)
+                style = "alpha" if views is not None else "heatmap"
+                picture = overlay(background, heatmap, signed=self.signed, scale=scale, style=style)
+                score = float(self.score[n].reshape(-1)[k])
+                panels.append(Panel(picture, self.name, f"{name}: {score:.3g}", Bar(scale)))
+            rows.append(Row(panels))
+        return figure(rows)
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture that a notebook shows; the values alone, because the photos are not kept."""
+        import io
+
+        if self.values.ndim - self.several != 4:
+            return None
+        buffer = io.BytesIO()
+        self.figure().save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    def _pictures(self) -> list[np.ndarray]:
+        """The heat maps (H, W) in order: all targets of an input follow each other."""
+        heatmap = self.heatmap().detach().float().cpu().numpy()
+        if heatmap.ndim != 3 + self.several:
+            raise ValueError(f"maps of shape {tuple(self.values.shape)} are no pictures; draw `heatmap()` yourself")
+        return list(heatmap.reshape(-1, *heatmap.shape[-2:]))
+
+    def _pixels(self, inputs: Tensor) -> Tensor:
+        """Inputs in the model's space as values in [0, 1]; by each image's range where the preprocessing is unknown."""
+        if isinstance(self.preprocess, Preprocess):
+            return self.preprocess.pixels(inputs)
+        flat = inputs.flatten(1)
+        low, high = flat.amin(1).view(-1, 1, 1, 1), flat.amax(1).view(-1, 1, 1, 1)
+        return (inputs - low) / (high - low).clamp_min(1e-12)
+
+
+def _name_of(target: Any) -> str:
+    return getattr(target, "__name__", None) or repr(target)

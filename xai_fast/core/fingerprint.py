@@ -1,4 +1,4 @@
-"""Has the caller's model changed since it was prepared? Answered in well under a millisecond, without keeping it alive."""
+"""Has the caller's model changed since it was prepared? Answered in a millisecond, without keeping it alive."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ class Fingerprint:
                 kept() is tensor and traits == _traits(tensor)
                 for (kept, traits), tensor in zip(self._tensors, tensors, strict=True)
             )
-            and all(
-                _same(torch.cat(group), value) for group, value in zip(self._probes, self._values, strict=True)
-            )
+            and all(_same(torch.cat(group), value) for group, value in zip(self._probes, self._values, strict=True))
         )
 
 

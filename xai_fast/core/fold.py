@@ -1,4 +1,4 @@
-"""Fold batch normalisation into the convolution before it, wherever a graph trace proves that nothing else looks between.
+"""Fold batch normalisation into the convolution before it, where a graph trace proves that nothing looks between.
 
 The trace only finds the pairs. The folded weights go into the module tree and the model's own `forward` keeps running,
 so hooks, dictionaries and Python in `forward` behave as before.
@@ -53,7 +53,7 @@ class _Tracer(fx.Tracer):
 def _graphs(
     scope: nn.Module, barriers: frozenset[int], name: str, refusals: list[str]
 ) -> Iterator[tuple[nn.Module, fx.Graph]]:
-    """The graph of `scope`, then of every barrier inside it; where a scope cannot be traced, of its children instead."""
+    """The graph of `scope`, then of every barrier inside; where a scope cannot be traced, of its children instead."""
     try:
         graph = _Tracer(barriers).trace(scope)
     except Exception as error:  # the user's forward may raise anything when it meets a proxy
@@ -72,9 +72,7 @@ def _graphs(
 def _pairs(
     scope: nn.Module, graph: fx.Graph, barriers: Collection[nn.Module]
 ) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    modules = {
-        node: scope.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"
-    }
+    modules = {node: scope.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
     calls = Counter(map(id, modules.values()))
     watched = set(map(id, barriers))
     for node, norm in modules.items():

@@ -1,4 +1,4 @@
-"""Leave everything as found: the model's state, the random generators and torch's global flags, also after a failure."""
+"""Leave everything as found, also after a failure: the model's state, the random generators, torch's global flags."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _restorers() -> list[Callable[[], Any]]:
 
 @contextmanager
 def own_model(model: nn.Module) -> Iterator[None]:
-    """Runs the caller's own model in eval mode (what cannot be copied) and puts back its flags, buffers and gradients."""
+    """Runs the caller's own model (what cannot be copied) in eval mode; puts back its flags, buffers and gradients."""
     training = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in model.buffers()]

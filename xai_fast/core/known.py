@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 _known: WeakKeyDictionary[Any, tuple[Preprocess | None, tuple[str, ...] | None]] = WeakKeyDictionary()
 
 
-def register(
-    model: Any, *, preprocess: Preprocess | None = None, classes: tuple[str, ...] | None = None
-) -> None:
+def register(model: Any, *, preprocess: Preprocess | None = None, classes: tuple[str, ...] | None = None) -> None:
     """Remember these for `model`, as long as it lives; a second call replaces the first.
 
     Args:

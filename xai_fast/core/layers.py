@@ -14,8 +14,9 @@ from torch.utils._pytree import tree_leaves
 Layer = str | nn.Module | Sequence[str | nn.Module]
 
 # Their output repeats or pools what came before, so a map read there shows nothing that the layer before does not.
-_PASSED_OVER = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Flatten) + tuple(
-    getattr(nn, f"Adaptive{kind}Pool{axes}d") for kind in ("Avg", "Max") for axes in (1, 2, 3)
+_PASSED_OVER = (
+    *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Flatten),
+    *(getattr(nn, f"Adaptive{kind}Pool{axes}d") for kind in ("Avg", "Max") for axes in (1, 2, 3)),
 )
 _MOST_PREFIX_TOKENS = 8
 
@@ -71,9 +72,14 @@ def as_grid(activation: Tensor, size: Sequence[int]) -> Tensor:
     Raises:
         ValueError: the activation is no grid.
     """
-    if len(size) == 2 and activation.ndim == 4 and not _alike(activation.shape[2:], size):
-        if _alike(activation.shape[1:3], size):
-            return activation.movedim(-1, 1)
+    channels_last = (
+        len(size) == 2
+        and activation.ndim == 4
+        and _alike(activation.shape[1:3], size)
+        and not _alike(activation.shape[2:], size)
+    )
+    if channels_last:
+        return activation.movedim(-1, 1)
     if activation.ndim == len(size) + 2:
         return activation
     if len(size) == 2 and activation.ndim == 3:

@@ -36,6 +36,7 @@ class Prepared:
 
     Attributes:
         module: the copy, or the caller's own object where that cannot be copied.
+        compiled: the same through `torch.compile`, where that was asked for.
         copied: whether `module` is a copy.
         dtype: of the batches it takes; None follows the inputs (a plain callable).
         device: of the batches it takes; None follows the inputs.
@@ -59,10 +60,11 @@ class Prepared:
     footprints: dict[tuple[int, ...], Footprint] = field(default_factory=dict)
     outputs: dict[tuple[int, ...], int] = field(default_factory=dict)
     batch_sizes: dict[Any, int] = field(default_factory=dict)
+    compiled: Callable[[Tensor], Any] | None = None
 
     def __call__(self, batch: Tensor) -> Any:
         """The model's raw output for a batch that `empty` or `adopt` made."""
-        return self.module(batch)
+        return (self.compiled or self.module)(batch)
 
     def empty(self, rows: int, like: Tensor) -> Tensor:
         """An uninitialised batch of `rows` variants of `like` (N, C, *S)."""
@@ -74,7 +76,7 @@ class Prepared:
         )
 
     def adopt(self, inputs: Tensor) -> Tensor:
-        """The caller's inputs on the model's device, detached; the dtype stays (each batch is converted as it is written)."""
+        """The caller's inputs on the model's device, detached; each batch takes its own dtype as it is written."""
         return inputs.detach().to(self.device or inputs.device)
 
     def running(self) -> AbstractContextManager[None]:
@@ -93,7 +95,15 @@ class Prepared:
         return layouts.get(ndim, torch.contiguous_format) if self.channels_last else torch.contiguous_format
 
 
-def prepare(model: Callable[[Tensor], Any], anchors: frozenset[str], *, fast: bool, compiled: bool, example: Tensor) -> Prepared:
+def prepare(
+    model: Callable[[Tensor], Any],
+    anchors: frozenset[str],
+    *,
+    fast: bool,
+    compiled: bool,
+    example: Tensor,
+    fold: bool = True,
+) -> Prepared:
     """Prepares `model` for inputs like `example`.
 
     Args:
@@ -102,6 +112,7 @@ def prepare(model: Callable[[Tensor], Any], anchors: frozenset[str], *, fast: bo
         fast: run in reduced precision (bfloat16 on the CPU, float16 on CUDA).
         compiled: run through `torch.compile`.
         example: (1, C, *S) one clean input, on which the folded copy must reproduce the unfolded one.
+        fold: whether folding is tried.
     """
     began = time.perf_counter()
     if not isinstance(model, nn.Module):
@@ -113,7 +124,10 @@ def prepare(model: Callable[[Tensor], Any], anchors: frozenset[str], *, fast: bo
         note = f"the model cannot be copied ({type(error).__name__}: {error}), so its own object runs, under guard"
         return Prepared(model, copied=False, dtype=dtype, device=device, notes=[note])
     prepared = Prepared(plain, copied=True, dtype=dtype, device=device)
-    _fold(prepared, anchors, example)
+    if fold:
+        _fold(prepared, anchors, example)
+    else:
+        _compare(plain, plain, prepared, example)
     assert isinstance(prepared.module, nn.Module)
     if fast and dtype is not None and device is not None:
         prepared.dtype = _FAST.get(device.type, dtype)
@@ -123,17 +137,20 @@ def prepare(model: Callable[[Tensor], Any], anchors: frozenset[str], *, fast: bo
     if prepared.channels_last:
         _to_channels_last(prepared.module)
     if compiled:
-        prepared.module = torch.compile(prepared.module)
+        prepared.compiled = torch.compile(prepared.module)
     prepared.seconds = time.perf_counter() - began
     return prepared
 
 
-def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) -> Footprint | None:
-    """Checks a copy that is already in use on inputs of another shape; raises ValueError where it answers otherwise."""
+def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) -> str | None:
+    """Checks a copy in use on inputs of another shape; returns why it may not be used there, or None."""
     if not (prepared.copied and isinstance(model, nn.Module) and isinstance(prepared.module, nn.Module)):
         return None
-    _compare(copied(model), prepared.module, prepared, example)
-    return prepared.footprints[tuple(example.shape[1:])]
+    try:
+        _compare(copied(model), prepared.module, prepared, example)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _fold(prepared: Prepared, anchors: frozenset[str], example: Tensor) -> None:
@@ -168,16 +185,16 @@ def _compare(plain: nn.Module, folded: nn.Module, prepared: Prepared, example: T
     rows = len(trial)
     shape = tuple(example.shape[1:])
     own = trial[0].numel() * trial.element_size()
-    prepared.footprints[shape] = Footprint(
-        max([own, *(size // rows for size in sizes)]), own + sum(sizes) // rows
-    )
+    prepared.footprints[shape] = Footprint(max([own, *(size // rows for size in sizes)]), own + sum(sizes) // rows)
     left, right = _floats(truth), _floats(answer)
     if len(left) != len(right) or any(a.shape != b.shape for a, b in zip(left, right, strict=True)):
         raise ValueError("the copy returns another structure than the model")
     for a, b in zip(left, right, strict=True):
         a, b = a.double(), b.double()
         finite = a.isfinite()
-        error = (a - b)[finite].abs().amax() / a[finite].abs().amax().clamp_min(1e-30) if finite.any() else a.new_zeros(())
+        error = (
+            (a - b)[finite].abs().amax() / a[finite].abs().amax().clamp_min(1e-30) if finite.any() else a.new_zeros(())
+        )
         if not torch.equal(finite, b.isfinite()) or error > _TOLERANCE.get(trial.dtype, 1e-4):
             raise ValueError(f"it moves the output by {float(error):.1e} of its largest value on inputs {shape}")
 

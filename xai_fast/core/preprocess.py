@@ -69,10 +69,8 @@ class Preprocess:
         resample = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[self.interpolation]
         width, height = photo.size
         # torchvision truncates the long side; rounding it instead would shift the whole picture by a fraction.
-        if width <= height:
-            size = (short, int(short * height / width))
-        else:
-            size = (int(short * width / height), short)
+        portrait = width <= height
+        size = (short, int(short * height / width)) if portrait else (int(short * width / height), short)
         return photo if size == photo.size else photo.resize(size, resample)
 
     def _cropped(self, photo: Image.Image) -> Image.Image:

@@ -62,7 +62,7 @@ def probability(classes: Classes = None) -> ScoreTarget:
 
 
 def log_probability(classes: Classes = None) -> ScoreTarget:
-    """log softmax(s)_c, in nats, at most 0."""
+    """Log softmax(s)_c, in nats, at most 0."""
     return ScoreTarget("log_probability", (classes,), lambda scores, index: _pick(scores.log_softmax(1), index))
 
 
@@ -71,7 +71,9 @@ def margin(other: Classes, classes: Classes = None) -> ScoreTarget:
     if other is None:
         raise TypeError("`other` of margin came as None; give the class to compare with")
     return ScoreTarget(
-        "margin", (other, classes), lambda scores, index: _pick(scores, index[:, 1:]) - _pick(scores, index[:, :1])
+        "margin",
+        (other, classes),
+        lambda scores, index: _pick(scores, index[:, 1:]) - _pick(scores, index[:, :1]),
     )
 
 

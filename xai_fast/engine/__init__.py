@@ -1,4 +1,4 @@
-"""The loop: sample variants, evaluate the model on them, reduce the answers to a map. Written once, for every method."""
+"""The loop, written once for every method: sample variants, evaluate the model on them, reduce the answers to a map."""
 
 from .engine import Engine
 from .recipe import Cost, Recipe

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from xai_fast.core.fingerprint import Fingerprint
@@ -63,7 +62,7 @@ class Engine:
             it, which this version never assumes; False never.
         deterministic: run under `torch.use_deterministic_algorithms`.
         progress: True for a bar, or a callable (rows done, rows in total).
-        output: from what the model returns to (rows, K) scores; found automatically for tensors, `.logits`, tuples, dicts.
+        output: from what the model returns to (rows, K) scores; found by itself in tensors, `.logits`, tuples, dicts.
         preprocess: how a photograph becomes an input: a callable from a PIL image to (C, H, W).
         classes: names of the outputs.
 
@@ -91,7 +90,9 @@ class Engine:
         _one_of("mode", mode, get_args(Mode))
         _one_of("plan", plan, get_args(Plan))
         if plan in ("local", "tail"):
-            raise ValueError(f'`plan` "{plan}" is not available: this version re-runs the whole model, give "auto" or "dense"')
+            raise ValueError(
+                f'`plan` "{plan}" is not available: this version re-runs the whole model, give "auto" or "dense"'
+            )
         _one_of("compile", compile, ("auto", True, False))
         if batch_size != "auto" and not _positive(batch_size):
             raise ValueError(f'`batch_size` came as {batch_size!r}; give "auto" or a number of rows, at least 1')
@@ -124,7 +125,8 @@ class Engine:
         return engine
 
     def __repr__(self) -> str:
-        return f"Engine({type(self.model).__name__}, mode={self.mode!r}, plan={self.plan!r}, batch_size={self.batch_size!r})"
+        settings = f"mode={self.mode!r}, plan={self.plan!r}, batch_size={self.batch_size!r}"
+        return f"Engine({type(self.model).__name__}, {settings})"
 
     @property
     def preprocess(self) -> Callable[[Any], Tensor] | None:
@@ -153,9 +155,7 @@ class Engine:
         scores = outcome.scores if objective.several else outcome.scores[:, 0]
         return scores.to(inputs.device)
 
-    def run(
-        self, recipe_of: Callable[[Tensor], Recipe], inputs: Tensor, target: Target
-    ) -> tuple[Outcome, Objective]:
+    def run(self, recipe_of: Callable[[Tensor], Recipe], inputs: Tensor, target: Target) -> tuple[Outcome, Objective]:
         """Checks the arguments, then runs the recipe that `recipe_of` makes of the inputs on the model's device."""
         checked(inputs)
         objective = Objective(target, len(inputs), self.output)
@@ -192,23 +192,23 @@ class Engine:
     def prepared(self, anchors: frozenset[str], inputs: Tensor) -> Prepared:
         """The prepared model for these anchors, verified on inputs of this shape."""
         store = self._current()
-        key = (anchors, self.mode != "exact", self.compile is True)
+        # A compiled forward has no layers to look at, so it serves only calls without anchors.
+        key = (anchors, self.mode != "exact", self.compile is True and not anchors)
         example = inputs[:1]
         prepared = store.prepared.get(key)
+        if prepared is not None and tuple(inputs.shape[1:]) not in prepared.footprints:
+            prepared = prepared if verify(prepared, self.model, example) is None else None
         if prepared is None:
-            prepared = prepare(self.model, anchors, fast=key[1], compiled=key[2], example=example)
+            fold = key not in store.prepared  # what was prepared for another shape and fails on this one stays unfolded
+            prepared = prepare(self.model, anchors, fast=key[1], compiled=key[2], example=example, fold=fold)
             store.prepared[key] = prepared
-        elif tuple(inputs.shape[1:]) not in prepared.footprints:
-            verify(prepared, self.model, example)
         return prepared
 
     def budget(self, prepared: Prepared, inputs: Tensor, evaluate: Evaluate) -> RowBudget:
         """What decides the rows per forward for one kind of evaluation."""
         shape = tuple(inputs.shape[1:])
         device = prepared.device or inputs.device
-        most = rows_that_fit(
-            prepared.footprints.get(shape), device, self.memory_limit, graph=evaluate.backwards > 0
-        )
+        most = rows_that_fit(prepared.footprints.get(shape), device, self.memory_limit, graph=evaluate.backwards > 0)
         fixed = None if self.batch_size == "auto" else int(self.batch_size)
         return RowBudget(device.type, fixed, most, prepared.batch_sizes.get((shape, type(evaluate))))
 
@@ -229,11 +229,12 @@ class Engine:
     def _current(self) -> _Store:
         """What is prepared for the model as it is now; emptied where the model has changed."""
         store = self._store()
-        if isinstance(self.model, nn.Module):
-            if store.fingerprint is None or not store.fingerprint.matches(self.model):
-                store.prepared.clear()
-                store.last_layer.clear()
-                store.fingerprint = Fingerprint(self.model)
+        if not isinstance(self.model, nn.Module):
+            return store
+        if store.fingerprint is None or not store.fingerprint.matches(self.model):
+            store.prepared.clear()
+            store.last_layer.clear()
+            store.fingerprint = Fingerprint(self.model)
         return store
 
     def _store(self) -> _Store:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +47,10 @@ class Answers:
 
 
 class Evaluate(Protocol):
-    """A question to the model. `backwards` is the rows run backward per row and score."""
+    """A question to the model."""
 
-    backwards: int
+    backwards: ClassVar[int]
+    """Rows run backward per row and score."""
 
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> Answers:
         """Runs `batch` (rows, C, *S), ours to use up, and reads its scores (rows, K) with `score_of`."""
@@ -60,7 +61,7 @@ class Evaluate(Protocol):
 class Score:
     """The scores alone: one forward."""
 
-    backwards: int = 0
+    backwards: ClassVar[int] = 0
 
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> Answers:
         """Scores (rows, K)."""
@@ -72,7 +73,7 @@ class Score:
 class InputGradient:
     """The gradient of each score by the input: one forward, and one backward per score."""
 
-    backwards: int = 1
+    backwards: ClassVar[int] = 1
 
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> Answers:
         """Scores (rows, K) and gradient (rows, K, C, *S)."""
@@ -89,7 +90,7 @@ class LayerResponse:
     """Activations of layers and the scores' gradients by them: what precedes the first layer builds no graph."""
 
     layers: tuple[str, ...]
-    backwards: int = 1
+    backwards: ClassVar[int] = 1
 
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> Answers:
         """Scores (rows, K) and one response per layer."""
@@ -107,7 +108,9 @@ class LayerResponse:
 def _gradients(scores: Tensor, at: list[Tensor]) -> list[Tensor]:
     """The gradient of every column of `scores` (rows, K) by each of the tensors (rows, ...): (rows, K, ...)."""
     if not scores.requires_grad:
-        raise ValueError("`target` does not depend differentiably on the input or layer; choose another target or layer")
+        raise ValueError(
+            "`target` does not depend differentiably on the input or layer; choose another target or layer"
+        )
     columns = []
     for k in range(scores.shape[1]):
         more = k + 1 < scores.shape[1]

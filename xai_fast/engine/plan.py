@@ -1,4 +1,4 @@
-"""How many rows go through the model at once: timed on real rows, kept within memory, halved when that was too hopeful."""
+"""How many rows go through the model at once: timed on real rows, within memory, halved where that was too hopeful."""
 
 from __future__ import annotations
 

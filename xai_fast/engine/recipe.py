@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -27,7 +27,8 @@ class Variants(Protocol):
     Row r belongs to input `sample_of(r)`. Rows may be asked for in any order and any chunking.
     """
 
-    change: str  # what differs from the clean input, for `explain_plan`: "boxes", "everything", "nothing"
+    change: ClassVar[str]
+    """What differs from the clean input: "boxes", "everything" or "nothing"."""
 
     def __len__(self) -> int: ...
 

@@ -1,4 +1,4 @@
-"""The loop, written once: clean inputs first, then every variant in chunks, each answer folded into the map and let go."""
+"""The loop: clean inputs first, then every variant in chunks, each answer folded into the map and let go."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xai_fast.core.objective import Objective
 from xai_fast.core.prepare import Prepared, widened
 
 from .evaluate import Answers, Evaluate
-from .plan import RowBudget, out_of_memory
+from .plan import out_of_memory
 from .progress import Progress
 from .recipe import Recipe, Variants
 from .samplers.clean import Clean
@@ -95,7 +95,12 @@ class _Loop:
         self.broken: set[int] = set()
 
     def sweep(
-        self, variants: Variants, evaluate: Evaluate, take: Callable[[Tensor, Answers], None], *, clean: bool = False
+        self,
+        variants: Variants,
+        evaluate: Evaluate,
+        take: Callable[[Tensor, Answers], None],
+        *,
+        clean: bool = False,
     ) -> None:
         """Evaluates every row of `variants`, chunk by chunk, and hands the answers to `take`."""
         budget = self._engine.budget(self._prepared, self._inputs, evaluate)
@@ -153,7 +158,9 @@ class _Loop:
         finite = answers.finite()
         self.broken.update(sample[~finite].tolist())
         if clean:
-            self.scores = torch.cat([self.scores.to(answers.scores), answers.scores]) if len(self.scores) else answers.scores
+            self.scores = (
+                torch.cat([self.scores.to(answers.scores), answers.scores]) if len(self.scores) else answers.scores
+            )
             if len(self.broken) == len(self._inputs):
                 empty = torch.full((len(self._inputs), 1), float("nan"))
                 raise NonFiniteError(sorted(self.broken), empty)

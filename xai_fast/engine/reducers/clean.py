@@ -14,16 +14,16 @@ class CleanFormula:
     """Applies a formula to the answers of the clean inputs, chunk by chunk, and stacks the maps.
 
     Args:
-        formula: answers of (rows,) to maps (rows, K, ...).
+        formula: (inputs (rows,) that were asked about, answers) to maps (rows, K, ...).
     """
 
-    def __init__(self, formula: Callable[[Answers], Tensor]) -> None:
+    def __init__(self, formula: Callable[[Tensor, Answers], Tensor]) -> None:
         self._formula = formula
         self._maps: list[Tensor] = []
 
     def clean(self, sample: Tensor, answers: Answers) -> None:
         """Clean rows come in order, so appending keeps it."""
-        self._maps.append(self._formula(answers))
+        self._maps.append(self._formula(sample, answers))
 
     def update(self, rows: Tensor, answers: Answers) -> None:
         """A recipe with this reducer has no variants."""
@@ -34,7 +34,6 @@ class CleanFormula:
         return torch.cat(self._maps)
 
 
-
 def clean_scores() -> CleanFormula:
     """The scores themselves, (N, K)."""
-    return CleanFormula(lambda answers: answers.scores)
+    return CleanFormula(lambda _sample, answers: answers.scores)

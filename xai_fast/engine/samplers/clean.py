@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ class Clean:
     """Row n is input n of (N, C, *S), unchanged."""
 
     inputs: Tensor
-    change: str = "nothing"
+    change: ClassVar[str] = "nothing"
 
     def __len__(self) -> int:
         return len(self.inputs)

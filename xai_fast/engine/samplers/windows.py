@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class HiddenWindows:
     inputs: Tensor
     baseline: Tensor
     boxes: Tensor
-    change: str = "boxes"
+    change: ClassVar[str] = "boxes"
 
     def __len__(self) -> int:
         return len(self.inputs) * len(self.boxes)
@@ -72,20 +73,43 @@ class HiddenWindows:
         hide_windows(self.inputs, self.baseline, self.sample_of(rows), self.boxes[rows % len(self.boxes)], out)
 
 
-def per_axis(extent: int | Sequence[int], shape: Sequence[int], name: str) -> tuple[int, ...]:
-    """An extent or stride in normal form, one per axis of (C, *S): an int or (*S) spans the channels.
+def per_axis(
+    extent: int | Sequence[int], shape: Sequence[int], name: str, *, channels: int | None = None
+) -> tuple[int, ...]:
+    """An extent or stride in normal form, one per axis of an input (C, *S).
+
+    Args:
+        extent: an int or one per axis of S, which span the channels, or one per axis, channels first.
+        shape: (C, *S).
+        name: of the argument, for the message.
+        channels: what stands for the channels where none is given; None means all of them.
 
     Raises:
-        TypeError: not integers.
-        ValueError: below 1, or not one per axis.
+        ValueError: neither one, nor one per axis.
     """
     axes = len(shape) - 1
     given = (extent,) * axes if isinstance(extent, int) else tuple(extent)
     if len(given) == axes:
-        given = (shape[0], *given)
+        given = (channels or shape[0], *given)
     if len(given) != len(shape):
         raise ValueError(
-            f"`{name}` {extent} does not fit inputs of shape {tuple(shape)}; give one int, {axes} ints (over all channels), "
-            f"or {axes + 1} (channels first)"
+            f"`{name}` {extent} does not fit inputs of shape {tuple(shape)}; give one int, "
+            f"{axes} ints (over all channels), or {axes + 1} (channels first)"
         )
     return given
+
+
+def check_extent(extent: Any, name: str) -> int | tuple[int, ...]:
+    """An extent as an int or a tuple of ints, all at least 1.
+
+    Raises:
+        TypeError: not integers.
+        ValueError: below 1.
+    """
+    several = isinstance(extent, Sequence) and not isinstance(extent, str)
+    values = tuple(extent) if several else (extent,)
+    if not values or not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        raise TypeError(f"`{name}` came as {extent!r}; give an int or a sequence of ints, in elements")
+    if min(values) < 1:
+        raise ValueError(f"`{name}` came as {extent!r}; give extents of at least 1")
+    return values if several else values[0]

@@ -1,0 +1,60 @@
+"""Attribution for PyTorch vision models: the methods you know, the same numbers, much faster.
+
+Nothing heavy is imported before it is used: torch comes with the first name that needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name: the module that defines it. Methods come from the registry.
+_HOMES = {
+    "Engine": "xai_fast.engine",
+    "Cost": "xai_fast.engine",
+    "NonFiniteError": "xai_fast.engine.run",
+    "Explanation": "xai_fast.core.explanation",
+    "Preprocess": "xai_fast.core.preprocess",
+    "MethodInfo": "xai_fast.methods",
+    "load": "xai_fast.models",
+}
+_MODULES = {
+    "targets": "xai_fast.core.targets",
+    "methods": "xai_fast.methods",
+    "explain": "xai_fast.explain",
+}
+_METHODS = ("GradCAM", "InputXGradient", "Occlusion", "Saliency")
+
+__all__ = [*_HOMES, *_METHODS, *_MODULES]
+
+if TYPE_CHECKING:
+    from xai_fast.core import targets as targets
+    from xai_fast.core.explanation import Explanation as Explanation
+    from xai_fast.core.preprocess import Preprocess as Preprocess
+    from xai_fast.engine import Cost as Cost
+    from xai_fast.engine import Engine as Engine
+    from xai_fast.engine.run import NonFiniteError as NonFiniteError
+    from xai_fast.explain import explain as explain
+    from xai_fast.methods import MethodInfo as MethodInfo
+    from xai_fast.methods import methods as methods
+    from xai_fast.methods.cam.gradcam import GradCAM as GradCAM
+    from xai_fast.methods.input_x_gradient import InputXGradient as InputXGradient
+    from xai_fast.methods.occlusion import Occlusion as Occlusion
+    from xai_fast.methods.saliency import Saliency as Saliency
+    from xai_fast.models import load as load
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    if name in _METHODS:
+        return getattr(importlib.import_module("xai_fast.methods"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,56 @@
+"""`engine.explain_plan`: what a method would do with these inputs, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from xai_fast.core.guard import untouched
+from xai_fast.ops import backends
+
+from .inputs import checked
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
+    """The plan as a few lines of text; see `Engine.explain_plan`."""
+    checked(inputs)
+    with untouched(deterministic=engine.deterministic):
+        recipe = method.recipe(engine.adopt(inputs))
+        prepared = engine.prepared(frozenset(recipe.layers), inputs)
+        budget = engine.budget(prepared, inputs, recipe.evaluate)
+    variants = len(recipe.variants) if recipe.variants is not None else 0
+    rows = len(inputs) + variants
+    change = recipe.variants.change if recipe.variants is not None else "nothing"
+    chunk = budget.rows(max(variants, len(inputs)))
+    lines = [
+        f"{method!r} on {tuple(inputs.shape)}",
+        f"rows: {rows} ({len(inputs)} clean, {variants} variants in which {change} changed)",
+        "plan: dense, every row runs the whole model; saved work: none",
+        "  local refused: partial re-execution is not built in this version",
+        "  tail refused: partial re-execution is not built in this version",
+        f"rows per forward: {chunk}{' at first, then timed' if budget.measuring else ''}"
+        + (f", at most {budget.most} fit into memory" if budget.most is not None else ""),
+        f"model: {_model(prepared)}",
+        *(f"  {note}" for note in prepared.notes),
+        f"preparation: {prepared.seconds:.2f} s; compiled: {'yes' if engine.compile is True else 'no'}",
+        f"ops: {_backends()}",
+    ]
+    return "\n".join(lines)
+
+
+def _model(prepared: Any) -> str:
+    kind = "own copy" if prepared.copied else "the caller's object"
+    layout = ", channels-last" if prepared.channels_last else ""
+    dtype = str(prepared.dtype).removeprefix("torch.") if prepared.dtype else "dtype of the inputs"
+    return f"{kind}, {dtype}{layout}, {prepared.folded} batch normalisations folded"
+
+
+def _backends() -> str:
+    """Which implementations can run here; each op takes the first that accepts its tensors."""
+    available = [name for name, reason in backends().items() if reason is None]
+    refused = [f"{name} not: {reason}" for name, reason in backends().items() if reason is not None]
+    return ", ".join([*available, *refused])

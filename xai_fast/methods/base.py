@@ -1,0 +1,142 @@
+"""What every method is: settings frozen beside an engine, and a recipe made of them for each call."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from xai_fast.core.explanation import Explanation
+from xai_fast.core.objective import Objective
+from xai_fast.core.targets import Target
+from xai_fast.engine import Cost, Engine, Recipe
+from xai_fast.engine.run import Outcome
+
+Resolution = Literal["input", "native"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AbstractMethod(ABC):
+    """A method of attribution. Subclasses are final and add their settings as keyword-only fields.
+
+    Args:
+        model: a `torch.nn.Module`, any callable, or an `Engine` to share.
+    """
+
+    model: Any
+    engine: Engine = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "engine", Engine.of(self.model))
+        object.__setattr__(self, "model", self.engine.model)
+        self._check()
+
+    def attribute(
+        self,
+        inputs: Tensor,
+        target: Target = None,
+        *,
+        resolution: Resolution = "input",
+        sample_ids: Tensor | None = None,
+    ) -> Tensor:
+        """The attribution of each input, on the device and in the dtype of `inputs`.
+
+        Args:
+            inputs: (N, C, *S), floating, in the space the model sees.
+            target: None (the argmax of the clean scores), an int, N ints, a LongTensor (N,) or (N, K), or a callable
+                from the model's raw output, and optionally the input index of each row, to (rows,) numbers.
+            resolution: "input", or "native" for a map on the method's own grid (pixel methods have no other).
+            sample_ids: LongTensor (N,), keys of the random draws. This method draws nothing, so they change nothing.
+
+        Returns:
+            (N, C, *S) from pixel methods, (N, 1, *S) from map methods; for (N, K) targets an axis K follows N.
+
+        Raises:
+            TypeError, ValueError: an argument does not fit; before the model runs, or where only the model's output
+                tells, before any variant runs.
+            NonFiniteError: the model answered NaN or Inf; names the samples and carries the maps of the others.
+        """
+        outcome, objective = self._run(inputs, target, resolution, sample_ids)
+        return self._values(outcome, objective, inputs)
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        target: Target = None,
+        *,
+        resolution: Resolution = "input",
+        sample_ids: Tensor | None = None,
+    ) -> Explanation:
+        """As `attribute`, with what the map is about: scores, rows used, seconds, and ways to draw and save it."""
+        outcome, objective = self._run(inputs, target, resolution, sample_ids)
+        scores = outcome.scores if objective.several else outcome.scores[:, 0]
+        return Explanation(
+            values=self._values(outcome, objective, inputs),
+            target=objective.record,
+            score=scores.to(inputs.device),
+            method=repr(self),
+            layer=self.layers(inputs),
+            evaluations=outcome.evaluations,
+            seconds=outcome.seconds,
+            signed=self.signed,
+            preprocess=self.engine.preprocess,
+            classes=self.engine.classes,
+        )
+
+    def cost(self, shape: Sequence[int]) -> Cost:
+        """Model rows that the formula asks for, with one given target; `evaluations` is never above its forwards.
+
+        Args:
+            shape: of one input, (C, L) or (C, H, W), or of a batch of images (N, C, H, W) or volumes (N, C, D, H, W);
+                a batch counts all of its inputs.
+        """
+        shape = tuple(shape)
+        if len(shape) not in (2, 3, 4, 5) or not all(isinstance(n, int) and n >= 1 for n in shape):
+            raise ValueError(f"`shape` came as {shape}; give (C, H, W) for one image or (N, C, H, W) for a batch")
+        return self._cost(shape) if len(shape) < 4 else self._cost(shape[1:]) * shape[0]
+
+    @property
+    def signed(self) -> bool:
+        """Whether negative values have a meaning, under these settings."""
+        return True
+
+    def layers(self, inputs: Tensor) -> tuple[str, ...]:
+        """Names of the layers that are looked at for these inputs; empty for methods that look at the input."""
+        return ()
+
+    @abstractmethod
+    def recipe(self, inputs: Tensor, resolution: Resolution = "input") -> Recipe:
+        """The method for these inputs (N, C, *S), which are on the model's device, as data for the loop."""
+
+    @abstractmethod
+    def _cost(self, shape: tuple[int, ...]) -> Cost:
+        """The cost of one input of shape (C, *S)."""
+
+    def _check(self) -> None:  # noqa: B027 - most methods have nothing more to refuse
+        """Refuses settings that cannot fit any input."""
+
+    def _run(
+        self, inputs: Tensor, target: Target, resolution: Resolution, sample_ids: Tensor | None
+    ) -> tuple[Outcome, Objective]:
+        if resolution not in ("input", "native"):
+            raise ValueError(f'`resolution` came as {resolution!r}; give "input" or "native"')
+        if sample_ids is not None and (
+            not isinstance(sample_ids, Tensor)
+            or sample_ids.dtype is not torch.long
+            or sample_ids.shape != inputs.shape[:1]
+        ):
+            raise ValueError(f"`sample_ids` must be a LongTensor ({len(inputs)},), one key per input")
+        return self.engine.run(lambda adopted: self.recipe(adopted, resolution), inputs, target)
+
+    def _values(self, outcome: Outcome, objective: Objective, inputs: Tensor) -> Tensor:
+        values = outcome.values if objective.several else outcome.values[:, 0]
+        return values.to(device=inputs.device, dtype=inputs.dtype)
+
+    def __repr__(self) -> str:
+        settings = [f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self) if f.kw_only]
+        return f"{type(self).__name__}({', '.join(['engine', *settings])})"

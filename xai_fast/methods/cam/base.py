@@ -1,0 +1,73 @@
+"""What class activation maps share: choosing layers, smoothing, fusing, and bringing maps to the input's size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from xai_fast.core.layers import Layer, layer_names
+from xai_fast.engine import Cost, Recipe
+from xai_fast.engine.evaluate import LayerResponse
+from xai_fast.engine.reducers.cam import ClassActivation
+from xai_fast.engine.samplers.augmented import Augmented
+from xai_fast.methods.base import AbstractMethod, Resolution
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class AbstractCAM(AbstractMethod):
+    """A class activation map: Σ_k w_k A_k at a layer, rectified and resized; the subclass gives the weights.
+
+    Args:
+        model: a module or an `Engine`.
+        layer: "auto" (the last layer whose positions influence the output), a name, a module, or a list of them.
+        fuse: how the maps of several layers become one, each rectified and resized first: "max" or "mean".
+        aug_smooth: mean over six passes: the input and its mirror image, times 0.9, 1 and 1.1 (from grad-cam).
+        eigen_smooth: the map becomes the first principal component of the weighted activations (from grad-cam); its
+            arbitrary sign is chosen so that it correlates positively with their sum.
+    """
+
+    layer: Layer = "auto"
+    fuse: Literal["max", "mean"] = "max"
+    aug_smooth: bool = False
+    eigen_smooth: bool = False
+
+    weights: ClassVar[Callable[[Tensor, Tensor], Tensor]]
+
+    @property
+    def signed(self) -> bool:
+        """Not: the map is rectified."""
+        return False
+
+    def layers(self, inputs: Tensor) -> tuple[str, ...]:
+        """The layers that the map is read at."""
+        return self.engine.layers(self.layer, inputs)
+
+    def recipe(self, inputs: Tensor, resolution: Resolution = "input") -> Recipe:
+        """The layers' responses to the clean input, and to its augmented variants where asked for."""
+        layers = self.layers(inputs)
+        variants = Augmented(inputs) if self.aug_smooth else None
+        reducer = ClassActivation(
+            type(self).weights,
+            n_samples=len(inputs),
+            size=tuple(inputs.shape[2:]),
+            native=resolution == "native",
+            fuse=self.fuse,
+            eigen=self.eigen_smooth,
+            variants=variants,
+        )
+        response = LayerResponse(layers)
+        return Recipe(reduce=reducer, clean=response, variants=variants, evaluate=response, layers=layers)
+
+    def _cost(self, shape: tuple[int, ...]) -> Cost:
+        passes = 1 + (Augmented.PER_INPUT if self.aug_smooth else 0)
+        return Cost(forwards=passes, backwards=passes)
+
+    def _check(self) -> None:
+        if self.fuse not in ("max", "mean"):
+            raise ValueError(f'`fuse` came as {self.fuse!r}; give "max" or "mean"')
+        if not (isinstance(self.layer, str) and self.layer == "auto"):
+            names = layer_names(self.engine.model, self.layer)
+            object.__setattr__(self, "layer", names[0] if len(names) == 1 else list(names))

@@ -1,0 +1,46 @@
+"""Input times gradient: what each input element contributes to the score, to first order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from xai_fast.core.layers import Layer
+from xai_fast.engine import Cost, Recipe
+
+from .base import Resolution
+from .gradient import AbstractGradientMethod
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class InputXGradient(AbstractGradientMethod):
+    r"""The input times the gradient of the score (Shrikumar et al. 2016, arXiv:1605.01713, section 3).
+
+    .. math:: A_i = x_i \, \frac{\partial f}{\partial x_i}
+
+    No deviation from the paper. At a layer the activation takes the place of the input, which captum calls
+    `LayerGradientXActivation`.
+
+    Values are in units of the score, positive where the element supports the target. They sum to f(x) only for models
+    that are linear without bias, or piecewise so between 0 and x.
+
+    Args:
+        model: a module, a callable or an `Engine`.
+        layer: None for the input; a layer's name or module, for that layer's output, in its shape.
+
+    Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape.
+
+    Cost: one row forward and one backward per input; K targets share the forward.
+    """
+
+    layer: Layer | None = None
+
+    def recipe(self, inputs: Tensor, resolution: Resolution = "input") -> Recipe:
+        """One pass over the clean inputs."""
+        return self._gradient_recipe(inputs, lambda at, gradient: at[:, None] * gradient)
+
+    def _cost(self, shape: tuple[int, ...]) -> Cost:
+        return Cost(forwards=1, backwards=1)

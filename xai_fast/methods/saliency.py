@@ -1,0 +1,73 @@
+"""Saliency: how steeply does the score change with each input element?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+from torch import Tensor
+
+from xai_fast.core.layers import Layer
+from xai_fast.engine import Cost, Recipe
+
+from .base import Resolution
+from .gradient import AbstractGradientMethod
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Saliency(AbstractGradientMethod):
+    r"""The gradient of the score by the input (Simonyan, Vedaldi and Zisserman 2013, arXiv:1312.6034, section 3).
+
+    .. math:: A_i = \left|\frac{\partial f}{\partial x_i}\right| \quad\text{(without the bars where absolute=False)}
+
+    Differs from the paper, which takes the maximum over channels: channels are kept unless `channels` says otherwise,
+    as in captum.
+
+    Values are in units of the score per unit of input; where `absolute`, they are not negative and have no direction.
+
+    Args:
+        model: a module, a callable or an `Engine`.
+        layer: None for the input; a layer's name or module gives the gradient by that layer's output, in its shape.
+        absolute: whether the sign is dropped.
+        channels: None keeps them, (N, C, *S); "max", "mean" or "sum" fold them into one, (N, 1, *S), after the
+            absolute value.
+
+    Returns (`attribute`): (N, C, *S) or (N, 1, *S); at a layer, in the layer's shape.
+
+    Cost: one row forward and one backward per input; K targets share the forward.
+    """
+
+    layer: Layer | None = None
+    absolute: bool = True
+    channels: Literal["max", "mean", "sum"] | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Not, where absolute."""
+        return not self.absolute
+
+    def recipe(self, inputs: Tensor, resolution: Resolution = "input") -> Recipe:
+        """One pass over the clean inputs."""
+        return self._gradient_recipe(inputs, lambda _at, gradient: self._folded(gradient))
+
+    def _folded(self, gradient: Tensor) -> Tensor:
+        """(rows, K, C, ...) by the settings."""
+        gradient = gradient.abs() if self.absolute else gradient
+        match self.channels:
+            case "max":
+                return gradient.amax(2, keepdim=True)
+            case "mean":
+                return gradient.mean(2, keepdim=True)
+            case "sum":
+                return gradient.sum(2, keepdim=True)
+            case _:
+                return gradient
+
+    def _cost(self, shape: tuple[int, ...]) -> Cost:
+        return Cost(forwards=1, backwards=1)
+
+    def _check(self) -> None:
+        super()._check()
+        if self.channels not in (None, "max", "mean", "sum"):
+            raise ValueError(f'`channels` came as {self.channels!r}; give None, "max", "mean" or "sum"')
