@@ -1,7 +1,7 @@
 """Builds the compiled kernels, and nothing else: everything about the project is in pyproject.toml.
 
-A machine without a working C++17 compiler gets the pure Python package, which says so when asked (`xai-fast doctor`).
-`XAI_FAST_NO_EXTENSION=1` skips the kernels on purpose.
+A machine without a working C++17 compiler gets the pure Python package, which says so when asked (`xai-fast
+doctor`). `XAI_FAST_NO_EXTENSION=1` skips the kernels on purpose.
 """
 
 from __future__ import annotations

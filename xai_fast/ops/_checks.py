@@ -62,6 +62,4 @@ def check_indices(name: str, value: Tensor, count: int, whose: str) -> None:
         return
     if value.numpy().view(np.uint64).max() >= count:
         low, high = value.min().item(), value.max().item()
-        raise ValueError(
-            f"`{name}` has values from {low} to {high}; it takes rows of `{whose}`, from 0 to {count - 1}"
-        )
+        raise ValueError(f"`{name}` has values from {low} to {high}; it takes rows of `{whose}`, from 0 to {count - 1}")

@@ -63,8 +63,6 @@ def _check(activations: Tensor, weights: Tensor, size: tuple[int, ...]) -> None:
     _checks.check_shape("weights", weights, (samples, targets, channels), "(N, K, C)")
     _checks.check_device("weights", weights, activations.device, "activations")
     if len(size) != len(grid) or min(size) < 0:
-        raise ValueError(
-            f"`size` is {size}; it takes one extent per spatial axis of `activations`, {tuple(grid)}"
-        )
+        raise ValueError(f"`size` is {size}; it takes one extent per spatial axis of `activations`, {tuple(grid)}")
     if 0 in grid and size != tuple(grid):
         raise ValueError(f"`activations` has the empty grid {tuple(grid)}; only `size=None` fits it")

@@ -1,7 +1,8 @@
 """cam_reduce in Triton: one kernel sums and rectifies on the small grid, a second one resizes it."""
 
 # ruff: noqa: ANN001  (a kernel's arguments are pointers and integers that Triton types)
-# pyright: reportCallIssue=false, reportArgumentType=false  (a launch passes plain numbers for constexpr)
+# A launch passes plain numbers where the kernel declares constexpr.
+# pyright: reportCallIssue=false, reportArgumentType=false
 
 import torch
 import triton
@@ -29,9 +30,7 @@ def sum_channels_kernel(
         channel = start + tl.arange(0, CHANNELS)
         weight = tl.load(weights + map_index * channels + channel, mask=channel < channels, other=0.0)
         valid = (channel < channels)[:, None] & (pixel < pixels)[None, :]
-        value = tl.load(
-            source[None, :] + channel.to(tl.int64)[:, None] * channel_stride, mask=valid, other=0.0
-        )
+        value = tl.load(source[None, :] + channel.to(tl.int64)[:, None] * channel_stride, mask=valid, other=0.0)
         total += tl.sum(weight[:, None] * value.to(maps.dtype.element_ty), axis=0)
     if RELU:
         total = tl.where(total < 0, 0.0, total)  # a value that is not a number stays one

@@ -10,9 +10,19 @@ from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cud
 from xai_fast.ops._library import compiled, no_library
 from xai_fast.ops.hide_windows import reference
 
+
+def rows_too_wide(inputs: Tensor, baseline: Tensor, _sample: Tensor, _boxes: Tensor, out: Tensor) -> str | None:
+    """Refuses rows that a kernel cannot walk with 32-bit offsets."""
+    for value in (inputs, baseline, out):
+        steps = zip(value.shape[1:], value.stride()[1:], strict=True)
+        if sum((extent - 1) * stride for extent, stride in steps) >= 2**31:
+            return "a row spans 2^31 elements of memory or more"
+    return None
+
+
 op = Op("hide_windows", reference.hide_windows)
 op.offer("cpp", compiled("hide_windows"), unless=(no_library, not_on_cpu))
-op.offer("triton", lazily(f"{__name__}.triton", "hide_windows"), unless=(no_triton, not_on_cuda))
+op.offer("triton", lazily(f"{__name__}.triton", "hide_windows"), unless=(no_triton, not_on_cuda, rows_too_wide))
 
 
 def hide_windows(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor, out: Tensor) -> Tensor:
@@ -65,9 +75,7 @@ def _check(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor, out:
     _checks.check_indices("sample", sample, inputs.shape[0], "inputs")
     _checks.check_boxes(boxes, extents)
     if 0 in out.stride() and out.numel() > 1:
-        raise ValueError(
-            "`out` is an expanded view, whose rows overlap; it takes a tensor with memory of its own"
-        )
+        raise ValueError("`out` is an expanded view, whose rows overlap; it takes a tensor with memory of its own")
 
 
 def _check_broadcast(baseline: Tensor, inputs: Tensor) -> None:

@@ -46,9 +46,7 @@ def _check(values: Tensor, boxes: Tensor, shape: tuple[int, ...]) -> None:
     _checks.check_dtype("values", values, (torch.float32, torch.float64))
     _checks.check_dtype("boxes", boxes, (torch.int64,))
     if values.dim() != 3:
-        raise ValueError(
-            f"`values` has shape {tuple(values.shape)}; it takes (N, W, K); add axes of length one"
-        )
+        raise ValueError(f"`values` has shape {tuple(values.shape)}; it takes (N, W, K); add axes of length one")
     if not 2 <= len(shape) <= 4 or min(shape) < 0:
         raise ValueError(f"`shape` is {tuple(shape)}; it takes (C, *S) with one to three spatial axes")
     _checks.check_shape("boxes", boxes, (values.shape[1], len(shape), 2), "(W, 1 + len(S), 2)")

@@ -1,7 +1,8 @@
 """window_mean in Triton: each block of elements looks at every window."""
 
 # ruff: noqa: ANN001  (a kernel's arguments are pointers and integers that Triton types)
-# pyright: reportCallIssue=false, reportArgumentType=false  (a launch passes plain numbers for constexpr)
+# A launch passes plain numbers where the kernel declares constexpr.
+# pyright: reportCallIssue=false, reportArgumentType=false
 
 import torch
 import triton

@@ -1,0 +1,85 @@
+"""Every op on every backend gives what its reference gives, on every case and dtype."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from ops_support import BACKENDS, CASES, assert_agree, label, run, tolerance
+
+from xai_fast import ops
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+EVERY = [(name, case, dtype) for name, cases in CASES.items() for case in cases for dtype in case.dtypes]
+
+
+def skip_without(backend):
+    if reason := ops.backends()[backend]:
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("name", "case", "dtype"), EVERY, ids=label)
+def test_agrees_with_the_reference(backend, name, case, dtype):
+    skip_without(backend)
+    if backend == "triton" and case.workload and INTERPRETED:
+        pytest.skip("too slow in the interpreter")
+    arguments = case.arguments(dtype)
+    expected = run("reference", name, arguments)
+    if name == "cam_reduce" and arguments["activations"].dim() != 4:
+        with pytest.raises(ops.BackendError, match="spatial axes, not two"):
+            run(backend, name, arguments)
+        return
+    actual = run(backend, name, arguments)
+    assert_agree(actual, expected, tolerance(name, arguments, actual.dtype, backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("to", CASES["hide_windows"][0].dtypes, ids=label)
+@pytest.mark.parametrize("dtype", CASES["hide_windows"][0].dtypes, ids=label)
+def test_hide_windows_converts(backend, dtype, to):
+    """Rounding, infinities, subnormal numbers and NaN as torch converts them."""
+    skip_without(backend)
+    special = [torch.inf, -torch.inf, torch.nan, 0.0, -0.0, 65519.9, 65520.0, 6.1e-5, 6e-8, 2.9e-8, 3.39e38]
+    numbers = torch.cat([torch.tensor(special), torch.randn(489, generator=torch.Generator().manual_seed(0))])
+    scaled = (numbers * torch.logspace(-3, 3, 4)[:, None]).reshape(2, 2, 500).to(dtype)
+    arguments = {
+        "inputs": scaled,
+        "baseline": scaled.flip(-1),
+        "sample": torch.tensor([0, 1, 1]),
+        "boxes": torch.tensor([[[0, 2], [100, 300]]] * 3),
+        "out": torch.empty(3, 2, 500, dtype=to),
+    }
+    expected, actual = run("reference", "hide_windows", arguments), run(backend, "hide_windows", arguments)
+    if backend == "triton" and to == torch.bfloat16 and INTERPRETED:
+        torch.testing.assert_close(actual, expected, rtol=2**-7, atol=1e-40, equal_nan=True)
+    else:
+        torch.testing.assert_close(actual, expected, rtol=0.0, atol=0.0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [(name, case) for name, cases in CASES.items() for case in cases if case.workload], ids=label
+)
+def test_thread_count_changes_no_bit(name, case):
+    skip_without("cpp")
+    arguments = case.arguments(torch.float32)
+    results, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(run("cpp", name, arguments))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_window_mean_leaves_nothing_where_no_window_is():
+    """Beside windows with huge values, one with a tiny value is exact, and uncovered elements are 0."""
+    boxes = torch.tensor([[[0, 1], [0, 5]], [[0, 1], [7, 9]], [[0, 1], [2, 4]]])
+    values = torch.tensor([1e300, 1.0, -1e300], dtype=torch.float64).reshape(1, 3, 1)
+    for backend in ("reference", *BACKENDS):
+        if ops.backends()[backend] is None:
+            mean = run(backend, "window_mean", {"values": values, "boxes": boxes, "shape": (1, 10)}).flatten()
+            assert mean[2:4].eq(0).all()
+            assert mean[[5, 6, 9]].eq(0).all()

@@ -1,0 +1,86 @@
+"""Compiled kernels against their references on generated shapes, strides and boxes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops_support import assert_agree, run, tolerance
+
+from xai_fast import ops
+from xai_fast.ops.hide_windows.cases import FLOATING
+
+pytestmark = pytest.mark.skipif(ops.backends()["cpp"] is not None, reason="no compiled kernels")
+quickly = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@st.composite
+def tensors(draw, shape, dtypes=FLOATING):
+    """A tensor of that shape whose axes lie in memory in any order, with gaps or without."""
+    order = draw(st.permutations(range(len(shape))))
+    step = draw(st.integers(1, 2))
+    stored = [shape[axis] for axis in order]
+    stored[-1] *= step
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    values = torch.randn(stored, generator=generator).to(draw(st.sampled_from(dtypes)))[..., ::step]
+    return values.permute([order.index(axis) for axis in range(len(shape))])
+
+
+@st.composite
+def boxes_within(draw, count, extents):
+    pairs = [[sorted(draw(st.tuples(*[st.integers(0, n)] * 2))) for n in extents] for _ in range(count)]
+    return torch.tensor(pairs, dtype=torch.int64).reshape(count, len(extents), 2)
+
+
+extents_of_rows = st.lists(st.integers(0, 7), min_size=2, max_size=4)
+
+
+@given(st.data())
+@quickly
+def test_hide_windows(data):
+    extents = data.draw(extents_of_rows)
+    samples, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 4))
+    inputs = data.draw(tensors((samples, *extents)))
+    shared = [data.draw(st.sampled_from([1, n])) for n in inputs.shape]
+    arguments = {
+        "inputs": inputs,
+        "baseline": data.draw(tensors(tuple(shared), (inputs.dtype,))),
+        "sample": torch.tensor(data.draw(st.lists(st.integers(0, samples - 1), min_size=rows, max_size=rows))).long(),
+        "boxes": data.draw(boxes_within(rows, extents)),
+        "out": data.draw(tensors((rows, *extents))),
+    }
+    assert_agree(run("cpp", "hide_windows", arguments), run("reference", "hide_windows", arguments), 0.0)
+
+
+@given(st.data())
+@quickly
+def test_window_mean(data):
+    extents = data.draw(extents_of_rows)
+    count = data.draw(st.integers(0, 9))
+    shape = (data.draw(st.integers(0, 2)), count, data.draw(st.integers(0, 2)))
+    values = data.draw(tensors(shape, (torch.float32, torch.float64)))
+    arguments = {
+        "values": values,
+        "boxes": data.draw(boxes_within(count, extents)),
+        "shape": tuple(extents),
+    }
+    expected = run("reference", "window_mean", arguments)
+    assert_agree(run("cpp", "window_mean", arguments), expected, tolerance("window_mean", arguments, values.dtype))
+
+
+@given(st.data())
+@quickly
+def test_cam_reduce(data):
+    samples, targets = data.draw(st.integers(0, 2)), data.draw(st.integers(0, 3))
+    channels = data.draw(st.integers(0, 70))
+    grid = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    arguments = {
+        "activations": data.draw(tensors((samples, channels, *grid))),
+        "weights": data.draw(tensors((samples, targets, channels))),
+        "relu": data.draw(st.booleans()),
+        "size": data.draw(st.none() | st.tuples(st.integers(0, 12), st.integers(0, 12))),
+    }
+    expected = run("reference", "cam_reduce", arguments)
+    atol = tolerance("cam_reduce", arguments, expected.dtype)
+    assert_agree(run("cpp", "cam_reduce", arguments), expected, atol)

@@ -1,0 +1,93 @@
+"""Triton kernels without a GPU: interpreted against the references, and compiled within bounds."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+MAX_REGISTERS = 96
+
+STRIDES = {f"{side}{axis}": "i32" for side in ("in", "base", "out") for axis in ("_row", "0", "1", "2", "3")}
+AXES = {"AXES": 3, "AXIS0": -1, "AXIS1": 1, "AXIS2": 2, "AXIS3": 0}
+
+
+def kernels():
+    """Per kernel: its function, the types of its arguments and its constants, as the ops launch it."""
+    from xai_fast.ops.cam_reduce import triton as cam_reduce
+    from xai_fast.ops.hide_windows import triton as hide_windows
+    from xai_fast.ops.window_mean import triton as window_mean
+
+    integers = {"sample": "*i64", "boxes": "*i64"}
+    for source, target in (("fp32", "bf16"), ("bf16", "bf16"), ("fp64", "fp16")):
+        pointers = {"inputs": f"*{source}", "baseline": f"*{source}", "out": f"*{target}", **integers}
+        yield hide_windows.hide_windows_kernel, {**pointers, **STRIDES}, {**AXES, "BLOCK": hide_windows.BLOCK}
+    for dtype in ("fp32", "fp64"):
+        pointers = {"values": f"*{dtype}", "boxes": "*i64", "out": f"*{dtype}"}
+        yield window_mean.window_mean_kernel, pointers, {"BLOCK": window_mean.BLOCK}
+        sizes = {"RELU": True, "CHANNELS": cam_reduce.CHANNELS, "PIXELS": cam_reduce.PIXELS}
+        pointers = {"activations": f"*{dtype}", "weights": f"*{dtype}", "maps": f"*{dtype}"}
+        yield cam_reduce.sum_channels_kernel, pointers, sizes
+        yield cam_reduce.resize_kernel, {"maps": f"*{dtype}", "out": f"*{dtype}"}, {"BLOCK": cam_reduce.BLOCK}
+
+
+def compiled(kernel, types, constants, capability):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32))
+
+
+def resources(cubin, directory):
+    """What the assembler reports: registers per thread and bytes of stack and local memory (where spills go)."""
+    path = directory / "kernel.cubin"
+    path.write_bytes(cubin)
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    if not tool.exists():
+        pytest.skip("this Triton bundles no cuobjdump")
+    report = subprocess.run([tool, "--dump-resource-usage", path], capture_output=True, text=True, check=True).stdout
+    return {name: int(re.search(rf"{name}:(\d+)", report).group(1)) for name in ("REG", "STACK", "LOCAL")}
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_kernels_compile_without_spilling(capability, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    for kernel, types, constants in kernels():
+        used = resources(compiled(kernel, types, constants, capability).asm["cubin"], tmp_path)
+        assert used["REG"] <= MAX_REGISTERS, (kernel, types, used)
+        assert used["STACK"] == used["LOCAL"] == 0, (kernel, types, used)
+
+
+@pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="the kernels run in this very session")
+def test_kernels_interpreted_agree_with_the_references():
+    """Runs the comparison of all backends again where Triton's interpreter stands in for the device."""
+    tests = Path(__file__).with_name("test_op_backends.py")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-k",
+            "triton and (float32 or bfloat16)",
+            tests,
+        ],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert re.search(r"[1-9]\d* passed", done.stdout), done.stdout[-4000:]
