@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xai_fast.report import Scale, Style
 
 FILE = "explanation.safetensors"
-_TENSORS = ("values", "score", "evaluations", "standard_error", "completeness_gap")
+_TENSORS = ("values", "score", "evaluations", "outputs", "standard_error", "completeness_gap")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +34,7 @@ class Explanation:
         target: class indices, LongTensor (N,) or (N, K); or the callable that was explained (its text, once loaded
             from a file).
         score: what the clean inputs score, (N,) or (N, K).
+        outputs: (N, n_outputs) all class scores of the clean inputs; None where the model has none.
         method: the method with its settings, as it prints itself.
         layer: names of the layers that were looked at; empty for methods that look at the input.
         evaluations: LongTensor (N,), model rows used per input.
@@ -51,6 +52,7 @@ class Explanation:
     method: str
     layer: tuple[str, ...]
     evaluations: Tensor
+    outputs: Tensor | None = None
     standard_error: Tensor | None = None
     completeness_gap: Tensor | None = None
     seconds: float = 0.0
@@ -76,7 +78,7 @@ class Explanation:
         return len(self.values)
 
     def heatmap(self) -> Tensor:
-        """One number per position: (N, *S), or (N, K, *S). Channels are summed where signed, else the largest is taken."""
+        """One number per position, (N, *S) or (N, K, *S): channels are summed where signed, else the largest counts."""
         axis = 2 if self.several else 1
         return self.values.sum(axis) if self.signed else self.values.amax(axis)
 
@@ -84,7 +86,8 @@ class Explanation:
         """What was explained for one input, in words: one entry per target."""
         if not isinstance(self.target, Tensor):
             return [self.target if isinstance(self.target, str) else _name_of(self.target)]
-        return [self.classes[i] if self.classes else f"class {i}" for i in self.target[sample].reshape(-1).tolist()]
+        indices = self.target[sample].reshape(-1).tolist()
+        return [self.classes[i] if self.classes else f"class {i}" for i in indices]
 
     def overlay(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -69,19 +70,18 @@ def _graphs(
             yield from _graphs(child, barriers, child_name, refusals)
 
 
-def _pairs(
-    scope: nn.Module, graph: fx.Graph, barriers: Collection[nn.Module]
-) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def _pairs(scope: nn.Module, graph: fx.Graph, barriers: Collection[nn.Module]) -> Iterator[tuple[Any, Any]]:
     modules = {node: scope.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
     calls = Counter(map(id, modules.values()))
     watched = set(map(id, barriers))
     for node, norm in modules.items():
         source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
-        before = modules.get(source) if isinstance(source, fx.Node) else None
-        if before is None or _PARTNER.get(type(before)) is not type(norm):
+        if not isinstance(source, fx.Node) or source not in modules:
             continue
+        before = modules[source]
         once = calls[id(before)] == calls[id(norm)] == 1 and list(source.users) == [node]
-        if once and not {id(before), id(norm)} & watched and norm.running_var is not None:
+        fits = _PARTNER.get(type(before)) is type(norm) and norm.running_var is not None
+        if once and fits and not {id(before), id(norm)} & watched:
             yield before, norm
 
 

@@ -82,10 +82,10 @@ class Objective:
         scores = self._indexable(raw)
         return self._formula(scores, self._index[sample.cpu()].to(scores.device))
 
-    def n_outputs(self, raw: Any) -> int | None:
-        """How many classes the output has; None where it is not a table of classes."""
+    def class_scores(self, raw: Any) -> Tensor | None:
+        """All class scores (rows, n_outputs); None where the output is no table of classes."""
         try:
-            return self._indexable(raw).shape[1]
+            return self._indexable(raw).detach()
         except (TypeError, ValueError):
             return None
 

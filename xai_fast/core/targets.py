@@ -6,6 +6,7 @@ a LongTensor (N,); None takes each input's argmax, settled once on the clean inp
 
 from __future__ import annotations
 
+import difflib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,24 @@ def cross_entropy(labels: Classes) -> ScoreTarget:
         (labels,),
         lambda scores, index: F.cross_entropy(scores, index[:, 0], reduction="none"),
     )
+
+
+def class_named(name: str, classes: Sequence[str] | None) -> int:
+    """The index of a class given by name (case aside) or by number, as on the command line.
+
+    Raises:
+        ValueError: no class of that name; close ones are listed.
+    """
+    if name.lstrip("-").isdigit():
+        return int(name)
+    if classes is None:
+        raise ValueError(f"`target` {name!r} is a name, and the model's classes have none; give an index")
+    lowered = [known.lower() for known in classes]
+    if name.lower() in lowered:
+        return lowered.index(name.lower())
+    close = difflib.get_close_matches(name.lower(), lowered, n=4, cutoff=0.5) or lowered[:4]
+    listed = ", ".join(repr(classes[lowered.index(match)]) for match in close)
+    raise ValueError(f"`target` {name!r} is not one of the model's {len(classes)} classes; close are {listed}")
 
 
 def find_scores(output: Any) -> Tensor:

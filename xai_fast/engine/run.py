@@ -31,12 +31,14 @@ class Outcome:
     Attributes:
         values: the maps (N, K, ...), on the device that ran the model.
         scores: (N, K) of the clean inputs.
+        outputs: (N, n_outputs) all class scores of the clean inputs; None where the model has none.
         evaluations: LongTensor (N,), model rows run per input.
         seconds: wall-clock of the call, preparation excluded.
     """
 
     values: Tensor
     scores: Tensor
+    outputs: Tensor | None
     evaluations: Tensor
     seconds: float
 
@@ -79,7 +81,8 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
     if loop.broken:
         values[sorted(loop.broken)] = float("nan")
         raise NonFiniteError(sorted(loop.broken), values)
-    return Outcome(values, loop.scores, loop.evaluations, time.perf_counter() - began)
+    outputs = torch.cat(loop.outputs) if loop.outputs else None
+    return Outcome(values, torch.cat(loop.scores), outputs, loop.evaluations, time.perf_counter() - began)
 
 
 class _Loop:
@@ -90,7 +93,9 @@ class _Loop:
     ) -> None:
         self._engine, self._prepared, self._inputs = engine, prepared, inputs
         self._objective, self._progress = objective, progress
-        self.scores = torch.empty(0)
+        self.scores: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        self._outputs: Tensor | None = None  # of the chunk at hand
         self.evaluations = torch.zeros(len(inputs), dtype=torch.long)
         self.broken: set[int] = set()
 
@@ -149,18 +154,17 @@ class _Loop:
         return score_of
 
     def _learn(self, raw: Any) -> None:
-        n_outputs = self._objective.n_outputs(raw)
-        if n_outputs is not None:
-            self._prepared.outputs[tuple(self._inputs.shape[1:])] = n_outputs
+        outputs = self._objective.class_scores(raw)
+        if outputs is not None:
+            self._prepared.outputs[tuple(self._inputs.shape[1:])] = outputs.shape[1]
+            self._outputs = outputs
 
     def _note(self, sample: Tensor, answers: Answers, *, clean: bool) -> None:
         self.evaluations += torch.bincount(sample, minlength=len(self.evaluations))
         finite = answers.finite()
         self.broken.update(sample[~finite].tolist())
         if clean:
-            self.scores = (
-                torch.cat([self.scores.to(answers.scores), answers.scores]) if len(self.scores) else answers.scores
-            )
+            self.scores.append(answers.scores)
+            self.outputs += [self._outputs] if self._outputs is not None else []
             if len(self.broken) == len(self._inputs):
-                empty = torch.full((len(self._inputs), 1), float("nan"))
-                raise NonFiniteError(sorted(self.broken), empty)
+                raise NonFiniteError(sorted(self.broken), torch.full((len(self._inputs), 1), float("nan")))

@@ -82,6 +82,7 @@ class AbstractMethod(ABC):
             method=repr(self),
             layer=self.layers(inputs),
             evaluations=outcome.evaluations,
+            outputs=outcome.outputs,
             seconds=outcome.seconds,
             signed=self.signed,
             preprocess=self.engine.preprocess,

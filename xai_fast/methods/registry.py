@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
@@ -22,6 +23,7 @@ class MethodInfo:
         summary: one sentence.
         cost: model rows per input, in words.
         paper: authors, year, arXiv number.
+        starting: settings without a default of their own, for when the method is asked for by name alone.
     """
 
     name: str
@@ -34,6 +36,7 @@ class MethodInfo:
     summary: str
     cost: str
     paper: str
+    starting: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cls(self) -> type[Any]:
@@ -77,6 +80,7 @@ _METHODS = (
         summary="how far the score falls when a window is hidden",
         cost="1 + windows forward",
         paper="Zeiler and Fergus 2014, arXiv:1311.2901",
+        starting={"window": 32, "stride": 16},
     ),
     MethodInfo(
         name="Saliency",

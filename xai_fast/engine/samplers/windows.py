@@ -107,7 +107,7 @@ def check_extent(extent: Any, name: str) -> int | tuple[int, ...]:
         ValueError: below 1.
     """
     several = isinstance(extent, Sequence) and not isinstance(extent, str)
-    values = tuple(extent) if several else (extent,)
+    values: tuple[Any, ...] = tuple(extent) if several else (extent,)
     if not values or not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         raise TypeError(f"`{name}` came as {extent!r}; give an int or a sequence of ints, in elements")
     if min(values) < 1:
