@@ -1,0 +1,10 @@
+"""The command line `xai-fast`: parse, call, print. Help and listings do not import torch."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Runs `xai-fast` and exits: 0 ok, 2 wrong usage, 3 finished with failed items, 130 interrupted."""
+    from .app import app
+
+    app()

@@ -1,0 +1,121 @@
+"""The commands and their options; each hands over to the module of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import problem
+
+FAILED_ITEMS, USAGE = 3, 2
+
+app = typer.Typer(
+    name="xai-fast",
+    help="Explain what a vision model looks at: the methods you know, the same numbers, much faster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+class Mode(StrEnum):
+    """Precision of the evaluations."""
+
+    exact = "exact"
+    fast = "fast"
+    turbo = "turbo"
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """Wrong usage ends in one message and exit code 2, not in a traceback."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        problem(str(error))
+        raise typer.Exit(USAGE) from None
+
+
+@app.command()
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="Photographs: any format that Pillow reads.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="demo, torchvision:NAME, or FILE.py:FUNCTION that returns a model.")
+    ] = "demo",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeat or separate by commas; `xai-fast methods` lists them. [default: GradCAM,Occlusion]"),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="What to explain: a class by index or name. [default: the predicted class]")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="The layer to look at, for methods that look at one. [default: the method's]")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A method's setting: window=15, or Occlusion.window=15."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="A safetensors or .pth file, or none for random. [default: the model's own]")
+    ] = None,
+    mode: Annotated[Mode, typer.Option(help="exact: the model's own precision; fast: half precision.")] = Mode.exact,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, values and index.html.")] = Path("out"),
+) -> None:
+    """Explain photographs with one or several methods.
+
+    Writes STEM.png (photo and maps side by side), STEM.METHOD.png, STEM.METHOD.safetensors and index.html.
+    Exit codes: 0 all explained, 2 wrong usage and nothing ran, 3 some images or methods failed, 130 interrupted.
+    """
+    from .explain import Request, prepare, run
+
+    request = Request(
+        tuple(images), model, _split(method or ["GradCAM", "Occlusion"]), target, layer, tuple(settings or ()), weights
+    )
+    with _usage():
+        job = prepare(request, mode.value)
+    if run(job, out):
+        raise typer.Exit(FAILED_ITEMS)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, values and index.html.")] = Path(
+        "demo"
+    ),
+    mosaics: Annotated[int, typer.Option(min=1, help="Mosaics with a known truth that methods are scored on.")] = 12,
+) -> None:
+    """Explain the bundled model on real photographs, and score every method where the truth is known.
+
+    The truth of a mosaic of four photographs is the exact Shapley value of its cells.
+    """
+    from .demo import run
+
+    if run(out, mosaics):
+        raise typer.Exit(FAILED_ITEMS)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods: what each answers, costs, and where it was published."""
+    from .methods import run
+
+    run()
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine offers: versions, devices, and every op with its backends."""
+    from .doctor import run
+
+    run()
+
+
+def _split(names: list[str]) -> tuple[str, ...]:
+    return tuple(name.strip() for entry in names for name in entry.split(",") if name.strip())

@@ -1,0 +1,50 @@
+"""`xai-fast doctor`: versions, devices, and which implementations of each op can run here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+from rich.table import Table
+
+from .console import line, out
+
+
+def run() -> None:
+    """Prints what was found, and what is missing with the reason."""
+    import torch
+
+    from xai_fast.ops import all_ops, backends
+
+    line(("xai_fast ", "bold"), _version("xai_fast"), f"  Python {platform.python_version()} on {platform.system()}")
+    packages = ("torch", "torchvision", "triton", "numpy", "pillow", "scikit-image", "safetensors")
+    line(", ".join(f"{name} {_version(name)}" for name in packages))
+    line(f"CPU: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    line(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none that CUDA can use'}")
+
+    availability = backends()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("op")
+    for backend in availability:
+        table.add_column(backend)
+    for name, op in all_ops().items():
+        table.add_row(name, *(_cell(backend in op.backends, reason) for backend, reason in availability.items()))
+    line()
+    out.print(table, soft_wrap=False)
+    line()
+    for backend, reason in availability.items():
+        if reason is not None:
+            line((f"{backend}: ", "bold"), reason)
+
+
+def _cell(exists: bool, reason: str | None) -> str:
+    if not exists:
+        return "-"
+    return "[green]yes[/]" if reason is None else "[yellow]not here[/]"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
