@@ -1,0 +1,142 @@
+"""Speed of methods against the reference libraries, stated with its conditions: see README.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import CASES, Case
+from rich.console import Console
+from rich.table import Table
+from schema import check
+
+TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(64 << 30), "MALLOC_TOP_PAD_": str(256 << 20)}
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    """Runs the chosen cases, prints a table and writes the records."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="default: all")
+    parser.add_argument("--pairs", type=int, default=3, help="interleaved pairs per allocator")
+    parser.add_argument("--no-tuned", action="store_true", help="leave out the pairs with the allocator tuned")
+    parser.add_argument("--json", type=Path, help="write the records to this file")
+    arguments = parser.parse_args()
+    chosen = [case for case in CASES if arguments.case is None or case.name in arguments.case]
+    records = []
+    for case in chosen:
+        record = measure(case, arguments.pairs, tuned=not arguments.no_tuned)
+        records.append(record)
+        Console().print(table([record]))
+        if arguments.json:
+            results = {"conditions": conditions(arguments.pairs), "records": records}
+            check(results)
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    Console().print(table(records))
+
+
+def measure(case: Case, n_pairs: int, *, tuned: bool) -> dict[str, Any]:
+    """Everything about one case, each part in a process of its own."""
+    warm = child("pairs", case, "--pairs", str(n_pairs))
+    seconds = warm["seconds"]
+    best = warm["best_setting"]
+    firsts = {
+        "ours": child("first", case, "--side", "ours"),
+        "default": child("first", case, "--side", "peer", "--setting", str(case.default)),
+    }
+    firsts["best"] = (
+        firsts["default"] if best == case.default else child("first", case, "--side", "peer", "--setting", str(best))
+    )
+    record = {
+        "case": case.name,
+        "library": f"{case.library} {importlib.metadata.version(case.library)}",
+        "bar": case.bar,
+        "warm_ratio_best": seconds["best"]["median"] / seconds["ours"]["median"],
+        "warm_ratio_default": seconds["default"]["median"] / seconds["ours"]["median"],
+        "warm_ratio_channels_last": seconds["channels_last"]["median"] / seconds["ours"]["median"],
+        "first_ratio_best": firsts["best"]["seconds"] / firsts["ours"]["seconds"],
+        "first_ratio_default": firsts["default"]["seconds"] / firsts["ours"]["seconds"],
+        "growth_bytes": {side: first["growth_bytes"] for side, first in firsts.items()},
+        "error": child("error", case),
+        **warm,
+    }
+    if tuned:
+        again = child("pairs", case, "--pairs", str(n_pairs), environment=TUNED)["seconds"]
+        record["tuned_ratio_best"] = again["best"]["median"] / again["ours"]["median"]
+        record["tuned_seconds"] = again
+    return record
+
+
+def child(what: str, case: Case, *options: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """What a fresh process measured."""
+    command = [sys.executable, str(HERE / "sides.py"), what, case.name, *options]
+    done = subprocess.run(
+        command, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def conditions(n_pairs: int) -> dict[str, Any]:
+    """Where and under what this was measured."""
+    versions = ("xai_fast", "torch", "torchvision", "captum")
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in versions},
+        "pairs": n_pairs,
+        "allocator": "glibc default; tuned_* with " + ", ".join(f"{k}={v}" for k, v in TUNED.items()),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def table(records: list[dict[str, Any]]) -> Table:
+    """The records as a person reads them: ratios are the library's time over ours."""
+    made = Table("case", "ours", "library best", "ratio", "bar", "default", "ch. last", "first call", "tuned alloc.",
+                 "outside", "floor", "error ours / lib (rms)", "growth ours / lib")  # fmt: skip
+    for record in records:
+        seconds = record["seconds"]
+        made.add_row(
+            record["case"],
+            _seconds(seconds["ours"]),
+            f"{_seconds(seconds['best'])} at {record['best_setting']}",
+            f"{record['warm_ratio_best']:.2f}x",
+            f"{record['bar']}x" if record["bar"] else "-",
+            f"{record['warm_ratio_default']:.2f}x",
+            f"{record['warm_ratio_channels_last']:.2f}x",
+            f"{record['first_ratio_best']:.2f}x",
+            f"{record['tuned_ratio_best']:.2f}x" if "tuned_ratio_best" in record else "-",
+            _share(record["outside_share"]),
+            _share(record["floor_fraction"]),
+            f"{record['error']['ours']['rms']:.0e} / {record['error']['peer']['rms']:.0e}",
+            f"{record['growth_bytes']['ours'] / 1e9:.2f} / {record['growth_bytes']['best'] / 1e9:.2f} GB",
+        )
+    return made
+
+
+def _seconds(summary: dict[str, float]) -> str:
+    return f"{summary['median']:.3g} s (IQR {summary['iqr']:.2g})"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+if __name__ == "__main__":
+    main()
