@@ -69,29 +69,40 @@ void sum_channels(const Value* pixels, int64_t channels, int64_t channel_stride,
   }
 }
 
-// Where an element of a resized axis reads (align_corners=False): between `low` and `high`, `share` of the
+// Where the elements of a resized axis read (align_corners=False): between `low` and `high`, `share` of the
 // latter.
-struct Tap {
-  int64_t low, high;
-  double share;
+template <typename Sum>
+struct Taps {
+  std::vector<int32_t> low, high;
+  std::vector<Sum> share;
+
+  Taps(int64_t from, int64_t to) : low(to), high(to), share(to) {
+    for (int64_t i = 0; i < to; ++i) {
+      // (i + 0.5) * from / to - 0.5 as a fraction of integers, which is exact
+      const int64_t numerator = std::max<int64_t>((2 * i + 1) * from - to, 0), denominator = 2 * to;
+      low[i] = static_cast<int32_t>(numerator / denominator);
+      high[i] = static_cast<int32_t>(std::min<int64_t>(low[i] + 1, from - 1));
+      share[i] =
+          static_cast<Sum>(static_cast<double>(numerator % denominator) / static_cast<double>(denominator));
+    }
+  }
 };
 
-std::vector<Tap> taps(int64_t from, int64_t to) {
-  std::vector<Tap> result(to);
-  for (int64_t i = 0; i < to; ++i) {
-    // (i + 0.5) * from / to - 0.5 as a fraction of integers, which is exact
-    const int64_t numerator = std::max<int64_t>((2 * i + 1) * from - to, 0), denominator = 2 * to;
-    const int64_t low = numerator / denominator;
-    const double share = static_cast<double>(numerator % denominator) / static_cast<double>(denominator);
-    result[i] = {low, std::min(low + 1, from - 1), share};
-  }
-  return result;
+template <typename Sum>
+XAI_FAST_VECTORISED void blend_lines(const Sum* low, const Sum* high, Sum share, Sum* line, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) line[i] = low[i] * (1 - share) + high[i] * share;
+}
+
+template <typename Sum>
+XAI_FAST_VECTORISED void stretch_line(const Sum* line, const int32_t* low, const int32_t* high,
+                                      const Sum* share, Sum* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = line[low[i]] * (1 - share[i]) + line[high[i]] * share[i];
 }
 
 template <typename Sum>
 void resize(const std::vector<Sum>& grids, int64_t height, int64_t width, const Tensor& out) {
   const int64_t n_maps = out.shape[0] * out.shape[1], out_height = out.shape[2], out_width = out.shape[3];
-  const std::vector<Tap> rows = taps(height, out_height), columns = taps(width, out_width);
+  const Taps<Sum> rows(height, out_height), columns(width, out_width);
 
 #pragma omp parallel if (n_maps * out_height * out_width > 16384)
   {
@@ -99,15 +110,11 @@ void resize(const std::vector<Sum>& grids, int64_t height, int64_t width, const 
 #pragma omp for schedule(static) collapse(2)
     for (int64_t map = 0; map < n_maps; ++map) {
       for (int64_t y = 0; y < out_height; ++y) {
-        const Sum* const low = grids.data() + (map * height + rows[y].low) * width;
-        const Sum* const high = grids.data() + (map * height + rows[y].high) * width;
-        const Sum down = static_cast<Sum>(rows[y].share);
-        for (int64_t x = 0; x < width; ++x) line[x] = low[x] * (1 - down) + high[x] * down;
-        Sum* const target = out.as<Sum>() + (map * out_height + y) * out_width;
-        for (int64_t x = 0; x < out_width; ++x) {
-          const Sum right = static_cast<Sum>(columns[x].share);
-          target[x] = line[columns[x].low] * (1 - right) + line[columns[x].high] * right;
-        }
+        const Sum* const grid = grids.data() + map * height * width;
+        blend_lines(grid + rows.low[y] * width, grid + rows.high[y] * width, rows.share[y], line.data(),
+                    width);
+        stretch_line(line.data(), columns.low.data(), columns.high.data(), columns.share.data(),
+                     out.as<Sum>() + (map * out_height + y) * out_width, out_width);
       }
     }
   }

@@ -54,6 +54,11 @@ void add_corners(const Grid& grid, const int64_t* box, uint64_t value, uint64_t*
   }
 }
 
+void sum_line(uint64_t* line, int64_t n) {
+  uint64_t sum = 0;
+  for (int64_t i = 0; i < n; ++i) line[i] = sum += line[i];
+}
+
 XAI_FAST_VECTORISED void add_line(const uint64_t* before, uint64_t* line, int64_t n) {
   for (int64_t i = 0; i < n; ++i) line[i] += before[i];
 }
@@ -62,13 +67,12 @@ void sum_along_axes(const Grid& grid, uint64_t* sums) {
   for (int axis = 0; axis < grid.axes; ++axis) {
     const int64_t stride = grid.strides[axis], extent = grid.extents[axis];
     for (int64_t start = 0; start < grid.elements; start += stride * extent) {
+      if (stride == 1) {
+        sum_line(sums + start, extent);
+        continue;
+      }
       for (int64_t i = 1; i < extent; ++i) {
-        uint64_t* const line = sums + start + i * stride;
-        if (stride == 1) {
-          *line += line[-1];
-        } else {
-          add_line(line - stride, line, stride);
-        }
+        add_line(sums + start + (i - 1) * stride, sums + start + i * stride, stride);
       }
     }
   }
@@ -104,10 +108,18 @@ bool fits_integers(const Column<T>& values, int* exponent) {
          *exponent > -900;  // smaller ones would leave the range of normal numbers when scaled back
 }
 
+// One over the number of windows that cover each element, 0 where none does.
+std::vector<double> shares_of(const std::vector<uint64_t>& counts) {
+  std::vector<double> shares(counts.size());
+  for (size_t i = 0; i < counts.size(); ++i)
+    shares[i] = counts[i] ? 1.0 / static_cast<double>(counts[i]) : 0.0;
+  return shares;
+}
+
 // `bits` is how large a scaled value may be so that no sum overflows.
 template <typename T>
 void write_mean(const Grid& grid, const int64_t* boxes, const Column<T>& values, int exponent, int bits,
-                const std::vector<uint64_t>& counts, std::vector<uint64_t>& sums, T* out) {
+                const std::vector<double>& shares, std::vector<uint64_t>& sums, T* out) {
   std::fill(sums.begin(), sums.end(), 0);
   for (int64_t w = 0; w < values.n_windows; ++w) {
     const int64_t scaled = std::llrint(std::ldexp(values[w], bits - exponent));
@@ -116,8 +128,7 @@ void write_mean(const Grid& grid, const int64_t* boxes, const Column<T>& values,
   sum_along_axes(grid, sums.data());
   const double unit = std::ldexp(1.0, exponent - bits);
   for (int64_t i = 0; i < grid.elements; ++i) {
-    const double total = static_cast<double>(static_cast<int64_t>(sums[i])) * unit;
-    out[i] = counts[i] ? static_cast<T>(total / static_cast<double>(counts[i])) : T(0);
+    out[i] = static_cast<T>(static_cast<double>(static_cast<int64_t>(sums[i])) * unit * shares[i]);
   }
 }
 
@@ -147,6 +158,7 @@ void write_means(const Tensor& values, const int64_t* boxes, const Tensor& out) 
   const int64_t n_windows = values.shape[1], n_targets = out.shape[1], n_maps = out.shape[0] * n_targets;
   const std::vector<uint64_t> counts = count_windows(grid, boxes, n_windows);
   const uint64_t most = *std::max_element(counts.begin(), counts.end());
+  const std::vector<double> shares = shares_of(counts);
   int bits = 62;
   while (bits > 0 && most >> (62 - bits)) --bits;
 
@@ -161,7 +173,7 @@ void write_means(const Tensor& values, const int64_t* boxes, const Tensor& out) 
       T* const target = out.as<T>() + map * grid.elements;
       int exponent = 0;
       if (fits_integers(column, &exponent)) {
-        write_mean(grid, boxes, column, exponent, bits, counts, sums, target);
+        write_mean(grid, boxes, column, exponent, bits, shares, sums, target);
       } else {
         write_mean_plainly(grid, boxes, column, counts, target);
       }

@@ -58,8 +58,11 @@ def _as_array(extents: tuple[int, ...]) -> np.ndarray:
 
 def check_indices(name: str, value: Tensor, count: int, whose: str) -> None:
     """Raises ValueError unless the values are rows of `whose`, which has `count`; see `check_boxes`."""
-    if not value.is_cpu or value.numel() == 0:
+    if not value.is_cpu:
         return
-    if value.numpy().view(np.uint64).max() >= count:
-        low, high = value.min().item(), value.max().item()
-        raise ValueError(f"`{name}` has values from {low} to {high}; it takes rows of `{whose}`, from 0 to {count - 1}")
+    values = value.tolist()
+    if values and not 0 <= min(values) <= max(values) < count:
+        raise ValueError(
+            f"`{name}` has values from {min(values)} to {max(values)}; it takes rows of `{whose}`, "
+            f"from 0 to {count - 1}"
+        )

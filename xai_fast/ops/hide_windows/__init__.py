@@ -48,9 +48,11 @@ def hide_windows(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor
         ValueError: a shape, a device or a value does not fit.
     """
     _check(inputs, baseline, sample, boxes, out)
+    if baseline.shape != inputs.shape:
+        baseline = _broadcast(baseline, inputs)
     sample = sample.to(out.device).contiguous()
     boxes = boxes.to(out.device).contiguous()
-    op(inputs, baseline.expand_as(inputs), sample, boxes, out)
+    op(inputs, baseline, sample, boxes, out)
     return out
 
 
@@ -71,17 +73,17 @@ def _check(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor, out:
     _checks.check_shape("out", out, (rows, *extents), "(M, C, *S)")
     _checks.check_shape("sample", sample, (rows,), "(M,)")
     _checks.check_shape("boxes", boxes, (rows, len(extents), 2), "(M, 1 + len(S), 2)")
-    _check_broadcast(baseline, inputs)
     _checks.check_indices("sample", sample, inputs.shape[0], "inputs")
     _checks.check_boxes(boxes, extents)
     if 0 in out.stride() and out.numel() > 1:
         raise ValueError("`out` is an expanded view, whose rows overlap; it takes a tensor with memory of its own")
 
 
-def _check_broadcast(baseline: Tensor, inputs: Tensor) -> None:
+def _broadcast(baseline: Tensor, inputs: Tensor) -> Tensor:
     pairs = zip(reversed(baseline.shape), reversed(inputs.shape), strict=False)
     if baseline.dim() > inputs.dim() or any(extent not in (1, wanted) for extent, wanted in pairs):
         raise ValueError(
             f"`baseline` has shape {tuple(baseline.shape)}; it takes one that broadcasts to that of "
             f"`inputs`, {tuple(inputs.shape)}, such as (C, 1, 1) for one value per channel"
         )
+    return baseline.expand_as(inputs)
