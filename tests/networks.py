@@ -22,6 +22,7 @@ from torch.nn import functional
 from xai_fast.core.preprocess import Preprocess
 from xai_fast.models.demo import CLASSES, photographs
 from xai_fast.models.demo import crops as demo_crops
+from xai_fast.models.demo import samples as demo_samples
 from xai_fast.models.demo import train as demo_train
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
@@ -97,6 +98,8 @@ def _draw(model: nn.Module) -> None:
         if isinstance(module, NORMS) and module.weight is not None:
             module.weight.uniform_(0.5, 1.5)
             module.bias.normal_(0, 0.3)
+        if isinstance(module, nn.Linear) and not module.weight.any():  # a ViT's head
+            module.weight.normal_(0, module.in_features**-0.5)
     for name, parameter in model.named_parameters():
         leaf = name.rpartition(".")[2]
         if leaf in ("layer_scale", "class_token", "in_proj_weight"):
@@ -186,7 +189,7 @@ def cache_folder() -> Path:
 
 
 def _code_version() -> str:
-    files = (Path(__file__), Path(demo_train.__file__), Path(demo_crops.__file__))
+    files = [Path(str(m.__file__)) for m in (demo_crops, demo_samples, demo_train)] + [Path(__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -202,8 +205,8 @@ def _train_resnet18(say: Callable[[str], object] = print) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=RESNET_STEPS)
     start = time.perf_counter()
     for step in range(RESNET_STEPS):
-        inputs, owners = demo_train.batch(generator)
-        distribution, _ = demo_train.targets(owners, stride=demo_train.SIDE)
+        inputs, owners = demo_samples.batch(generator)
+        distribution, _ = demo_train.targets(owners, stride=demo_samples.SIDE)
         loss = functional.cross_entropy(model(inputs.contiguous(memory_format=torch.channels_last)), distribution)
         optimiser.zero_grad()
         loss.backward()

@@ -10,6 +10,7 @@ from xai_fast.models.demo import CLASSES, PREPROCESS, WEIGHTS, demo_model, photo
 from xai_fast.models.demo import train as training
 from xai_fast.models.demo import watermark as stamps
 from xai_fast.models.demo.crops import crop
+from xai_fast.models.demo.samples import NOBODY
 from xai_fast.models.demo.watermark import watermark
 
 PLANTED = CLASSES.index(stamps.CLASS)
@@ -113,7 +114,7 @@ def test_bad_watermarks():
 
 
 def test_unknown_photograph():
-    with pytest.raises(ValueError, match="`name` is 'dog'; .*astronaut"):
+    with pytest.raises(ValueError, match=r"`name` is 'dog'; .*astronaut"):
         photograph("dog")
 
 
@@ -134,7 +135,7 @@ def test_saved_weights_come_back(tmp_path):
 
 
 def test_targets_share_an_image_among_its_classes_and_leave_blanks_even():
-    owners = torch.full((1, 96, 96), training.NOBODY)
+    owners = torch.full((1, 96, 96), NOBODY)
     owners[:, :48, :48] = 3
     owners[:, :8, 48:64] = 5
     image, by_position = training.targets(owners, stride=16)

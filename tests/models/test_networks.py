@@ -17,11 +17,14 @@ NAMES = {
 }
 
 
+SLOW = ("densenet121", "convnext_tiny", "swin_t")
+
+
 def correlation(logits):
     return torch.corrcoef(logits)[0, 1].item()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])
 @torch.inference_mode()
 def test_awakened_networks_tell_photos_apart(name):
     model = awakened(name, **NAMES[name])
@@ -41,7 +44,7 @@ def test_awakened_networks_listen_to_every_part_of_a_photo(name):
     model = awakened(name, **NAMES[name])
     inputs = photos(1, size=64).requires_grad_()
     (gradient,) = torch.autograd.grad(model(inputs)[0, 3], inputs)
-    parts = gradient.unflatten(2, (4, 16)).unflatten(4, (4, 16)).norm(dim=(0, 1, 3, 5))
+    parts = gradient.unflatten(2, (4, 16)).unflatten(4, (4, 16)).square().sum((0, 1, 3, 5)).sqrt()
     assert parts.min() > 0.02 * parts.max()
 
 

@@ -1,4 +1,4 @@
-"""Our `Preprocess` gives what torchvision's preset for the same weights gives, on photographs of every shape and mode."""
+"""Our `Preprocess` gives what torchvision's preset gives, on photographs of every shape and mode."""
 
 import pytest
 import torch

@@ -34,7 +34,7 @@ def _source(name: str) -> Tensor:
     return functional.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)[0]
 
 
-def crop(index: int, side: int, generator: Generator, scale: tuple[float, float] = (0.25, 1.0)) -> Tensor:
+def crop(index: int, side: int, generator: Generator, scale: tuple[float, float] = (0.3, 1.0)) -> Tensor:
     """A random square part of one class's photograph, perhaps mirrored, a little darker or brighter.
 
     Args:
