@@ -83,3 +83,12 @@ def test_window_mean_leaves_nothing_where_no_window_is():
             mean = run(backend, "window_mean", {"values": values, "boxes": boxes, "shape": (1, 10)}).flatten()
             assert mean[2:4].eq(0).all()
             assert mean[[5, 6, 9]].eq(0).all()
+
+
+def test_a_graph_that_saved_the_batch_notices_that_it_was_rewritten():
+    arguments = CASES["hide_windows"][0].arguments(torch.float32)
+    weight = torch.ones((), requires_grad=True)
+    product = (ops.hide_windows(**arguments) * weight).sum()
+    ops.hide_windows(**arguments)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
@@ -53,6 +54,7 @@ def hide_windows(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor
     sample = sample.to(out.device).contiguous()
     boxes = boxes.to(out.device).contiguous()
     op(inputs, baseline, sample, boxes, out)
+    increment_version(out)  # kernels write behind autograd's back: a graph that saved `out` must notice
     return out
 
 
