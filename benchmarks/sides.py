@@ -107,7 +107,7 @@ def _peer(case: Case, model: nn.Module, x: Tensor, target: Tensor, setting: int)
 
 
 def _swept(case: Case, model: nn.Module, x: Tensor, target: Tensor, setting: int) -> float:
-    """Seconds of one warm call at a setting, on the coarse grid where the case has one: a sweep needs only the order."""
+    """Seconds of one warm call at a setting, on the coarse grid where there is one: a sweep needs only the order."""
     peer = case.precise_peer or case.peer
     peer(model, x, target, setting)
     return min(_timed(lambda: peer(model, x, target, setting)) for _ in range(2))

@@ -3,7 +3,7 @@
     python examples/occlusion.py --out occlusion.png
     python examples/occlusion.py --image cat.jpg --model torchvision:resnet50
 
-Blue parts speak for the class: hiding them makes its score fall. Red parts speak against it. All maps share one scale.
+Red parts speak for the class: hiding them makes its score fall. Blue parts speak against it. Squares share one scale.
 """
 
 from __future__ import annotations

@@ -27,7 +27,22 @@ _MODULES = {
 }
 _METHODS = ("GradCAM", "InputXGradient", "Occlusion", "Saliency")
 
-__all__ = [*_HOMES, *_METHODS, *_MODULES]
+__all__ = [
+    "Cost",
+    "Engine",
+    "Explanation",
+    "GradCAM",
+    "InputXGradient",
+    "MethodInfo",
+    "NonFiniteError",
+    "Occlusion",
+    "Preprocess",
+    "Saliency",
+    "explain",
+    "load",
+    "methods",
+    "targets",
+]
 
 if TYPE_CHECKING:
     from xai_fast.core import targets as targets

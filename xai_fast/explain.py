@@ -22,6 +22,7 @@ from xai_fast.core.targets import Target, class_named
 from xai_fast.engine import Engine
 from xai_fast.methods.base import AbstractMethod
 from xai_fast.methods.build import build
+from xai_fast.methods.registry import methods as registered
 from xai_fast.report import Bar, Failure, Item, Map, Panel, Row, Scale, figure, overlay, save_png, write_page
 
 
@@ -67,7 +68,7 @@ class Explained:
         for explanation in self.explanations:
             for picture, scale, label, score in _pictures(explanation, self.view):
                 panels.append(
-                    Panel(picture, explanation.name, f"{label}: {score:.3g}", Bar(scale, "units of the score"))
+                    Panel(picture, explanation.name, f"{label}: {score:.3g}", Bar(scale, _units(explanation)))
                 )
         return panels
 
@@ -91,7 +92,7 @@ class Explained:
                         layer=", ".join(explanation.layer),
                         seconds=explanation.seconds,
                         evaluations=int(explanation.evaluations.sum()),
-                        note=_note(scale),
+                        note=_note(scale, _units(explanation)),
                         values=values.name,
                     )
                 )
@@ -335,9 +336,17 @@ def _pictures(explanation: Explanation, view: Image.Image) -> list[tuple[Image.I
     return drawn
 
 
-def _note(scale: Scale) -> str:
+def _units(explanation: Explanation) -> str:
+    """What one unit of the map is, by the registry; "" for a method that is not ours."""
+    info = registered().get(explanation.name)
+    return {"score": "units of the score", "score per input unit": "score per unit of input"}.get(
+        info.units if info else "", ""
+    )
+
+
+def _note(scale: Scale, units: str) -> str:
     low, _, high = scale.ticks()
-    return ", ".join(part for part in (f"{low} to {high}, units of the score", scale.note()) if part)
+    return ", ".join(part for part in (f"{low} to {high}", units, scale.note()) if part)
 
 
 make_callable(__name__, explain)

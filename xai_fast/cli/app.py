@@ -50,20 +50,20 @@ def explain(
     ] = "demo",
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Repeat or separate by commas; `xai-fast methods` lists them. [default: GradCAM,Occlusion]"),
+        typer.Option(help="Repeat or separate by commas; `xai-fast methods` lists them. (default: GradCAM,Occlusion)"),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="What to explain: a class by index or name. [default: the predicted class]")
+        str | None, typer.Option(help="What to explain: a class by index or name. (default: the predicted class)")
     ] = None,
     layer: Annotated[
-        str | None, typer.Option(help="The layer to look at, for methods that look at one. [default: the method's]")
+        str | None, typer.Option(help="The layer to look at, for methods that look at one. (default: the method's)")
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A method's setting: window=15, or Occlusion.window=15."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="A safetensors or .pth file, or none for random. [default: the model's own]")
+        str | None, typer.Option(help="A safetensors or .pth file, or none for random. (default: the model's own)")
     ] = None,
     mode: Annotated[Mode, typer.Option(help="exact: the model's own precision; fast: half precision.")] = Mode.exact,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, values and index.html.")] = Path("out"),
