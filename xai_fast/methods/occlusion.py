@@ -27,7 +27,7 @@ class Occlusion(AbstractMethod):
 
     The windows lie on a grid from the first element on, ceil((D − window) / stride) + 1 of them along an axis; the last
     ones are cut at the border, so that every element is covered while stride ≤ window. Elements that no window covers
-    (stride > window) are 0.
+    (stride > window) are 0, and a window that would begin beyond the border is left out.
 
     Differs from the paper, which plots the score per window position: here each element gets the mean fall of the score
     over the windows that hide it, as in captum. Unlike captum, strides may exceed the window, and a float64 model gives

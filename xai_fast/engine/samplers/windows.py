@@ -30,9 +30,9 @@ class Windows:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Number of windows along each axis: ceil((D − w) / s) + 1."""
+        """Number of windows along each axis: ceil((D − w) / s) + 1, less one that would begin beyond the border."""
         axes = zip(self.shape, self.window, self.stride, strict=True)
-        return tuple(math.ceil((extent - window) / stride) + 1 for extent, window, stride in axes)
+        return tuple(math.ceil(min(extent - window + stride, extent) / stride) for extent, window, stride in axes)
 
     def __len__(self) -> int:
         return math.prod(self.counts)
