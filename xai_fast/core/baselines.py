@@ -18,10 +18,15 @@ BLUR_SHARE = 0.05  # the Gaussian's sigma as a share of the short side
 
 def check_baseline(baseline: Baseline) -> None:
     """Refuses what can be refused before the inputs are known."""
-    if isinstance(baseline, str) and baseline not in NAMES:
-        raise ValueError(
-            f"`baseline` came as {baseline!r}; give a number, one per channel, a tensor, or one of {NAMES}"
-        )
+    problem = f"`baseline` came as {baseline!r}; give a number, one per channel, a tensor, or one of {NAMES}"
+    if isinstance(baseline, str):
+        if baseline not in NAMES:
+            raise ValueError(problem)
+        return
+    try:
+        torch.as_tensor(baseline)
+    except (RuntimeError, TypeError, ValueError):
+        raise TypeError(problem) from None
 
 
 def resolve_baseline(baseline: Baseline, inputs: Tensor, preprocess: object) -> Tensor:
@@ -38,7 +43,7 @@ def resolve_baseline(baseline: Baseline, inputs: Tensor, preprocess: object) -> 
     """
     if isinstance(baseline, str):
         return _named(baseline, inputs, preprocess)
-    value = torch.as_tensor(baseline, device=inputs.device).to(inputs.dtype)
+    value = torch.as_tensor(baseline, dtype=inputs.dtype, device=inputs.device)
     channels = inputs.shape[1]
     if value.ndim == 1:
         value = value.view(1, -1, *[1] * (inputs.ndim - 2))

@@ -156,7 +156,7 @@ def _as_tensor(classes: Any, name: str, fits: str) -> Tensor:
             raise TypeError(f"`{name}` came as {classes.dtype}; give {fits}")
         return classes.detach().cpu().long()
     try:
-        if hasattr(classes, "__index__"):
+        if hasattr(classes, "__index__") and not hasattr(classes, "__len__"):  # NumPy's arrays have both
             return torch.tensor(_as_int(classes))
         if isinstance(classes, str):
             raise TypeError
