@@ -104,9 +104,15 @@ def principal_map(activation: Tensor, weights: Tensor) -> Tensor:
     weighted = activation[:, None].flatten(3).double() * weights[..., None].double()  # (rows, K, C, positions)
     total = weighted.sum(2)
     centred = weighted - weighted.mean(3, keepdim=True)
-    # Positions are few (49 on a 7x7 grid) and channels many, so the smaller Gram matrix is decomposed.
-    values, vectors = torch.linalg.eigh(centred.transpose(2, 3) @ centred)
-    component = vectors[..., -1] * values[..., -1:].clamp_min(0).sqrt()
+    # A decomposition of one row with NaN would fail for all; the loop has already named that row.
+    centred = torch.where(centred.isfinite().all(3).all(2)[..., None, None], centred, 0.0)
+    # The smaller Gram matrix: late layers have few positions and many channels, early ones the reverse.
+    if centred.shape[3] <= centred.shape[2]:
+        values, vectors = torch.linalg.eigh(centred.transpose(2, 3) @ centred)
+        component = vectors[..., -1] * values[..., -1:].clamp_min(0).sqrt()
+    else:
+        vectors = torch.linalg.eigh(centred @ centred.transpose(2, 3)).eigenvectors
+        component = (vectors[..., None, :, -1] @ centred)[..., 0, :]
     agreement = (component * (total - total.mean(2, keepdim=True))).sum(2, keepdim=True)
     component = torch.where(agreement < 0, -component, component)
     return component.view(*component.shape[:2], *activation.shape[2:]).to(activation.dtype)
