@@ -18,7 +18,8 @@ from .guard import own_model
 
 # How far folding may move an output, as a share of its largest magnitude, before it is taken for a mistake.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_HOOKS = (*_FORWARD_HOOKS, "_backward_hooks", "_backward_pre_hooks")
 _FAST = {"cpu": torch.bfloat16, "cuda": torch.float16}
 
 
@@ -173,19 +174,19 @@ def _fold(prepared: Prepared, anchors: frozenset[str], example: Tensor) -> None:
 
 @torch.no_grad()
 def _compare(plain: nn.Module, folded: nn.Module, prepared: Prepared, example: Tensor) -> None:
-    """Runs both on the example and on its mirror image; records the footprint of a row."""
+    """Runs both on the example and on its mirror image, row by row; records the footprint of a row."""
     sample = prepared.adopt(example)
     trial = prepared.empty(2, example)
     trial[0], trial[1] = sample[0], sample[0].flip(-1)
     with unhooked(plain), unhooked(folded):
-        truth = plain(trial.to(_traits(plain)[0] or trial.dtype))
+        # One by one, because two rows may not fit into memory where one does.
+        truth = [plain(row) for row in trial.to(_traits(plain)[0] or trial.dtype).split(1)]
         sizes: list[int] = []
         with _measuring(folded, sizes):
-            answer = folded(trial)
-    rows = len(trial)
+            answer = [folded(row) for row in trial.split(1)]
     shape = tuple(example.shape[1:])
     own = trial[0].numel() * trial.element_size()
-    prepared.footprints[shape] = Footprint(max([own, *(size // rows for size in sizes)]), own + sum(sizes) // rows)
+    prepared.footprints[shape] = Footprint(max([own, *sizes]), own + sum(sizes) // len(trial))
     left, right = _floats(truth), _floats(answer)
     if len(left) != len(right) or any(a.shape != b.shape for a, b in zip(left, right, strict=True)):
         raise ValueError("the copy returns another structure than the model")
@@ -222,7 +223,7 @@ def _measuring(module: nn.Module, sizes: list[int]) -> Iterator[None]:
 @contextmanager
 def unhooked(module: nn.Module) -> Iterator[None]:
     """Takes the user's forward hooks off our copy, for runs that the user did not ask for (tracing, verification)."""
-    kept = [(m, kind, dict(getattr(m, kind))) for m in module.modules() for kind in _HOOKS]
+    kept = [(m, kind, dict(getattr(m, kind))) for m in module.modules() for kind in _FORWARD_HOOKS]
     try:
         for m, kind, _ in kept:
             getattr(m, kind).clear()
@@ -236,7 +237,7 @@ def copied(model: nn.Module) -> nn.Module:
     """A frozen eval copy of a module. Hooks are shared, not copied: they belong to whoever registered them."""
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for kind in (*_HOOKS, "_backward_hooks", "_backward_pre_hooks"):
+        for kind in _HOOKS:
             memo.update((id(hook), hook) for hook in getattr(module, kind).values())
         for value in module.__dict__.values():
             # deepcopy refuses tensors with a history, such as an activation that someone stored on the module.
@@ -252,6 +253,11 @@ def _traits(model: nn.Module) -> tuple[torch.dtype | None, torch.device | None]:
         if tensor.is_floating_point():
             return tensor.dtype, tensor.device
     return None, None
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether the user has registered hooks anywhere in the model."""
+    return any(map(_hooked, model.modules()))
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from xai_fast.core.fingerprint import Fingerprint
-from xai_fast.core.guard import untouched
+from xai_fast.core.guard import own_model, untouched
 from xai_fast.core.known import known
 from xai_fast.core.layers import Layer, last_spatial_layer, layer_names
 from xai_fast.core.objective import Objective
-from xai_fast.core.prepare import Prepared, copied, prepare, unhooked, verify
+from xai_fast.core.prepare import Prepared, copied, has_hooks, prepare, unhooked, verify
 from xai_fast.core.targets import Target
 
 from .evaluate import Evaluate
@@ -35,6 +36,7 @@ class _Store:
     fingerprint: Fingerprint | None = None
     prepared: dict[tuple[frozenset[str], bool, bool], Prepared] = field(default_factory=dict)
     last_layer: dict[tuple[int, ...], str] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 _STORES: weakref.WeakKeyDictionary[nn.Module, _Store] = weakref.WeakKeyDictionary()
@@ -158,11 +160,13 @@ class Engine:
     def run(self, recipe_of: Callable[[Tensor], Recipe], inputs: Tensor, target: Target) -> tuple[Outcome, Objective]:
         """Checks the arguments, then runs the recipe that `recipe_of` makes of the inputs on the model's device."""
         checked(inputs)
-        objective = Objective(target, len(inputs), self.output)
-        if self.classes is not None:
-            objective.check(len(self.classes))
-        recipe = recipe_of(self.adopt(inputs))
-        return run(self, recipe, inputs, objective), objective
+        # The copy is shared by all engines of the model and takes hooks while it runs: one call at a time.
+        with self._store().lock, untouched(deterministic=self.deterministic):
+            objective = Objective(target, len(inputs), self.output)
+            if self.classes is not None:
+                objective.check(len(self.classes))
+            recipe = recipe_of(self.adopt(inputs))
+            return run(self, recipe, inputs, objective), objective
 
     def adopt(self, inputs: Tensor) -> Tensor:
         """The inputs on the model's device, detached, before anything is prepared."""
@@ -183,9 +187,13 @@ class Engine:
         store, shape = self._current(), tuple(inputs.shape[1:])
         if shape not in store.last_layer:
             with untouched():
-                module = copied(self.model)
+                try:
+                    module = copied(self.model)
+                    state = unhooked(module)
+                except Exception:  # as in `prepare`: anything may refuse to be copied
+                    module, state = self.model, own_model(self.model)
                 dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), inputs.dtype)
-                with unhooked(module):
+                with state:
                     store.last_layer[shape] = last_spatial_layer(module, self.adopt(inputs[:1]).to(dtype))
         return (store.last_layer[shape],)
 
@@ -202,6 +210,10 @@ class Engine:
             fold = key not in store.prepared  # what was prepared for another shape and fails on this one stays unfolded
             prepared = prepare(self.model, anchors, fast=key[1], compiled=key[2], example=example, fold=fold)
             store.prepared[key] = prepared
+            if not prepared.copied and isinstance(self.model, nn.Module):
+                # What holds the caller's own object must die with this engine, not live as long as the object.
+                _STORES.pop(self.model, None)
+                self._own_store = store
         return prepared
 
     def budget(self, prepared: Prepared, inputs: Tensor, evaluate: Evaluate) -> RowBudget:
@@ -239,14 +251,10 @@ class Engine:
 
     def _store(self) -> _Store:
         # Hooks of the user's travel with the copy and may refer to the model, which would then live for ever.
-        if not isinstance(self.model, nn.Module) or _has_hooks(self.model.modules()):
+        if self._own_store or not isinstance(self.model, nn.Module) or has_hooks(self.model):
             self._own_store = self._own_store or _Store()
             return self._own_store
         return _STORES.setdefault(self.model, _Store())
-
-
-def _has_hooks(modules: Iterable[nn.Module]) -> bool:
-    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def _one_of(name: str, value: object, fits: Sequence[object]) -> None:

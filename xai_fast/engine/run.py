@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from xai_fast.core.guard import untouched
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepare import Prepared, widened
 
@@ -29,7 +28,8 @@ class Outcome:
     """What one call computed.
 
     Attributes:
-        values: the maps (N, K, ...), on the device that ran the model.
+        values: the maps (N, ...), or (N, K, ...) where the target was (N, K), on the device and in the dtype of the
+            inputs.
         scores: (N, K) of the clean inputs.
         outputs: (N, n_outputs) all class scores of the clean inputs; None where the model has none.
         evaluations: LongTensor (N,), model rows run per input.
@@ -48,7 +48,8 @@ class NonFiniteError(FloatingPointError):
 
     Attributes:
         samples: the inputs concerned, by their position in the batch.
-        values: the maps of the whole batch, NaN for those inputs: what could be computed is not lost.
+        values: the maps of the whole batch as they would have been returned, NaN for those inputs: what could be
+            computed is not lost. (N, 1) of NaN where no clean input had a finite score, because no variant ran then.
     """
 
     def __init__(self, samples: list[int], values: Tensor) -> None:
@@ -64,20 +65,20 @@ class NonFiniteError(FloatingPointError):
 
 
 def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) -> Outcome:
-    """Runs a recipe over inputs (N, C, *S) that were checked, and returns maps as the recipe's reducer gives them."""
-    with untouched(deterministic=engine.deterministic):
-        prepared = engine.prepared(frozenset(recipe.layers), inputs)
-        began = time.perf_counter()
-        known = prepared.outputs.get(tuple(inputs.shape[1:]))
-        if known is not None:
-            objective.check(known)
-        total = len(inputs) + (len(recipe.variants) if recipe.variants is not None else 0)
-        with prepared.running(), Progress(engine.progress, total) as progress:
-            loop = _Loop(engine, prepared, inputs, objective, progress)
-            loop.sweep(Clean(prepared.adopt(inputs)), recipe.clean, recipe.reduce.clean, clean=True)
-            if recipe.variants is not None:
-                loop.sweep(recipe.variants, recipe.evaluate, recipe.reduce.update)
-        values = recipe.reduce.finish()
+    """Runs a recipe over inputs (N, C, *S) that were checked; the caller has entered `guard.untouched`."""
+    prepared = engine.prepared(frozenset(recipe.layers), inputs)
+    began = time.perf_counter()
+    known = prepared.outputs.get(tuple(inputs.shape[1:]))
+    if known is not None:
+        objective.check(known)
+    total = len(inputs) + (len(recipe.variants) if recipe.variants is not None else 0)
+    with prepared.running(), Progress(engine.progress, total) as progress:
+        loop = _Loop(engine, prepared, inputs, objective, progress)
+        loop.sweep(Clean(prepared.adopt(inputs)), recipe.clean, recipe.reduce.clean, clean=True)
+        if recipe.variants is not None:
+            loop.sweep(recipe.variants, recipe.evaluate, recipe.reduce.update)
+    values = recipe.reduce.finish()
+    values = (values if objective.several else values[:, 0]).to(device=inputs.device, dtype=inputs.dtype)
     if loop.broken:
         values[sorted(loop.broken)] = float("nan")
         raise NonFiniteError(sorted(loop.broken), values)
@@ -147,8 +148,8 @@ class _Loop:
         def score_of(raw: Any) -> Tensor:
             raw = widened(raw)
             if clean:
-                self._objective.settle(raw, sample)
                 self._learn(raw)
+                self._objective.settle(raw, sample)
             return self._objective(raw, sample)
 
         return score_of

@@ -15,6 +15,7 @@ from xai_fast.core.explanation import Explanation
 from xai_fast.core.objective import Objective
 from xai_fast.core.targets import Target
 from xai_fast.engine import Cost, Engine, Recipe
+from xai_fast.engine.inputs import checked
 from xai_fast.engine.run import Outcome
 
 Resolution = Literal["input", "native"]
@@ -61,8 +62,8 @@ class AbstractMethod(ABC):
                 tells, before any variant runs.
             NonFiniteError: the model answered NaN or Inf; names the samples and carries the maps of the others.
         """
-        outcome, objective = self._run(inputs, target, resolution, sample_ids)
-        return self._values(outcome, objective, inputs)
+        outcome, _ = self._run(inputs, target, resolution, sample_ids)
+        return outcome.values
 
     def __call__(
         self,
@@ -76,7 +77,7 @@ class AbstractMethod(ABC):
         outcome, objective = self._run(inputs, target, resolution, sample_ids)
         scores = outcome.scores if objective.several else outcome.scores[:, 0]
         return Explanation(
-            values=self._values(outcome, objective, inputs),
+            values=outcome.values,
             target=objective.record,
             score=scores.to(inputs.device),
             method=repr(self),
@@ -129,14 +130,10 @@ class AbstractMethod(ABC):
         if sample_ids is not None and (
             not isinstance(sample_ids, Tensor)
             or sample_ids.dtype is not torch.long
-            or sample_ids.shape != inputs.shape[:1]
+            or sample_ids.shape != checked(inputs).shape[:1]
         ):
-            raise ValueError(f"`sample_ids` must be a LongTensor ({len(inputs)},), one key per input")
+            raise ValueError(f"`sample_ids` must be a LongTensor ({len(checked(inputs))},), one key per input")
         return self.engine.run(lambda adopted: self.recipe(adopted, resolution), inputs, target)
-
-    def _values(self, outcome: Outcome, objective: Objective, inputs: Tensor) -> Tensor:
-        values = outcome.values if objective.several else outcome.values[:, 0]
-        return values.to(device=inputs.device, dtype=inputs.dtype)
 
     def __repr__(self) -> str:
         settings = [f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self) if f.kw_only]
