@@ -1,0 +1,41 @@
+"""What every test shares: fixed seeds, the helpers of this folder on the path, memory that starts as NaN."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+_HELPERS = str(Path(__file__).parent)
+if _HELPERS not in sys.path:
+    sys.path.insert(0, _HELPERS)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--no-poison", action="store_true", help="leave torch.empty as it is, not filled with NaN")
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    """Every test draws the same numbers, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def poison(request, monkeypatch):
+    """New floating tensors start as NaN, so that an element that nobody wrote shows."""
+    if request.config.getoption("--no-poison"):
+        return
+    empty, new_empty = torch.empty, torch.Tensor.new_empty
+
+    def filled(tensor):
+        return tensor.fill_(torch.nan) if tensor.is_floating_point() and not tensor.requires_grad else tensor
+
+    monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: filled(empty(*args, **kwargs)))
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *a, **k: filled(new_empty(self, *a, **k)))

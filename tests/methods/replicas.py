@@ -1,0 +1,201 @@
+"""Each paper once more, slowly: float64, plain loops, one sample and one row at a time, on the model as it was given.
+
+Nothing here is shared with the library: windows, interpolation, pooling of gradients and principal components are
+worked out from their definitions, so that an error would have to be made twice to go unseen.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+
+import torch
+from torch import nn
+
+
+def in_double(model):
+    """The model in float64 and eval mode, unfolded; a plain callable is taken as it is."""
+    return copy.deepcopy(model).double().eval() if isinstance(model, nn.Module) else model
+
+
+def score(model, row, target):
+    """f(x) of one sample (C, *S): the score of a class."""
+    output = model(row[None])
+    if isinstance(output, dict):
+        output = output["logits"]
+    return output[0, target]
+
+
+def occlusion(model, inputs, targets, *, window, stride=None, baseline=0.0):
+    """Mean fall of the score over the windows that hide an element."""
+    model, inputs = in_double(model), inputs.double()
+    maps = []
+    for row, target in zip(inputs, targets, strict=True):
+        shape = tuple(row.shape)
+        per_channel = not isinstance(window, int) and len(window) == len(shape)
+        extents, steps = _extents(window, shape), _strides(stride, window, shape)
+        hidden_value = _baseline(baseline, row)
+        total = torch.zeros(shape, dtype=torch.float64)
+        covered = torch.zeros(shape, dtype=torch.float64)
+        with torch.no_grad():
+            clean = score(model, row, target).item()
+            for starts in itertools.product(*map(_starts, shape, extents, steps)):
+                box = tuple(slice(a, min(a + e, s)) for a, e, s in zip(starts, extents, shape, strict=True))
+                variant = row.clone()
+                variant[box] = hidden_value[box]
+                total[box] += clean - score(model, variant, target).item()
+                covered[box] += 1
+        mean = torch.where(covered > 0, total / covered.clamp_min(1), 0.0)
+        maps.append(mean if per_channel else mean[:1])
+    return torch.stack(maps)
+
+
+def _starts(extent, window, step):
+    """Where windows begin along an axis: every step, until one reaches the border or none would begin inside."""
+    starts = [0]
+    while starts[-1] + window < extent and starts[-1] + step < extent:
+        starts.append(starts[-1] + step)
+    return starts
+
+
+def _extents(window, shape):
+    if isinstance(window, int):
+        return (shape[0], *[window] * (len(shape) - 1))
+    return tuple(window) if len(window) == len(shape) else (shape[0], *window)
+
+
+def _strides(stride, window, shape):
+    extents = _extents(window, shape)
+    if stride is None:
+        return extents
+    if isinstance(stride, int):
+        return (extents[0], *[stride] * (len(shape) - 1))
+    return tuple(stride) if len(stride) == len(shape) else (extents[0], *stride)
+
+
+def _baseline(baseline, row):
+    if baseline == "image_mean":
+        means = [row[c].mean().item() for c in range(len(row))]
+        return torch.stack([torch.full_like(row[c], means[c]) for c in range(len(row))])
+    if isinstance(baseline, tuple):
+        return torch.stack([torch.full_like(row[c], baseline[c]) for c in range(len(row))])
+    return torch.full_like(row, baseline)
+
+
+def gradient(model, row, target):
+    """df/dx of one sample."""
+    row = row.clone().requires_grad_()
+    return torch.autograd.grad(score(model, row * 1, target), row)[0]
+
+
+def saliency(model, inputs, targets, *, layer=None, absolute=True, channels=None):
+    """The gradient, without its sign where asked, folded over channels where asked."""
+    model, inputs = in_double(model), inputs.double()
+    maps = []
+    for row, target in zip(inputs, targets, strict=True):
+        slope = gradient(model, row, target) if layer is None else _at_layers(model, row, target, [layer])[0][1]
+        planes = [plane.abs() if absolute else plane for plane in slope]
+        if channels is None:
+            maps.append(torch.stack(planes))
+            continue
+        folded = planes[0]
+        for plane in planes[1:]:
+            folded = torch.maximum(folded, plane) if channels == "max" else folded + plane
+        maps.append((folded / len(planes) if channels == "mean" else folded)[None])
+    return torch.stack(maps)
+
+
+def input_x_gradient(model, inputs, targets, *, layer=None):
+    """X · df/dx, at the input or at a layer."""
+    model, inputs = in_double(model), inputs.double()
+    maps = []
+    for row, target in zip(inputs, targets, strict=True):
+        if layer is None:
+            maps.append(row * gradient(model, row, target))
+        else:
+            activation, slope = _at_layers(model, row, target, [layer])[0]
+            maps.append(activation * slope)
+    return torch.stack(maps)
+
+
+def _at_layers(model, row, target, layers):
+    """[(activation, gradient)] of one sample at the named layers, as each layer returns it."""
+    kept = {}
+
+    def keep(name):
+        def hook(_module, _args, output):
+            kept[name] = output if output.requires_grad else output.detach().requires_grad_()
+            return kept[name].clone()  # what follows may write into it in place
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
+    try:
+        value = score(model, row, target)
+    finally:
+        for handle in handles:
+            handle.remove()
+    slopes = torch.autograd.grad(value, [kept[name] for name in layers])
+    return [(kept[name].detach()[0], slope[0]) for name, slope in zip(layers, slopes, strict=True)]
+
+
+def gradcam(model, inputs, targets, *, layer, fuse="max", aug_smooth=False, eigen_smooth=False, resolution="input"):
+    """ReLU(Σ_k α_k A_k) with α_k the mean gradient over positions; resized, fused over layers, averaged over passes."""
+    model, inputs = in_double(model), inputs.double()
+    layers = [layer] if isinstance(layer, str) else layer
+    maps = []
+    for row, target in zip(inputs, targets, strict=True):
+        passes = [(False, 1.0)]
+        if aug_smooth:
+            passes = [(mirrored, factor) for mirrored in (False, True) for factor in (0.9, 1.0, 1.1)]
+        total = 0
+        for mirrored, factor in passes:
+            variant = (row.flip(-1) if mirrored else row) * factor
+            found = _fused(model, variant, target, layers, fuse, eigen_smooth, resolution)
+            total = total + (found.flip(-1) if mirrored else found)
+        maps.append((total / len(passes))[None])
+    return torch.stack(maps)
+
+
+def _fused(model, row, target, layers, fuse, eigen_smooth, resolution):
+    grids = []
+    for activation, slope in _at_layers(model, row, target, layers):
+        positions = slope[0].numel()
+        weighted = [a * (s.sum() / positions) for a, s in zip(activation, slope, strict=True)]
+        grids.append((_principal(weighted) if eigen_smooth else sum(weighted)).clamp_min(0))
+    size = tuple(row.shape[1:])
+    if resolution == "native":
+        size = max((tuple(grid.shape) for grid in grids), key=math.prod)
+    grids = [resized(grid, size) for grid in grids]
+    fused = grids[0]
+    for grid in grids[1:]:
+        fused = torch.maximum(fused, grid) if fuse == "max" else fused + grid
+    return fused / len(grids) if fuse == "mean" else fused
+
+
+def _principal(weighted):
+    """The positions' coordinate along the direction in channel space in which they vary most."""
+    table = torch.stack([plane.flatten() for plane in weighted], dim=1)  # (positions, channels)
+    centred = table - table.mean(0)
+    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+    coordinate = centred @ directions[0]
+    total = table.sum(1)
+    if (coordinate * (total - total.mean())).sum() < 0:
+        coordinate = -coordinate
+    return coordinate.view(weighted[0].shape)
+
+
+def resized(grid, size):
+    """Linear interpolation along each axis; pixel i of n looks at (i + 1/2) · old/n − 1/2, held at the borders."""
+    for axis, new in enumerate(size):
+        old = grid.shape[axis]
+        planes = []
+        for i in range(new):
+            where = max((i + 0.5) * old / new - 0.5, 0.0)
+            low = min(int(where), old - 1)
+            high = min(low + 1, old - 1)
+            share = where - low
+            planes.append(grid.select(axis, low) * (1 - share) + grid.select(axis, high) * share)
+        grid = torch.stack(planes, dim=axis)
+    return grid

@@ -1,0 +1,150 @@
+"""One place per method for the contract tests: its replica, the settings to test it under, and its closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import replicas
+import torch
+from torch import nn
+
+import xai_fast as xf
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method under one choice of settings.
+
+    Attributes:
+        method: the registered name.
+        replica: the paper, slowly: (model, inputs, targets, **settings) to float64 values.
+        settings: keyword arguments of the constructor, and of the replica.
+        call: keyword arguments of `attribute`, and of the replica.
+    """
+
+    method: str
+    replica: Callable[..., torch.Tensor]
+    settings: dict[str, Any] = field(default_factory=dict)
+    call: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        given = {**self.settings, **self.call}
+        return f"{self.method}({', '.join(f'{key}={value}' for key, value in given.items())})".replace(" ", "")
+
+    def on(self, model: Any) -> Any:
+        """The method on a model or an engine."""
+        return getattr(xf, self.method)(model, **self.settings)
+
+    def expected(self, model: Any, inputs: torch.Tensor, targets: list[int]) -> torch.Tensor:
+        """What the replica says."""
+        return self.replica(model, inputs, targets, **self.settings, **self.call)
+
+
+def _cases(method, replica, *rows):
+    return [
+        Case(
+            method,
+            replica,
+            {key: value for key, value in row.items() if key != "resolution"},
+            {key: value for key, value in row.items() if key == "resolution"},
+        )
+        for row in rows
+    ]
+
+
+# For inputs (N, 3, 13, 11) of `subjects.Small`. The first row of a method stands for it where one is enough.
+CASES = [
+    *_cases(
+        "Occlusion",
+        replicas.occlusion,
+        {"window": 4, "stride": 3},
+        {"window": 5},
+        {"window": (4, 3), "stride": (2, 5), "baseline": 0.7},
+        {"window": (2, 5, 4), "stride": (1, 3, 3)},
+        {"window": (2, 6, 6), "baseline": (0.5, -1.0, 2.0)},
+        {"window": 2, "stride": 5},
+        {"window": 2, "stride": 40},
+        {"window": (13, 11), "stride": 1, "baseline": "image_mean"},
+        {"window": (1, 13, 11)},
+    ),
+    *_cases(
+        "Saliency",
+        replicas.saliency,
+        {},
+        {"absolute": False},
+        {"channels": "max"},
+        {"channels": "mean", "absolute": False},
+        {"channels": "sum"},
+        {"layer": "body"},
+    ),
+    *_cases("InputXGradient", replicas.input_x_gradient, {}, {"layer": "stem_norm"}),
+    *_cases(
+        "GradCAM",
+        replicas.gradcam,
+        {"layer": "body_norm"},
+        {"layer": "body_norm", "resolution": "native"},
+        {"layer": "stem"},
+        {"layer": ["pool", "stem_norm", "body"]},
+        {"layer": ["body", "stem"], "fuse": "mean"},
+        {"layer": ["body", "stem"], "fuse": "mean", "resolution": "native"},
+        {"layer": "body", "aug_smooth": True},
+        {"layer": "body", "eigen_smooth": True},
+        {"layer": ["body", "stem"], "aug_smooth": True, "eigen_smooth": True, "resolution": "native"},
+    ),
+]
+FIRST = [next(case for case in CASES if case.method == name) for name in dict.fromkeys(c.method for c in CASES)]
+
+
+class Linear(nn.Module):
+    """s = W x + b over all elements of the input, as a 1x1 convolution and its mean could not be: W is (K, C, H, W)."""
+
+    def __init__(self, shape, classes=4):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weight = nn.Parameter(torch.randn(classes, *shape, generator=generator))
+        self.bias = nn.Parameter(torch.randn(classes, generator=generator))
+
+    def forward(self, x):
+        return torch.einsum("nchw,kchw->nk", x, self.weight) + self.bias
+
+
+def _pooled_head(shape, classes=4):
+    """The network that CAM was drawn for: features, their mean over positions, a linear layer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        return nn.Sequential(nn.Conv2d(shape[0], 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, classes))
+
+
+def _linear_occlusion(inputs, target):
+    """A window's fall is w · (x − b) summed over it; here one window of the whole image and a tiling of 1x1."""
+    model = Linear(inputs.shape[1:])
+    weight = model.weight.detach()[target]
+    return model, {"window": 1, "baseline": 0.25}, (weight * (inputs - 0.25)).sum(1, keepdim=True)
+
+
+def _linear_saliency(inputs, target):
+    model = Linear(inputs.shape[1:])
+    return model, {"absolute": False}, model.weight.detach()[target].expand_as(inputs)
+
+
+def _linear_input_x_gradient(inputs, target):
+    model = Linear(inputs.shape[1:])
+    return model, {}, model.weight.detach()[target] * inputs
+
+
+def _linear_gradcam(inputs, target):
+    """With a mean and a linear layer behind it, α_k = w_k / positions, and the map is CAM over the positions."""
+    model = _pooled_head(inputs.shape[1:])
+    weight = model[3].weight.detach()[target] / inputs[0, 0].numel()
+    features = model[0](inputs).detach()
+    return model, {"layer": "0"}, torch.einsum("k,nkhw->nhw", weight, features)[:, None].clamp_min(0)
+
+
+CLOSED_FORMS = {
+    "Occlusion": _linear_occlusion,
+    "Saliency": _linear_saliency,
+    "InputXGradient": _linear_input_x_gradient,
+    "GradCAM": _linear_gradcam,
+}
