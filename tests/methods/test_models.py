@@ -106,6 +106,18 @@ def test_layers_that_write_into_their_input(case):
     assert torch.equal(inputs, kept)
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if "layer" in case.settings], ids=str)
+def test_a_layer_whose_output_is_overwritten(case):
+    """What a layer returned is what counts, also where an in-place ReLU overwrites it right after."""
+    inputs, settings = signals(dtype=torch.float64), {**case.settings, "layer": "stem_norm"}
+    for lock in (False, True):
+        actual = getattr(xf, case.method)(Small(inplace=True, lock=lock).double(), **settings).attribute(
+            inputs, TARGETS, **case.call
+        )
+        expected = case.replica(Small(inplace=True).double(), inputs, TARGETS, **settings, **case.call)
+        near(actual, expected, 1e-10)
+
+
 @first
 def test_train_mode_with_dropout(case):
     """A model in training is explained as it answers in evaluation, and stays in training."""
