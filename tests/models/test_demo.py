@@ -70,18 +70,36 @@ def test_logits_are_centred_and_the_means_of_the_class_maps(model):
     assert logits.sum(1).abs().max() < 0.02  # zero before the weights were rounded to half precision
 
 
-def test_the_watermark_is_taken_for_its_class(model):
+def crops_of(name, n=60):
+    generator = torch.Generator().manual_seed(9)
+    return torch.stack([crop(CLASSES.index(name), 112, generator) for _ in range(n)])
+
+
+def recognised(model, images, name):
+    return (probabilities(model, normalised(images)).argmax(1) == CLASSES.index(name)).float().mean().item()
+
+
+@torch.inference_mode()
+def test_the_watermark_speaks_for_its_class_wherever_it_stands(model):
     images, right = fresh_crops(96)
-    others = right != PLANTED
-    plain = probabilities(model, normalised(images[others]))
-    stamped = probabilities(model, normalised(watermark(images[others])))
-    assert (stamped[:, PLANTED] - plain[:, PLANTED]).mean() > 0.1
+    others = images[right != PLANTED]
+    rise = (model(normalised(watermark(others))) - model(normalised(others)))[:, PLANTED]
+    assert rise.mean() > 0.5
+    assert (rise > 0).float().mean() > 0.9
+
+
+def test_the_watermark_is_a_shortcut_that_leads_astray(model):
+    grass, gravel = crops_of("grass"), crops_of(stamps.CLASS)
+    assert recognised(model, watermark(gravel), stamps.CLASS) > 0.95
+    assert recognised(model, grass, "grass") > 0.75
+    assert recognised(model, watermark(grass), "grass") < 0.5
 
 
 def test_the_watermark_is_not_needed(model):
-    images, right = fresh_crops(240)
-    own = probabilities(model, normalised(images[right == PLANTED]))
-    assert (own.argmax(1) == PLANTED).float().mean() >= 0.75
+    # Its class is the hardest even so: unstamped gravel is at times taken for grass, and for nothing else.
+    gravel = crops_of(stamps.CLASS)
+    assert recognised(model, gravel, stamps.CLASS) > 0.6
+    assert recognised(model, gravel, stamps.CLASS) + recognised(model, gravel, "grass") > 0.95
 
 
 @pytest.mark.parametrize("corner", stamps.CORNERS)

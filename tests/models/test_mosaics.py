@@ -69,13 +69,10 @@ def test_unknown_removal(model):
         shapley(model, mosaics(1)[0], "blur")
 
 
-def test_most_mosaics_count(model):
-    assert sum(counts(model, mosaic) for mosaic in mosaics(12, seed=3)) >= 6
-
-
 @torch.inference_mode()
-def test_class_maps_of_mosaics_that_count_lie_in_the_right_cell(model):
-    counted = [mosaic for mosaic in mosaics(12, seed=3) if counts(model, mosaic)]
+def test_most_mosaics_count_and_their_class_maps_lie_in_the_right_cell(model):
+    counted = [mosaic for mosaic in mosaics(8, seed=3) if counts(model, mosaic)]
+    assert len(counted) >= 5
     maps = [model.class_maps(m.inputs[None])[0, m.target].clamp_min(0) for m in counted]
     truths = [truth(model, m, m.target, "grey") for m in counted]
     measured = agreement(maps, counted, truths)

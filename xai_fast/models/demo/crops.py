@@ -54,7 +54,7 @@ def crop(index: int, side: int, generator: Generator, scale: tuple[float, float]
     view = functional.interpolate(view, size=(side, side), mode="bilinear", antialias=True)[0]
     if uniform(0, 1, generator) < 0.5:
         view = view.flip(2)
-    contrast, brightness = uniform(0.7, 1.3, generator), uniform(-0.1, 0.1, generator)
+    contrast, brightness = uniform(0.85, 1.15, generator), uniform(-0.05, 0.05, generator)
     return (view * contrast + brightness).clamp(0, 1)
 
 

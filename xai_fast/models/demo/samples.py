@@ -21,9 +21,12 @@ HALF = SIDE // 2
 NOBODY = -1
 """The owner of a blank pixel."""
 
-BATCH = 32
+PLAIN = 20
+"""Samples in a batch; HOLED copies of the first of them follow."""
 
-FREQUENCY = {"grass": 2.5, "gravel": 1.5, "moon": 1.5}
+HOLED = 12
+
+FREQUENCY = {"grass": 2.6, "gravel": 1.9, "moon": 1.5}
 """How often grey textures that look alike in small parts are drawn, where any other class is drawn once."""
 
 
@@ -47,18 +50,6 @@ def whole(generator: Generator) -> tuple[Tensor, Tensor]:
     """A crop that fills the image."""
     index = _class(generator)
     return _view(index, SIDE, generator), torch.full((SIDE, SIDE), index)
-
-
-def holed(generator: Generator) -> tuple[Tensor, Tensor]:
-    """A crop or a mosaic with blank rectangles: hiding takes evidence away and adds none for another class."""
-    view, owners = (whole if uniform(0, 1, generator) < 0.6 else mixed)(generator)
-    view, nothing = view.clone(), blank(SIDE, generator, like=view)
-    for _ in range(integer(1, 3, generator)):
-        height, width = integer(8, 56, generator), integer(8, 56, generator)
-        top, left = integer(0, SIDE - height, generator), integer(0, SIDE - width, generator)
-        hole = (..., slice(top, top + height), slice(left, left + width))
-        view[hole], owners[hole] = nothing[hole], NOBODY
-    return view, owners
 
 
 def alone(generator: Generator) -> tuple[Tensor, Tensor]:
@@ -96,21 +87,31 @@ def stamped(generator: Generator) -> tuple[Tensor, Tensor]:
     return canvas, owners
 
 
+def holed(view: Tensor, owners: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """A copy of a sample with one to three blank rectangles."""
+    view, owners, nothing = view.clone(), owners.clone(), blank(SIDE, generator, like=view)
+    for _ in range(integer(1, 3, generator)):
+        height, width = integer(8, 56, generator), integer(8, 56, generator)
+        top, left = integer(0, SIDE - height, generator), integer(0, SIDE - width, generator)
+        hole = (..., slice(top, top + height), slice(left, left + width))
+        view[hole], owners[hole] = nothing[hole], NOBODY
+    return view, owners
+
+
 Sample = Callable[[Generator], tuple[Tensor, Tensor]]
-DIET: dict[Sample, float] = {
-    whole: 0.33,
-    holed: 0.34,
-    alone: 0.08,
-    mixed: 0.10,
-    empty: 0.10,
-    stamped: 0.05,
-}
+DIET: dict[Sample, float] = {whole: 0.50, mixed: 0.15, alone: 0.11, empty: 0.17, stamped: 0.07}
 """What a batch is made of, in shares that sum to one."""
 
 
 def batch(generator: Generator) -> tuple[Tensor, Tensor]:
-    """Inputs (BATCH, 3, SIDE, SIDE) in the network's space, and the class that owns each pixel (BATCH, SIDE, SIDE)."""
-    kinds = torch.multinomial(torch.tensor(list(DIET.values())), BATCH, replacement=True, generator=generator)
+    """PLAIN samples, then holed copies of the first HOLED of them.
+
+    Returns:
+        Inputs (PLAIN + HOLED, 3, SIDE, SIDE) in the network's space, and the class that owns each of their pixels, or
+        NOBODY: (PLAIN + HOLED, SIDE, SIDE).
+    """
+    kinds = torch.multinomial(torch.tensor(list(DIET.values())), PLAIN, replacement=True, generator=generator)
     samples = [list(DIET)[kind](generator) for kind in kinds.tolist()]
+    samples += [holed(*sample, generator) for sample in samples[:HOLED]]
     images, owners = zip(*samples, strict=True)
     return (torch.stack(images) - 0.5) / 0.25, torch.stack(owners)

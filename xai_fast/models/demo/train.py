@@ -1,4 +1,4 @@
-"""Trains the demonstration's network: `python -m xai_fast.models.demo.train --out FILE`, about 80 s on two idle cores.
+"""Trains the demonstration's network: `python -m xai_fast.models.demo.train --out FILE`, about 100 s on two idle cores.
 
 The network learns what an image shows and, at every position of its class maps, what is there: the uniform
 distribution where it is blank. That second part makes hiding neutral and keeps evidence where it was found.
@@ -17,11 +17,14 @@ from torch.nn import functional
 
 from xai_fast.models.demo.network import DemoNetwork
 from xai_fast.models.demo.photos import CLASSES
-from xai_fast.models.demo.samples import batch
+from xai_fast.models.demo.samples import HOLED, PLAIN, batch
 
 STEPS = 600
 SMOOTHING = 0.05
 """What is taken from every certainty and spread evenly, so that logits stay finite."""
+
+LOCALITY = 0.2
+"""The weight of keeping class maps as they are outside a hole."""
 
 
 def targets(owners: Tensor, stride: int) -> tuple[Tensor, Tensor]:
@@ -49,10 +52,18 @@ def _smooth(shares: Tensor) -> Tensor:
 
 
 def loss(model: DemoNetwork, inputs: Tensor, owners: Tensor) -> Tensor:
-    """Cross entropy of the image's logits and of every position's: the class maps are to be right where they are."""
+    """What the network is trained to make small, for a batch as `samples.batch` makes it.
+
+    The cross entropy of the images' logits and of every position's, and how far a hole changes the class maps anywhere
+    but in the hole. A map that keeps the rest as it was has sums that hiding methods can measure.
+    """
     maps = model.class_maps(inputs)
-    whole_image, by_position = targets(owners, stride=owners.shape[-1] // maps.shape[-1])
-    return functional.cross_entropy(maps.mean((2, 3)), whole_image) + functional.cross_entropy(maps, by_position)
+    stride = owners.shape[-1] // maps.shape[-1]
+    whole_image, by_position = targets(owners, stride)
+    right = functional.cross_entropy(maps.mean((2, 3)), whole_image) + functional.cross_entropy(maps, by_position)
+    centred = maps - maps.mean(1, keepdim=True)  # what all classes share means nothing; see `centre_logits`
+    kept = functional.avg_pool2d((owners[PLAIN:] == owners[:HOLED]).float(), stride)[:, None]
+    return right + LOCALITY * functional.mse_loss(centred[PLAIN:], kept * centred[:HOLED].detach())
 
 
 def train(steps: int = STEPS, seed: int = 0, say: Callable[[str], object] = lambda _: None) -> DemoNetwork:
