@@ -16,7 +16,16 @@ if _HELPERS not in sys.path:
 
 
 def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
     parser.addoption("--no-poison", action="store_true", help="leave torch.empty as it is, not filled with NaN")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
 
 
 @pytest.fixture(autouse=True)

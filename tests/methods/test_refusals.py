@@ -258,3 +258,12 @@ def test_wrong_engine_settings(name):
         xf.Engine(Small(), **{name: value})
     with pytest.raises(ValueError, match=f"`{name}`"):
         xf.Engine(Small(), **{name: 1.5})
+
+
+def test_one_image_without_a_batch_axis():
+    """torch's 2-d layers would take (C, H, W) for one image, and the engine for C signals."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(-3)
+    )
+    with pytest.raises(ValueError, match=r"`inputs`.*inputs\[None\]"):
+        xf.Saliency(net).attribute(torch.randn(3, 16, 16))

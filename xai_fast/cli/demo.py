@@ -72,7 +72,7 @@ def _table(
     engine: Engine, chosen: Sequence[AbstractMethod], scored: Sequence[Mosaic], truths: Sequence[Tensor]
 ) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for column in ("share in the right cell", "correlation", "within mosaics", "model rows", "seconds each"):
         table.add_column(column, justify="right")
     for method in chosen:

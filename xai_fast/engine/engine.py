@@ -19,7 +19,7 @@ from xai_fast.core.prepare import Prepared, copied, has_hooks, prepare, unhooked
 from xai_fast.core.targets import Target
 
 from .evaluate import Evaluate
-from .inputs import checked
+from .inputs import checked, refuse_single_image
 from .plan import RowBudget, rows_that_fit
 from .recipe import Recipe
 from .reducers.clean import clean_scores
@@ -159,7 +159,7 @@ class Engine:
 
     def run(self, recipe_of: Callable[[Tensor], Recipe], inputs: Tensor, target: Target) -> tuple[Outcome, Objective]:
         """Checks the arguments, then runs the recipe that `recipe_of` makes of the inputs on the model's device."""
-        checked(inputs)
+        refuse_single_image(checked(inputs), self.model)
         # The copy is shared by all engines of the model and takes hooks while it runs: one call at a time.
         with self._store().lock, untouched(deterministic=self.deterministic):
             objective = Objective(target, len(inputs), self.output)

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def refuse_single_image(inputs: Tensor, model: Any) -> None:
+    """Refuses one image (C, H, W), which would pass for a batch of C signals (torch's 2-d layers take it, too).
+
+    Raises:
+        ValueError: the model's first convolution has two axes and as many channels as there are "signals".
+    """
+    if inputs.ndim != 3 or not isinstance(model, nn.Module):
+        return
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d)), None)
+    if isinstance(first, nn.Conv2d) and first.in_channels == inputs.shape[0] and inputs.shape[1] >= 8:
+        raise ValueError(
+            f"`inputs` of shape {tuple(inputs.shape)} are one image without batch axis; give (N, C, H, W): inputs[None]"
+        )
 
 
 def checked(inputs: Any) -> Tensor:

@@ -72,6 +72,8 @@ class RowBudget:
         """A chunk of `rows` did not fit into memory."""
         self.most = max(1, rows // 2)
         self._trials = deque(size for size in self._trials if size <= self.most)
+        if self.settled is not None or not self._trials:
+            self.settled = min(self.settled or self._best(), self.most)
 
     def _best(self) -> int:
         first = _FIRST.get(self.device, _FIRST["cuda"])
