@@ -67,9 +67,7 @@ class ColourMap:
         """The table with 15 colours between neighbours: finer than 8 bits can tell, fast to look up."""
         entries = np.arange(len(self.table))
         places = np.linspace(0, entries[-1], 16 * entries[-1] + 1)
-        return np.stack([np.interp(places, entries, channel) for channel in self.table.T], -1).astype(
-            np.float32
-        )
+        return np.stack([np.interp(places, entries, channel) for channel in self.table.T], -1).astype(np.float32)
 
 
 def named(name: str) -> ColourMap:
@@ -79,9 +77,7 @@ def named(name: str) -> ColourMap:
         ValueError: there is no such map; the message lists those that exist.
     """
     if name not in _MAKERS:
-        raise ValueError(
-            f"`colours` is {name!r}, which is no colour map; there are {', '.join(map(repr, NAMES))}"
-        )
+        raise ValueError(f"`colours` is {name!r}, which is no colour map; there are {', '.join(map(repr, NAMES))}")
     return _make(name)
 
 
@@ -94,9 +90,7 @@ def srgb_from_oklab(lab: NDArray[np.float64]) -> NDArray[np.float64]:
     """Gamma-encoded sRGB of OKLab colours, the colour axis last; outside [0, 1] means out of gamut."""
     linear = (lab @ _CONES_FROM_LAB.T) ** 3 @ _RGB_FROM_CONES.T
     # The IEC 61966-2-1 transfer curve; the maximum keeps negative numbers from the power.
-    return np.where(
-        linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055
-    )
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
 
 
 def _sequential(lightness: tuple[float, float], *control: Polar) -> NDArray[np.float64]:
@@ -132,15 +126,11 @@ def _arm(
 # Control points (chroma, hue) were searched for the highest chroma that stays inside the sRGB gamut.
 _MAKERS = {
     # night violet, wine, orange, candle light
-    "ember": functools.partial(
-        _sequential, (0.13, 0.97), (0.04, 280), (0.235, 319), (0.374, 41), (0.085, 105.5)
-    ),
+    "ember": functools.partial(_sequential, (0.13, 0.97), (0.04, 280), (0.235, 319), (0.374, 41), (0.085, 105.5)),
     # blue, paper white, red
     "polar": functools.partial(_diverging, (0.97, 0.42), (0.179, 54), (0.29, 25), (0.155, 21), mirror=289),
     # the same on black, for dark pages: sky blue, black, amber
-    "aurora": functools.partial(
-        _diverging, (0.16, 0.76), (0.179, 19.4), (0.285, 20.4), (0.14, 53), mirror=288
-    ),
+    "aurora": functools.partial(_diverging, (0.16, 0.76), (0.179, 19.4), (0.285, 20.4), (0.14, 53), mirror=288),
 }
 NAMES = tuple(_MAKERS)
 

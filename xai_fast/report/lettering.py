@@ -54,9 +54,7 @@ def fit(text: str, size: float, width: float, smallest: float) -> tuple[Font, st
     low, high = 0, len(drawn)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (
-            (middle, high) if font.getlength(drawn[:middle] + _ELLIPSIS) <= width else (low, middle - 1)
-        )
+        low, high = (middle, high) if font.getlength(drawn[:middle] + _ELLIPSIS) <= width else (low, middle - 1)
     return font, drawn[:low].rstrip() + _ELLIPSIS
 
 

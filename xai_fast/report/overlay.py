@@ -110,9 +110,7 @@ def _photo_from_array(array: NDArray) -> Image.Image:
     if array.dtype == bool:
         return Image.fromarray(array.astype(np.uint8) * 255).convert("RGB")
     if array.dtype != np.uint8:
-        raise TypeError(
-            f"`photo` holds {array.dtype}; give a PIL image, or an array of uint8 or of floats in [0, 1]"
-        )
+        raise TypeError(f"`photo` holds {array.dtype}; give a PIL image, or an array of uint8 or of floats in [0, 1]")
     return Image.fromarray(array).convert("RGB")
 
 
@@ -129,13 +127,9 @@ def _image(rgb: NDArray) -> Image.Image:
 
 
 def _colour_map(colours: str | ColourMap | None, signed: bool) -> ColourMap:
-    table = (
-        colours if isinstance(colours, ColourMap) else default(signed) if colours is None else named(colours)
-    )
+    table = colours if isinstance(colours, ColourMap) else default(signed) if colours is None else named(colours)
     if signed and not table.diverging:
-        raise ValueError(
-            f"`colours` {table.name!r} has no neutral middle for a signed map; use 'polar' or 'aurora'"
-        )
+        raise ValueError(f"`colours` {table.name!r} has no neutral middle for a signed map; use 'polar' or 'aurora'")
     return table
 
 

@@ -128,10 +128,4 @@ def href(target: AnyPath, folder: AnyPath) -> str:
 
 
 def _seconds(value: float) -> str:
-    return (
-        f"{value * 1000:.3g} ms"
-        if value < 0.9995
-        else f"{value:.3g} s"
-        if value < 100
-        else f"{value / 60:.0f} min"
-    )
+    return f"{value * 1000:.3g} ms" if value < 0.9995 else f"{value:.3g} s" if value < 100 else f"{value / 60:.0f} min"

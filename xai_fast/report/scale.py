@@ -144,8 +144,7 @@ def as_map(heatmap: ArrayLike, name: str = "heatmap") -> NDArray[np.float32]:
     values = _real(heatmap, name)
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(
-            f"`{name}` has shape {values.shape}; give one map (h, w): "
-            "index the batch, and sum or average the channels"
+            f"`{name}` has shape {values.shape}; give one map (h, w): index the batch, and sum or average the channels"
         )
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
