@@ -156,7 +156,7 @@ def odd_network(seed: int = 0) -> nn.Module:
     return copy.deepcopy(_odd_network(seed))
 
 
-RESNET_STEPS = 150
+RESNET_STEPS = 210
 
 
 def trained_resnet18() -> nn.Module:
