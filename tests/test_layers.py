@@ -30,9 +30,7 @@ FORBIDDEN = {("report", "ops"): "report knows records and arrays, never tensors'
 FREE = {"__init__", "_callable", "__main__", "accelerate"}
 LONGEST = 300
 # A file above the limit, and its argument.
-LONG_FILES = {
-    "explain.py": "photograph in, page out: the call, its two results and how they are drawn are read together",
-}
+LONG_FILES: dict[str, str] = {}
 
 
 def name_of(path):

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from xai_fast._callable import make_callable
 from xai_fast.core.explanation import Explanation
-from xai_fast.core.photos import open_photo
-from xai_fast.core.preprocess import Preprocess
+from xai_fast.core.photos import ImageError, as_list, names_of, numbered, to_input
 from xai_fast.core.targets import Target, class_named
 from xai_fast.engine import Engine
 from xai_fast.methods.base import AbstractMethod
@@ -181,13 +180,9 @@ def explain(
     return Explanations(tuple(done), tuple(failures))
 
 
-class ImageError(ValueError):
-    """One image cannot be read or turned into an input; the others go on."""
-
-
 def explain_one(source: Any, name: str, engine: Engine, methods: Sequence[AbstractMethod], target: Target) -> Explained:
     """Explains one image with every method; a method that fails on it is recorded, and the next one runs."""
-    inputs, view = to_input(source, engine)
+    inputs, view = to_input(source, engine.preprocess)
     began = time.perf_counter()
     explanations, failures = [], []
     for method in methods:
@@ -196,30 +191,6 @@ def explain_one(source: Any, name: str, engine: Engine, methods: Sequence[Abstra
         except (ArithmeticError, MemoryError, RuntimeError, ValueError, TypeError) as error:
             failures.append(Failure(name, f"{type(error).__name__}: {error}", type(method).__name__))
     return Explained(name, view, tuple(explanations), tuple(failures), time.perf_counter() - began)
-
-
-def to_input(source: Any, engine: Engine) -> tuple[Tensor, Image.Image]:
-    """The input (1, C, H, W) for an image, and the picture that the model sees.
-
-    Raises:
-        ImageError: the image cannot be read.
-        ValueError: a photograph, and how it becomes an input is not known.
-    """
-    preprocess = engine.preprocess
-    if isinstance(source, Tensor):
-        return source[None], _seen(source, preprocess)
-    if preprocess is None:
-        raise ValueError(
-            "`preprocess` is not known for this model, so a photograph cannot become its input; give a callable from a "
-            "PIL image to a tensor (C, H, W), such as xf.Preprocess(resize=256, crop=224), or tensors as `images`"
-        )
-    try:
-        photo = open_photo(source)
-        inputs = preprocess(photo)
-    except (ValueError, TypeError, OSError) as error:
-        raise ImageError(str(error)) from error
-    view = preprocess.view(photo) if isinstance(preprocess, Preprocess) else _seen(inputs, preprocess)
-    return inputs[None], view
 
 
 def engine_for(
@@ -259,37 +230,6 @@ def chosen_methods(
     return list({repr(method): method for method in built}.values())
 
 
-def as_list(images: Any) -> list[Any]:
-    """One source per image."""
-    if isinstance(images, Tensor):
-        if images.ndim not in (3, 4):
-            raise ValueError(f"`images` of shape {tuple(images.shape)} are no pictures; give (N, C, H, W) or (C, H, W)")
-        return [images] if images.ndim == 3 else list(images)
-    sources = list(images) if isinstance(images, list | tuple) else [images]
-    if not sources:
-        raise ValueError("`images` came empty; give at least one")
-    return sources
-
-
-def names_of(sources: Sequence[Any]) -> list[str]:
-    """What to call each image: the file's stem, or its number."""
-    return [Path(s).stem if isinstance(s, str | Path) else f"image-{n}" for n, s in enumerate(sources, start=1)]
-
-
-def numbered(stems: Iterator[str] | Sequence[str]) -> list[str]:
-    """File stems made unique: the second "cat" becomes "cat-2"."""
-    taken: set[str] = set()
-    unique = []
-    for stem in stems:
-        candidate, n = stem, 1
-        while candidate.lower() in taken:  # file systems may ignore case
-            n += 1
-            candidate = f"{stem}-{n}"
-        taken.add(candidate.lower())
-        unique.append(candidate)
-    return unique
-
-
 def facts() -> dict[str, object]:
     """What the page's footer says of the run."""
     import datetime
@@ -309,18 +249,6 @@ def _target_per_image(target: Any, count: int, engine: Engine) -> list[Any]:
         each = [class_named(t, engine.classes) if isinstance(t, str) else t for t in target]
         return [t[None] if isinstance(t, Tensor) else t for t in each]
     return [target] * count
-
-
-def _seen(inputs: Tensor, preprocess: Any) -> Image.Image:
-    from xai_fast.report import as_photo
-
-    if isinstance(preprocess, Preprocess):
-        pixels = preprocess.pixels(inputs)
-    else:
-        low, high = inputs.amin(), inputs.amax()
-        pixels = (inputs - low) / (high - low).clamp_min(1e-12)
-    channels = pixels if pixels.shape[0] in (1, 3) else pixels[:1]
-    return as_photo(channels.detach().float().cpu().permute(1, 2, 0).numpy())
 
 
 def _pictures(explanation: Explanation, view: Image.Image) -> list[tuple[Image.Image, Scale, str, float]]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from xai_fast.core.photos import ImageError, names_of, numbered, to_input
 from xai_fast.core.targets import class_named
 from xai_fast.engine import Engine
-from xai_fast.explain import Explained, ImageError, explain_one, facts, names_of, numbered, to_input
+from xai_fast.explain import Explained, explain_one, facts
 from xai_fast.methods.base import AbstractMethod
 from xai_fast.methods.build import build
 from xai_fast.models import load
@@ -66,7 +67,7 @@ def _check_on_first_image(job: Job) -> None:
     """Settings that must fit the input, and a class that must exist, are tried on the first image that can be read."""
     for path in job.images:
         try:
-            inputs, _ = to_input(path, job.engine)
+            inputs, _ = to_input(path, job.engine.preprocess)
         except ImageError:
             continue
         for method in job.methods:

@@ -1,13 +1,50 @@
-"""Photographs from wherever they come: a path, a PIL image, an array. Hostile files end in one clear error."""
+"""Photographs from wherever they come, to what a model takes and sees. Hostile files end in one clear error."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from xai_fast.report import as_photo
+
+from .preprocess import Preprocess
+
+
+class ImageError(ValueError):
+    """One image cannot be read or turned into an input; the others go on."""
+
+
+def to_input(source: Any, preprocess: Callable[[Any], Tensor] | None) -> tuple[Tensor, Image.Image]:
+    """The input (1, C, H, W) for an image, and the picture that the model sees.
+
+    Args:
+        source: as `open_photo` takes it, or a tensor (C, H, W) in the model's own space.
+        preprocess: from a PIL image to a tensor (C, H, W).
+
+    Raises:
+        ImageError: the image cannot be read.
+        ValueError: a photograph, and how it becomes an input is not known.
+    """
+    if isinstance(source, Tensor):
+        return source[None], _seen(source, preprocess)
+    if preprocess is None:
+        raise ValueError(
+            "`preprocess` is not known for this model, so a photograph cannot become its input; give a callable from a "
+            "PIL image to a tensor (C, H, W), such as xf.Preprocess(resize=256, crop=224), or tensors as `images`"
+        )
+    try:
+        photo = open_photo(source)
+        inputs = preprocess(photo)
+    except (ValueError, TypeError, OSError) as error:
+        raise ImageError(str(error)) from error
+    view = preprocess.view(photo) if isinstance(preprocess, Preprocess) else _seen(inputs, preprocess)
+    return inputs[None], view
 
 
 def open_photo(source: Any) -> Image.Image:
@@ -69,3 +106,44 @@ def _from_array(array: np.ndarray) -> Image.Image:
             raise ValueError("`images` holds an array of floats outside [0, 1]; scale it first")
         array = np.round(array * 255).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array[..., :3] if array.ndim == 3 else array))
+
+
+def _seen(inputs: Tensor, preprocess: Any) -> Image.Image:
+    if isinstance(preprocess, Preprocess):
+        pixels = preprocess.pixels(inputs)
+    else:
+        low, high = inputs.amin(), inputs.amax()
+        pixels = (inputs - low) / (high - low).clamp_min(1e-12)
+    channels = pixels if pixels.shape[0] in (1, 3) else pixels[:1]
+    return as_photo(channels.detach().float().cpu().permute(1, 2, 0).numpy())
+
+
+def as_list(images: Any) -> list[Any]:
+    """One source per image."""
+    if isinstance(images, Tensor):
+        if images.ndim not in (3, 4):
+            raise ValueError(f"`images` of shape {tuple(images.shape)} are no pictures; give (N, C, H, W) or (C, H, W)")
+        return [images] if images.ndim == 3 else list(images)
+    sources = list(images) if isinstance(images, list | tuple) else [images]
+    if not sources:
+        raise ValueError("`images` came empty; give at least one")
+    return sources
+
+
+def names_of(sources: Sequence[Any]) -> list[str]:
+    """What to call each image: the file's stem, or its number."""
+    return [Path(s).stem if isinstance(s, str | Path) else f"image-{n}" for n, s in enumerate(sources, start=1)]
+
+
+def numbered(stems: Iterable[str]) -> list[str]:
+    """File stems made unique: the second "cat" becomes "cat-2"."""
+    taken: set[str] = set()
+    unique = []
+    for stem in stems:
+        candidate, n = stem, 1
+        while candidate.lower() in taken:  # file systems may ignore case
+            n += 1
+            candidate = f"{stem}-{n}"
+        taken.add(candidate.lower())
+        unique.append(candidate)
+    return unique

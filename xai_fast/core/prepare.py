@@ -15,12 +15,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .fold import fold_batchnorms
 from .guard import own_model
+from .layout import LAYOUTS, keep_long_sums_plain, normalises, to_channels_last
 
 # How far folding may move an output, as a share of its largest magnitude, before it is taken for a mistake.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _HOOKS = (*_FORWARD_HOOKS, "_backward_hooks", "_backward_pre_hooks")
-_LONG_SUM = 1152  # products per output element, 128 channels of 3x3
 _FAST = {"cpu": torch.bfloat16, "cuda": torch.float16}
 
 
@@ -93,8 +93,7 @@ class Prepared:
         return self.module.get_submodule(name)
 
     def _layout(self, ndim: int) -> torch.memory_format:
-        layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-        return layouts.get(ndim, torch.contiguous_format) if self.channels_last else torch.contiguous_format
+        return LAYOUTS.get(ndim, torch.contiguous_format) if self.channels_last else torch.contiguous_format
 
 
 def prepare(
@@ -137,8 +136,10 @@ def prepare(
     # oneDNN and cuDNN both prefer it; in float64 the CPU's convolutions would copy back and forth.
     prepared.channels_last = not (device is not None and device.type == "cpu" and dtype is torch.float64)
     if prepared.channels_last:
-        _to_channels_last(prepared.module)
-        prepared.notes += _keep_long_sums_plain(prepared)
+        to_channels_last(prepared.module)
+        single_on_cpu = prepared.dtype is torch.float32 and device == torch.device("cpu")
+        if single_on_cpu and not normalises(plain) and (count := keep_long_sums_plain(prepared.module)):
+            prepared.notes.append(f"{count} convolutions run in the plain layout, where they are more exact")
     if compiled:
         prepared.compiled = torch.compile(prepared.module)
     prepared.seconds = time.perf_counter() - began
@@ -264,34 +265,6 @@ def has_hooks(model: nn.Module) -> bool:
 
 def _hooked(module: nn.Module) -> bool:
     return any(getattr(module, kind) for kind in _HOOKS)
-
-
-def _keep_long_sums_plain(prepared: Prepared) -> list[str]:
-    """Puts convolutions over many products back into the plain layout, in networks that do not normalise.
-
-    oneDNN sums a channels-last convolution in one float32 chain, a plain one in short chains: over 1152 products and
-    more it errs three to five times more. Where normalisation follows, its own rounding hides that (ResNet maps stay
-    within twice the plain error); a VGG's maps would be four times further from float64 than an unprepared model's.
-    """
-    assert isinstance(prepared.module, nn.Module)
-    modules = list(prepared.module.modules())
-    normalises = prepared.folded or any("Norm" in type(module).__name__ for module in modules)
-    if normalises or prepared.dtype is not torch.float32 or prepared.device != torch.device("cpu"):
-        return []
-    count = 0
-    for layer in modules:
-        if type(layer) is nn.Conv2d and layer.weight[0].numel() >= _LONG_SUM:
-            layer.weight.data = layer.weight.data.contiguous()
-            layer.register_forward_pre_hook(lambda _layer, inputs: (inputs[0].contiguous(), *inputs[1:]))
-            count += 1
-    return [f"{count} convolutions run in the plain layout, where they are more exact"] if count else []
-
-
-def _to_channels_last(module: nn.Module) -> None:
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in module.parameters():
-        if parameter.ndim in layouts:
-            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.ndim])
 
 
 def widened(output: Any) -> Any:
