@@ -23,7 +23,7 @@ FLOOR_ROWS = (1, 2, 4, 8, 16)
 def main() -> None:
     """Measures what the arguments name."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["first", "pairs", "error"])
+    parser.add_argument("what", choices=["first", "pairs", "best", "error"])
     parser.add_argument("case")
     parser.add_argument("--side", choices=["ours", "peer"], default="ours")
     parser.add_argument("--setting", type=int, default=1)
@@ -34,6 +34,8 @@ def main() -> None:
         result = first(case, arguments.side, arguments.setting)
     elif arguments.what == "pairs":
         result = pairs(case, arguments.pairs)
+    elif arguments.what == "best":
+        result = best_pairs(case, arguments.setting, arguments.pairs)
     else:
         result = error(case)
     print(json.dumps(result))
@@ -67,10 +69,7 @@ def pairs(case: Case, n: int) -> dict[str, Any]:
     laid_out = network(case).to(memory_format=torch.channels_last)
     x_laid_out = x.to(memory_format=torch.channels_last)
     sides["channels_last"] = _peer(case, laid_out, x_laid_out, target, best)
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(n):
-        for name, call in sides.items():
-            times[name].append(_timed(call))
+    times = _interleaved(sides, n)
     times.setdefault("best", times["default"])
     prepared = engine.prepared(frozenset(method.layers(x)), x)
     return {
@@ -82,6 +81,25 @@ def pairs(case: Case, n: int) -> dict[str, Any]:
         "floor_fraction": _floor(method, prepared, x, statistics.median(times["ours"])),
         "batch_size": max(prepared.batch_sizes.values(), default=None),
     }
+
+
+def best_pairs(case: Case, setting: int, n: int) -> dict[str, Any]:
+    """Warm calls of ours and of the library at one setting, interleaved: what is repeated under another allocator."""
+    model, x = network(case), inputs(case)
+    target = targets(case, model, x)
+    method = case.method(xf.Engine(model))
+    sides = {"ours": lambda: method.attribute(x, target), "best": _peer(case, model, x, target, setting)}
+    _timed(sides["ours"])
+    (case.precise_peer or case.peer)(model, x, target, setting)
+    return {"seconds": {name: _summary(values) for name, values in _interleaved(sides, n).items()}}
+
+
+def _interleaved(sides: dict[str, Callable[[], Any]], n: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(n):
+        for name, call in sides.items():
+            times[name].append(_timed(call))
+    return times
 
 
 def error(case: Case) -> dict[str, Any]:
