@@ -261,7 +261,7 @@ def test_wrong_engine_settings(name):
 
 
 def test_one_image_without_a_batch_axis():
-    """torch's 2-d layers would take (C, H, W) for one image, and the engine for C signals."""
+    """Torch's 2-d layers would take (C, H, W) for one image, and the engine for C signals."""
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(-3)
     )

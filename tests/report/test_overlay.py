@@ -45,9 +45,7 @@ def test_maps_on_one_scale_have_equal_colours_for_equal_values(photo):
     first, second = np.full((24, 32), 0.5), np.linspace(0, 1, 24 * 32).reshape(24, 32)
     second[3, 4] = 0.5
     scale = Scale(0, 1)
-    one, two = (
-        np.asarray(overlay(photo, m, signed=False, scale=scale, style="heatmap")) for m in (first, second)
-    )
+    one, two = (np.asarray(overlay(photo, m, signed=False, scale=scale, style="heatmap")) for m in (first, second))
     np.testing.assert_array_equal(one[3, 4], two[3, 4])
 
 

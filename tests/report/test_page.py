@@ -35,9 +35,7 @@ def page(path, *args, **kwargs):
 
 
 def test_it_shows_what_it_is_given(tmp_path):
-    shown = Map(
-        "GradCAM", "cat.GradCAM.png", "tabby", 8.25, "layer4.2", 0.0123, 2048, "0 to 1", "cat.safetensors"
-    )
+    shown = Map("GradCAM", "cat.GradCAM.png", "tabby", 8.25, "layer4.2", 0.0123, 2048, "0 to 1", "cat.safetensors")
     parsed = page(
         tmp_path,
         "Why",
@@ -80,9 +78,7 @@ def test_hostile_texts_make_no_tags_and_no_attributes(tmp_path):
     assert unquote(hostile.values("src")[0]) == HOSTILE + ".jpg"
 
 
-@pytest.mark.parametrize(
-    "name", ["a b.png", "a#b?c.png", "50%.png", "ü'\".png", "javascript:alert(1)", "a&b.png"]
-)
+@pytest.mark.parametrize("name", ["a b.png", "a#b?c.png", "50%.png", "ü'\".png", "javascript:alert(1)", "a&b.png"])
 def test_links_keep_only_characters_that_mean_themselves(tmp_path, name):
     assert re.fullmatch(r"[A-Za-z0-9_.~%/-]+", href(name, tmp_path))
     assert unquote(href(name, tmp_path)) == name

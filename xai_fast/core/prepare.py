@@ -66,7 +66,8 @@ class Prepared:
 
     def __call__(self, batch: Tensor) -> Any:
         """The model's raw output for a batch that `empty` or `adopt` made."""
-        return (self.compiled or self.module)(batch)
+        # A compiled module has no length and so no truth value.
+        return self.module(batch) if self.compiled is None else self.compiled(batch)
 
     def empty(self, rows: int, like: Tensor) -> Tensor:
         """An uninitialised batch of `rows` variants of `like` (N, C, *S)."""

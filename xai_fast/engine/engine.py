@@ -20,7 +20,7 @@ from xai_fast.core.targets import Target
 
 from .evaluate import Evaluate
 from .inputs import checked, refuse_single_image
-from .plan import RowBudget, rows_that_fit
+from .plan import FIRST_SIZE, RowBudget, rows_that_fit
 from .recipe import Recipe
 from .reducers.clean import clean_scores
 from .run import Outcome, run
@@ -222,6 +222,8 @@ class Engine:
         device = prepared.device or inputs.device
         most = rows_that_fit(prepared.footprints.get(shape), device, self.memory_limit, graph=evaluate.backwards > 0)
         fixed = None if self.batch_size == "auto" else int(self.batch_size)
+        if fixed is None and prepared.compiled is not None:
+            fixed = FIRST_SIZE.get(device.type, FIRST_SIZE["cuda"])  # every other size would be compiled anew
         return RowBudget(device.type, fixed, most, prepared.batch_sizes.get((shape, type(evaluate))))
 
     def remember(self, prepared: Prepared, inputs: Tensor, evaluate: Evaluate, budget: RowBudget) -> None:

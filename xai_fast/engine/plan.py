@@ -13,7 +13,7 @@ from xai_fast.core.prepare import Footprint
 # Rows per forward that are tried, each twice: the first run of a size pays for its set-up and is not counted. CPUs are
 # fastest at a few rows, where intermediates stay in cache and under the allocator's threshold; GPUs at many.
 _TRIALS = {"cpu": (8, 16, 4), "cuda": (32, 64, 128, 256)}
-_FIRST = {"cpu": 8, "cuda": 32}
+FIRST_SIZE = {"cpu": 8, "cuda": 32}
 _WORTH_CHANGING = 0.97  # a size must be this much faster per row than the first one tried
 _LIVE_LAYERS = 4  # activations that a forward without gradient holds at once, residual branches included
 
@@ -76,7 +76,7 @@ class RowBudget:
             self.settled = min(self.settled or self._best(), self.most)
 
     def _best(self) -> int:
-        first = _FIRST.get(self.device, _FIRST["cuda"])
+        first = FIRST_SIZE.get(self.device, FIRST_SIZE["cuda"])
         if first not in self._seconds:
             return min(self._seconds, key=self._seconds.__getitem__) if self._seconds else first
         best = min(self._seconds, key=self._seconds.__getitem__)
