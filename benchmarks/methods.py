@@ -19,6 +19,7 @@ from rich.table import Table
 from schema import check
 
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(64 << 30), "MALLOC_TOP_PAD_": str(256 << 20)}
+CONSOLE = Console(width=None if sys.stdout.isatty() else 240)
 HERE = Path(__file__).resolve().parent
 
 
@@ -35,13 +36,13 @@ def main() -> None:
     for case in chosen:
         record = measure(case, arguments.pairs, tuned=not arguments.no_tuned)
         records.append(record)
-        Console().print(table([record]))
+        CONSOLE.print(table([record]))
         if arguments.json:
             results = {"conditions": conditions(arguments.pairs), "records": records}
             check(results)
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(json.dumps(results, indent=1) + "\n")
-    Console().print(table(records))
+    CONSOLE.print(table(records))
 
 
 def measure(case: Case, n_pairs: int, *, tuned: bool) -> dict[str, Any]:

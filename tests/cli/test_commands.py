@@ -42,7 +42,7 @@ def test_doctor_lists_every_op() -> None:
 
 
 def test_demo_meets_its_bars(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--mosaics", "8"])
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--mosaics", "4"])
     assert result.exit_code == 0, result.output
     scores = {}
     for line in result.output.splitlines():
