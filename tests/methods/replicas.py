@@ -142,8 +142,90 @@ def _at_layers(model, row, target, layers):
 
 def gradcam(model, inputs, targets, *, layer, fuse="max", aug_smooth=False, eigen_smooth=False, resolution="input"):
     """ReLU(Σ_k α_k A_k) with α_k the mean gradient over positions; resized, fused over layers, averaged over passes."""
-    model, inputs = in_double(model), inputs.double()
-    layers = [layer] if isinstance(layer, str) else layer
+    model, layers = in_double(model), _listed(layer)
+
+    def one(row, target):
+        grids = []
+        for activation, slope in _at_layers(model, row, target, layers):
+            weights = [plane.sum() / plane.numel() for plane in slope]
+            grids.append(_rectified(activation, weights, eigen_smooth))
+        return _fused(grids, row, fuse, resolution)
+
+    return _over_passes(one, inputs.double(), targets, aug_smooth)
+
+
+def ablation_cam(
+    model, inputs, targets, *, layer, fuse="max", aug_smooth=False, eigen_smooth=False, resolution="input"
+):
+    """ReLU(Σ_k w_k A_k) with w_k the fall of the score when channel k is 0 everywhere; joined as Grad-CAM is."""
+    model, layers = in_double(model), _listed(layer)
+
+    def one(row, target):
+        grids = []
+        for name in layers:
+            activation, clean = _replaced(model, row, target, name, lambda a: a)
+            weights = []
+            for k in range(len(activation)):
+                silenced = torch.ones_like(activation)
+                silenced[k] = 0
+                weights.append(clean - _replaced(model, row, target, name, lambda a, m=silenced: a * m)[1])
+            grids.append(_rectified(activation, weights, eigen_smooth))
+        return _fused(grids, row, fuse, resolution)
+
+    return _over_passes(one, inputs.double(), targets, aug_smooth)
+
+
+def recipro_cam(model, inputs, targets, *, layer, fuse="max", aug_smooth=False, gaussian=True, resolution="input"):
+    """At position p what the activation around p alone adds to the score of no activation at all."""
+    model, layers = in_double(model), _listed(layer)
+
+    def one(row, target):
+        grids = []
+        for name in layers:
+            activation, _ = _replaced(model, row, target, name, lambda a: a)
+            _, nothing = _replaced(model, row, target, name, lambda a: a * 0)
+            grid = torch.zeros_like(activation[0])
+            for position in itertools.product(*map(range, grid.shape)):
+                mask = _window(position, grid.shape, gaussian)
+                grid[position] = _replaced(model, row, target, name, lambda a, m=mask: a * m)[1] - nothing
+            grids.append(grid)
+        return _fused(grids, row, fuse, resolution)
+
+    return _over_passes(one, inputs.double(), targets, aug_smooth)
+
+
+def _window(centre, shape, gaussian):
+    """1 at the centre; or 1/2 per axis there, and 1/4 one step before and after, as far as there is a grid."""
+    mask = torch.zeros(shape, dtype=torch.float64)
+    for position in itertools.product(*map(range, shape)):
+        distances = [abs(a - b) for a, b in zip(position, centre, strict=True)]
+        mask[position] = math.prod({0: 0.5, 1: 0.25}.get(d, 0.0) if gaussian else float(d == 0) for d in distances)
+    return mask
+
+
+def _replaced(model, row, target, name, change):
+    """(what a layer returns for one sample, the score when the layer returns `change` of it)."""
+    kept = []
+
+    def hook(_module, _args, output):
+        kept.append(output[0].clone())
+        return change(output[0])[None].clone()  # what follows may write into it in place
+
+    handle = model.get_submodule(name).register_forward_hook(hook)
+    try:
+        with torch.no_grad():
+            value = score(model, row.clone(), target).item()
+    finally:
+        handle.remove()
+    return kept[0], value
+
+
+def _listed(layer):
+    return [layer] if isinstance(layer, str) else layer
+
+
+def _over_passes(one, inputs, targets, aug_smooth):
+    """The maps of `one(row, target)`, or their mean over grad-cam's passes: mirrored or not, times 0.9, 1 and 1.1."""
     maps = []
     for row, target in zip(inputs, targets, strict=True):
         passes = [(False, 1.0)]
@@ -151,19 +233,20 @@ def gradcam(model, inputs, targets, *, layer, fuse="max", aug_smooth=False, eige
             passes = [(mirrored, factor) for mirrored in (False, True) for factor in (0.9, 1.0, 1.1)]
         total = 0
         for mirrored, factor in passes:
-            variant = (row.flip(-1) if mirrored else row) * factor
-            found = _fused(model, variant, target, layers, fuse, eigen_smooth, resolution)
+            found = one((row.flip(-1) if mirrored else row) * factor, target)
             total = total + (found.flip(-1) if mirrored else found)
         maps.append((total / len(passes))[None])
     return torch.stack(maps)
 
 
-def _fused(model, row, target, layers, fuse, eigen_smooth, resolution):
-    grids = []
-    for activation, slope in _at_layers(model, row, target, layers):
-        positions = slope[0].numel()
-        weighted = [a * (s.sum() / positions) for a, s in zip(activation, slope, strict=True)]
-        grids.append((_principal(weighted) if eigen_smooth else sum(weighted)).clamp_min(0))
+def _rectified(activation, weights, eigen_smooth):
+    """ReLU of the weighted activations' sum, or of their first principal component."""
+    weighted = [a * w for a, w in zip(activation, weights, strict=True)]
+    return (_principal(weighted) if eigen_smooth else sum(weighted)).clamp_min(0)
+
+
+def _fused(grids, row, fuse, resolution):
+    """One map of several layers' maps, on the input's grid or on the largest of their own."""
     size = tuple(row.shape[1:])
     if resolution == "native":
         size = max((tuple(grid.shape) for grid in grids), key=math.prod)
