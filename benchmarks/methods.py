@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -29,12 +31,15 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="default: all")
     parser.add_argument("--pairs", type=int, default=3, help="interleaved pairs per allocator")
     parser.add_argument("--no-tuned", action="store_true", help="leave out the pairs with the allocator tuned")
+    parser.add_argument(
+        "--whole", action="store_true", help="also one whole call of peers timed in parts: minutes each"
+    )
     parser.add_argument("--json", type=Path, help="write the records to this file")
     arguments = parser.parse_args()
     chosen = [case for case in CASES if arguments.case is None or case.name in arguments.case]
     records = []
     for case in chosen:
-        record = measure(case, arguments.pairs, tuned=not arguments.no_tuned)
+        record = measure(case, arguments.pairs, tuned=not arguments.no_tuned, whole=arguments.whole)
         records.append(record)
         CONSOLE.print(table([record]))
         if arguments.json:
@@ -43,9 +48,25 @@ def main() -> None:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     CONSOLE.print(table(records))
+    for note in dict.fromkeys(line for record in records for line in notes(record)):
+        CONSOLE.print(note)
 
 
-def measure(case: Case, n_pairs: int, *, tuned: bool) -> dict[str, Any]:
+def notes(record: dict[str, Any]) -> list[str]:
+    """The conditions that belong to a record's figures, one sentence each."""
+    lines = [f"{record['case']}: {note}." for note in record["notes"]]
+    if part := record["part"]:
+        share = f"{part['units']} of {part['whole']} {part['unit']}"
+        lines.append(f"{record['case']}: the library's seconds are scaled from {share}.")
+    for setting, found in record.get("whole", {}).items():
+        lines.append(
+            f"{record['case']}: one whole call at {setting} took {found['seconds']:.4g} s; its part says "
+            f"{found['from_part']:.4g} s."
+        )
+    return lines
+
+
+def measure(case: Case, n_pairs: int, *, tuned: bool, whole: bool) -> dict[str, Any]:
     """Everything about one case, each part in a process of its own."""
     warm = child("pairs", case, "--pairs", str(n_pairs))
     seconds = warm["seconds"]
@@ -61,6 +82,10 @@ def measure(case: Case, n_pairs: int, *, tuned: bool) -> dict[str, Any]:
         "case": case.name,
         "library": f"{case.library} {importlib.metadata.version(case.library)}",
         "bar": case.bar,
+        "bar_default": case.bar_default,
+        "plan": case.plan,
+        "part": None if case.part is None else dataclasses.asdict(case.part),
+        "notes": list(case.notes),
         "warm_ratio_best": seconds["best"]["median"] / seconds["ours"]["median"],
         "warm_ratio_default": seconds["default"]["median"] / seconds["ours"]["median"],
         "warm_ratio_channels_last": seconds["channels_last"]["median"] / seconds["ours"]["median"],
@@ -75,6 +100,9 @@ def measure(case: Case, n_pairs: int, *, tuned: bool) -> dict[str, Any]:
         again = child("best", case, *options, environment=TUNED)["seconds"]
         record["tuned_ratio_best"] = again["best"]["median"] / again["ours"]["median"]
         record["tuned_seconds"] = again
+    if whole and case.part is not None:
+        settings = sorted({case.default, best})
+        record["whole"] = {str(n): child("whole", case, "--setting", str(n)) for n in settings}
     return record
 
 
@@ -89,15 +117,23 @@ def child(what: str, case: Case, *options: str, environment: dict[str, str] | No
 
 def conditions(n_pairs: int) -> dict[str, Any]:
     """Where and under what this was measured."""
-    versions = ("xai_fast", "torch", "torchvision", "captum")
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in versions},
+        "versions": versions(),
         "pairs": n_pairs,
         "allocator": "glibc default; tuned_* with " + ", ".join(f"{k}={v}" for k, v in TUNED.items()),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of ours, of torch, and of those peers that are installed."""
+    found = {}
+    for name in ("xai_fast", "torch", "torchvision", "captum", "grad-cam", "torchcam"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _processor() -> str:
@@ -110,17 +146,20 @@ def _processor() -> str:
 
 def table(records: list[dict[str, Any]]) -> Table:
     """The records as a person reads them: ratios are the library's time over ours."""
-    made = Table("case", "ours", "library best", "ratio", "bar", "default", "ch. last", "first call", "tuned alloc.",
-                 "outside", "floor", "error ours / lib (rms)", "growth ours / lib")  # fmt: skip
+    made = Table("case", "library", "ours", "library best", "ratio", "bar", "default", "bar", "ch. last", "first call",
+                 "tuned alloc.", "outside", "floor", "error ours / lib (rms)", "growth ours / lib")  # fmt: skip
     for record in records:
         seconds = record["seconds"]
         made.add_row(
             record["case"],
+            record["library"],
             _seconds(seconds["ours"]),
-            f"{_seconds(seconds['best'])} at {record['best_setting']}",
+            f"{_seconds(seconds['best'])} at {record['best_setting']}"
+            + (", from a part" if record.get("part") else ""),
             f"{record['warm_ratio_best']:.2f}x",
-            f"{record['bar']}x" if record["bar"] else "-",
+            _bar(record["bar"]),
             f"{record['warm_ratio_default']:.2f}x",
+            _bar(record.get("bar_default")),
             f"{record['warm_ratio_channels_last']:.2f}x",
             f"{record['first_ratio_best']:.2f}x",
             f"{record['tuned_ratio_best']:.2f}x" if "tuned_ratio_best" in record else "-",
@@ -134,6 +173,10 @@ def table(records: list[dict[str, Any]]) -> Table:
 
 def _seconds(summary: dict[str, float]) -> str:
     return f"{summary['median']:.3g} s (IQR {summary['iqr']:.2g})"
+
+
+def _bar(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}x"
 
 
 def _share(value: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 _CONDITIONS = {"processor": str, "threads": int, "python": str, "versions": dict, "pairs": int, "allocator": str}
 _NUMBER = (int, float)
+_SPREAD = {"median": _NUMBER, "iqr": _NUMBER}
 _RECORD = {
     "case": str,
     "library": str,
@@ -24,24 +25,69 @@ _RECORD = {
     "best_setting": int,
     "preparation_seconds": _NUMBER,
 }
+# What records have had since 0.2; older ones stay valid without.
+_LATER = {
+    "bar_default": (int, float, type(None)),
+    "plan": str,
+    "part": (dict, type(None)),
+    "notes": list,
+    "rounds": int,
+    "whole": dict,
+}
+_FORWARD = {
+    "network": str,
+    "rows": int,
+    "bar": _NUMBER,
+    "bar_compiled": (int, float, type(None)),
+    "ratios": dict,
+    "seconds": dict,
+    "errors": dict,
+    "modes": dict,
+    "first_seconds": dict,
+    "preparation_seconds": _NUMBER,
+}
 
 
 def check(results: dict[str, Any]) -> None:
     """Raises ValueError where conditions or figures are missing: no number without its conditions.
 
     Args:
-        results: {"conditions": ..., "records": [...]}, as `methods.py --json` writes it.
+        results: {"conditions": ..., "records": [...]}, as `methods.py --json` and `forwards.py --json` write it.
     """
     _fields(results.get("conditions"), _CONDITIONS, "conditions")
     records = results.get("records")
     if not isinstance(records, list) or not records:
         raise ValueError("`records` is missing or empty")
     for record in records:
-        _fields(record, _RECORD, f"record {record.get('case')!r}")
-        for side in ("ours", "best", "default"):
-            _fields(record["seconds"].get(side), {"median": _NUMBER, "iqr": _NUMBER}, f"{record['case']} {side}")
-        for side in ("ours", "peer"):
-            _fields(record["error"].get(side), {"max": _NUMBER, "rms": _NUMBER}, f"{record['case']} error {side}")
+        if "network" in record:
+            _forward(record)
+        else:
+            _method(record)
+
+
+def _method(record: dict[str, Any]) -> None:
+    name = record.get("case")
+    _fields(record, _RECORD, f"record {name!r}")
+    _fields(record, {field: kind for field, kind in _LATER.items() if field in record}, f"record {name!r}")
+    if record.get("part"):
+        _fields(record["part"], {"units": int, "whole": int, "unit": str}, f"{name} part")
+    for setting, found in record.get("whole", {}).items():
+        _fields(found, {"seconds": _NUMBER, "from_part": _NUMBER}, f"{name} whole at {setting}")
+    for side in ("ours", "best", "default"):
+        _fields(record["seconds"].get(side), _SPREAD, f"{name} {side}")
+    for side in ("ours", "peer"):
+        _fields(record["error"].get(side), {"max": _NUMBER, "rms": _NUMBER}, f"{name} error {side}")
+
+
+def _forward(record: dict[str, Any]) -> None:
+    name = record["network"]
+    _fields(record, _FORWARD, f"record {name!r}")
+    for side in ("prepared", "folded", "plain"):
+        if side not in record["seconds"]:
+            raise ValueError(f"{name}: `{side}` was not measured")
+    for side, spread in record["seconds"].items():
+        _fields(spread, _SPREAD, f"{name} {side}")
+        _fields(record["errors"], {side: _NUMBER}, f"{name} errors")  # equality stands beside every speed figure
 
 
 def _fields(found: Any, wanted: dict[str, Any], where: str) -> None:

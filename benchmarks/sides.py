@@ -11,19 +11,23 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from cases import CASES, Case, inputs, network, targets
-from torch import Tensor, nn
+from cases import CASES, Case, Part, inputs, network, targets
+from torch import Tensor
 
 import xai_fast as xf
 from xai_fast.core.prepare import Prepared
 
 FLOOR_ROWS = (1, 2, 4, 8, 16)
+MOST_ROUNDS = 25
+SHORT_SECONDS = 20
+
+Clock = Callable[[], float]
 
 
 def main() -> None:
     """Measures what the arguments name."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["first", "pairs", "best", "error"])
+    parser.add_argument("what", choices=["first", "pairs", "best", "error", "whole"])
     parser.add_argument("case")
     parser.add_argument("--side", choices=["ours", "peer"], default="ours")
     parser.add_argument("--setting", type=int, default=1)
@@ -36,6 +40,8 @@ def main() -> None:
         result = pairs(case, arguments.pairs)
     elif arguments.what == "best":
         result = best_pairs(case, arguments.setting, arguments.pairs)
+    elif arguments.what == "whole":
+        result = whole(case, arguments.setting)
     else:
         result = error(case)
     print(json.dumps(result))
@@ -44,91 +50,142 @@ def main() -> None:
 def first(case: Case, side: str, setting: int) -> dict[str, Any]:
     """The first call in this process, with what it adds to the peak of memory."""
     model, x = network(case), inputs(case)
-    target = targets(case, model, x)
-    call = (
-        (lambda: case.method(model).attribute(x, target)) if side == "ours" else _peer(case, model, x, target, setting)
-    )
+    target = targets(model, x)
     before = _peak()
-    seconds = _timed(call)
+    if side == "ours":
+        seconds = _timed(lambda: case.method(model).attribute(x, target))
+    elif case.part is None:
+        seconds = _timed(lambda: case.peer(model, setting)(x, target))
+    else:
+        # What is cold is paid once: the rest of the units run at the warm rate.
+        began = time.perf_counter()
+        explain = case.peer(model, setting)
+        explain(x, target, case.part.units)
+        cold = time.perf_counter() - began
+        none, part = (_timed(lambda n=n: explain(x, target, n)) for n in (0, case.part.units))
+        seconds = cold + (part - none) * (case.part.whole / case.part.units - 1)
     return {"seconds": seconds, "growth_bytes": _peak() - before}
 
 
 def pairs(case: Case, n: int) -> dict[str, Any]:
     """Warm calls of both sides, interleaved: ours, the library's default, its best setting, and that channels-last."""
     model, x = network(case), inputs(case)
-    target = targets(case, model, x)
-    engine = xf.Engine(model)
+    target = targets(model, x)
+    engine = xf.Engine(model, plan=case.plan)
     method = case.method(engine)
-    sides: dict[str, Callable[[], Tensor]] = {"ours": lambda: method.attribute(x, target)}
-    _timed(sides["ours"])  # prepares, and settles the batch size
-    sweep = {setting: _swept(case, model, x, target, setting) for setting in case.sweep}
+    method.attribute(x, target)  # prepares, and settles the batch size
+    sweep = {setting: _swept(case, x, target, setting) for setting in case.sweep}
     best = min(sweep, key=sweep.__getitem__)
-    sides["default"] = _peer(case, model, x, target, case.default)
+    sides: dict[str, Clock] = {"ours": lambda: _timed(lambda: method.attribute(x, target))}
+    sides["default"] = _peer(case, x, target, case.default)
     if best != case.default:
-        sides["best"] = _peer(case, model, x, target, best)
-    laid_out = network(case).to(memory_format=torch.channels_last)
-    x_laid_out = x.to(memory_format=torch.channels_last)
-    sides["channels_last"] = _peer(case, laid_out, x_laid_out, target, best)
+        sides["best"] = _peer(case, x, target, best)
+    sides["channels_last"] = _peer(case, x.to(memory_format=torch.channels_last), target, best)
     times = _interleaved(sides, n)
     times.setdefault("best", times["default"])
     prepared = engine.prepared(frozenset(method.layers(x)), x)
+    sizes = [size for size in prepared.batch_sizes.values() if isinstance(size, int)]
     return {
         "seconds": {name: _summary(values) for name, values in times.items()},
+        "rounds": len(times["default"]),
         "best_setting": best,
         "sweep_seconds": sweep,
         "preparation_seconds": prepared.seconds,
-        "outside_share": _outside(method, x, target),
-        "floor_fraction": _floor(method, prepared, x, statistics.median(times["ours"])),
-        "batch_size": max(prepared.batch_sizes.values(), default=None),
+        "outside_share": _outside(method, x, target) if case.dense else None,
+        "floor_fraction": _floor(method, prepared, x, statistics.median(times["ours"])) if case.dense else None,
+        "batch_size": max(sizes, default=None),
     }
 
 
 def best_pairs(case: Case, setting: int, n: int) -> dict[str, Any]:
     """Warm calls of ours and of the library at one setting, interleaved: what is repeated under another allocator."""
     model, x = network(case), inputs(case)
-    target = targets(case, model, x)
-    method = case.method(xf.Engine(model))
-    sides = {"ours": lambda: method.attribute(x, target), "best": _peer(case, model, x, target, setting)}
-    _timed(sides["ours"])
-    (case.precise_peer or case.peer)(model, x, target, setting)
+    target = targets(model, x)
+    method = case.method(xf.Engine(model, plan=case.plan))
+    method.attribute(x, target)
+    sides = {"ours": lambda: _timed(lambda: method.attribute(x, target)), "best": _peer(case, x, target, setting)}
     return {"seconds": {name: _summary(values) for name, values in _interleaved(sides, n).items()}}
 
 
-def _interleaved(sides: dict[str, Callable[[], Any]], n: int) -> dict[str, list[float]]:
+def whole(case: Case, setting: int) -> dict[str, Any]:
+    """One whole call of a peer that is otherwise timed in parts, beside what its part says in the same process."""
+    x = inputs(case)
+    target = targets(network(case), x)
+    clock = _peer(case, x, target, setting)
+    explain = case.peer(network(case), setting)
+    return {"from_part": clock(), "seconds": _timed(lambda: explain(x, target))}
+
+
+def _interleaved(sides: dict[str, Clock], n: int) -> dict[str, list[float]]:
+    """At least n rounds, more where they are short; in long rounds, a side that takes no time has several turns."""
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(n):
-        for name, call in sides.items():
-            times[name].append(_timed(call))
+    turns = dict.fromkeys(sides, 1)
+    done = 0
+    while done < n:
+        began = time.perf_counter()
+        for name, clock in sides.items():
+            times[name] += [clock() for _ in range(turns[name])]
+        if not done:
+            round_seconds = time.perf_counter() - began
+            n = max(n, min(MOST_ROUNDS, int(SHORT_SECONDS / round_seconds)))
+            if round_seconds > 2:
+                turns = {name: max(1, min(5, int(0.1 * round_seconds / times[name][0]))) for name in sides}
+        done += 1
     return times
 
 
 def error(case: Case) -> dict[str, Any]:
     """Errors of both float32 maps to the formula in float64, as shares of the largest value: largest and RMS."""
-    model, x = network(case), inputs(case)
-    target = targets(case, model, x)
+    model, x = network(case), inputs(case, case.precise_size)
+    target = targets(model, x)
     make, peer = case.precise or case.method, case.precise_peer or case.peer
     # Our float64 path is checked against replicas in the tests; captum's occlusion rounds to float32 even there.
-    truth = make(network(case).double()).attribute(x.double(), target)
+    truth = _comparable(case, make(network(case).double()).attribute(x.double(), target))
     scale = truth.abs().max()
     errors = {}
     for side, values in {
         "ours": make(model).attribute(x, target),
-        "peer": peer(model, x, target, case.default),
+        "peer": peer(network(case), case.default)(x, target),
     }.items():
-        difference = (values.double() - truth) / scale
+        difference = (_comparable(case, values.double()) - truth) / scale
         errors[side] = {"max": difference.abs().max().item(), "rms": difference.square().mean().sqrt().item()}
     return errors
 
 
-def _peer(case: Case, model: nn.Module, x: Tensor, target: Tensor, setting: int) -> Callable[[], Tensor]:
-    return lambda: case.peer(model, x, target, setting)
+def _comparable(case: Case, maps: Tensor) -> Tensor:
+    """The maps, each scaled to [0, 1] where the library leaves nothing else to compare."""
+    if not case.scaled:
+        return maps
+    low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(1e-30)
 
 
-def _swept(case: Case, model: nn.Module, x: Tensor, target: Tensor, setting: int) -> float:
+def _peer(case: Case, x: Tensor, target: Tensor, setting: int) -> Clock:
+    """Seconds of one call of the peer, warmed up, on a model of its own that is laid out as `x` is."""
+    model = network(case)
+    if not x.is_contiguous():
+        model = model.to(memory_format=torch.channels_last)
+    explain = case.peer(model, setting)
+    if case.part is None:
+        (case.precise_peer(model, setting) if case.precise_peer else explain)(x, target)
+        return lambda: _timed(lambda: explain(x, target))
+    explain(x, target, setting)  # one batch
+    return lambda: _scaled(case.part, lambda n: explain(x, target, n))
+
+
+def _scaled(part: Part, run: Callable[[int], Tensor]) -> float:
+    """Seconds that a whole call takes, from one with no unit and one with some."""
+    none, some = (_timed(lambda n=n: run(n)) for n in (0, part.units))
+    return none + (some - none) * part.whole / part.units
+
+
+def _swept(case: Case, x: Tensor, target: Tensor, setting: int) -> float:
     """Seconds of one warm call at a setting, on the coarse grid where there is one: a sweep needs only the order."""
-    peer = case.precise_peer or case.peer
-    peer(model, x, target, setting)
-    return min(_timed(lambda: peer(model, x, target, setting)) for _ in range(2))
+    if case.part is not None:
+        return _peer(case, x, target, setting)()
+    explain = (case.precise_peer or case.peer)(network(case), setting)
+    explain(x, target)
+    return min(_timed(lambda: explain(x, target)) for _ in range(2))
 
 
 def _outside(method: Any, x: Tensor, target: Tensor) -> float | None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torchvision
 
+import xai_fast as xf
+
+SIDES = ("prepared", "folded", "plain")
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -21,12 +26,12 @@ def module(monkeypatch: pytest.MonkeyPatch):
         return importlib.import_module(name)
 
     yield load
-    for name in ("cases", "sides", "schema", "methods"):
+    for name in ("cases", "forwards", "methods", "peers", "schema", "sides"):
         sys.modules.pop(name, None)
 
 
 def test_committed_results_hold_their_conditions(module) -> None:
-    files = sorted((BENCHMARKS / "results").glob("**/methods*.json"))
+    files = sorted((BENCHMARKS / "results").glob("**/*.json"))
     assert files
     for file in files:
         module("schema").check(json.loads(file.read_text()))
@@ -37,11 +42,50 @@ def test_a_number_without_conditions_is_refused(module) -> None:
         module("schema").check({"records": [{"case": "x"}]})
 
 
+def test_a_part_or_a_forward_without_its_figures_is_refused(module) -> None:
+    schema = module("schema")
+    (file,) = (BENCHMARKS / "results" / "0.1.0").glob("methods--cpu.json")
+    results = json.loads(file.read_text())
+    results["records"][0]["part"] = {"units": 64}
+    with pytest.raises(ValueError, match="part"):
+        schema.check(results)
+    spread = {"median": 1.0, "iqr": 0.1}
+    forward = {
+        **{"network": "n", "rows": 8, "bar": 1.0, "bar_compiled": None, "ratios": {"folded": 1.0}, "modes": {}},
+        **{"first_seconds": {}, "preparation_seconds": 0.1, "errors": dict.fromkeys(SIDES, 1e-6)},
+        "seconds": dict.fromkeys(SIDES, spread),
+    }
+    schema.check({"conditions": results["conditions"], "records": [forward]})
+    del forward["errors"]["plain"]
+    with pytest.raises(ValueError, match="errors"):
+        schema.check({"conditions": results["conditions"], "records": [forward]})
+
+
+def test_every_case_builds(module) -> None:
+    cases = module("cases").CASES
+    assert len({case.name for case in cases}) == len(cases)
+    for name in {case.network for case in cases}:
+        model = torchvision.models.get_model(name, weights=None).eval()
+        for case in (case for case in cases if case.network == name):
+            engine = xf.Engine(model, plan=case.plan)
+            if case.name.startswith("ablation") and "AblationCAM" not in xf.__all__:
+                continue
+            assert case.method(engine).cost((case.batch, 3, case.size, case.size)).forwards >= case.batch
+            if importlib.util.find_spec({"grad-cam": "pytorch_grad_cam"}.get(case.library, case.library)):
+                assert callable(case.peer(model, case.default))
+
+
 def test_sides_measure_equal_maps(module) -> None:
     pytest.importorskip("captum")
     cases, sides = module("cases"), module("sides")
     case = cases.Case(
-        "small", "resnet18", cases._occlusion(16, 16), "captum", cases._captum_occlusion(16, 16), sweep=(1, 4), size=64
+        "small",
+        "resnet18",
+        cases._occlusion(16, 16),
+        "captum",
+        module("peers").captum_occlusion(16, 16),
+        sweep=(1, 4),
+        size=64,
     )
     result = sides.pairs(case, 2)
     assert set(result["seconds"]) == {"ours", "default", "best", "channels_last"}
@@ -49,3 +93,52 @@ def test_sides_measure_equal_maps(module) -> None:
     assert 0 < result["outside_share"] < 1
     error = sides.error(case)
     assert error["ours"]["rms"] <= max(2.5 * error["peer"]["rms"], 1e-6)
+
+
+@pytest.mark.parametrize("library", ["torchcam", "grad-cam"])
+def test_scaled_maps_are_compared_as_scaled(module, library: str) -> None:
+    pytest.importorskip({"grad-cam": "pytorch_grad_cam"}.get(library, library))
+    cases, sides, peers = module("cases"), module("sides"), module("peers")
+    peer = {"torchcam": peers.torchcam_gradcam, "grad-cam": peers.gradcam_gradcam}[library]("layer4")
+    case = cases.Case("small", "resnet18", cases._gradcam("layer4"), library, peer, size=64, batch=2, scaled=True)
+    error = sides.error(case)
+    assert error["ours"]["max"] < 1e-4
+    assert error["peer"]["max"] < 1e-4
+
+
+def test_a_part_of_ablation_scales_to_the_whole(module) -> None:
+    pytest.importorskip("pytorch_grad_cam")
+    cases, peers = module("cases"), module("peers")
+    from networks import awakened, photos
+
+    rows = []
+    model, x = awakened("resnet18"), photos(1, 64)
+    model.fc.register_forward_hook(lambda _module, _args, output: rows.append(len(output)))
+    explain = peers.gradcam_ablation("layer4")(model, 32)
+    target = cases.targets(model, x)
+    counts = {}
+    for channels in (0, 64, None):
+        rows.clear()
+        explain(x, target, channels)
+        counts[channels] = rows.copy()
+    assert counts[0] == [1, 1]
+    assert counts[64] == [1, 1, 32, 32]
+    assert counts[None] == [1, 1] + [32] * 16
+
+
+def test_an_untimed_unit_is_counted_at_the_rate_of_the_timed_ones(module, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides, cases = module("sides"), module("cases")
+    now = 0.0
+
+    def run(units: int) -> None:
+        nonlocal now
+        now += 5 + 2 * units
+
+    monkeypatch.setattr(sides.time, "perf_counter", lambda: now)
+    assert sides._scaled(cases.Part(64, 2048), run) == 5 + 2 * 2048
+
+
+def test_forwards_agree(module) -> None:
+    record = module("forwards").measure("resnet18", rows=2, size=64, rounds=2, compiling="none")
+    assert set(record["seconds"]) == set(SIDES)
+    assert max(record["errors"].values()) < 1e-4

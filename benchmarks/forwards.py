@@ -1,0 +1,237 @@
+"""Speed of the prepared dense forward against the folded eager one, plain eager and torch.compile: see README.md.
+
+    python benchmarks/forwards.py --network resnet50 --json forwards.json
+
+Each network has a process of its own, in which the sides take turns. A ratio is that side's time over ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from methods import CONSOLE, conditions
+from rich.table import Table
+from schema import check
+from torch import Tensor, nn
+
+import xai_fast as xf
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+Forward = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A torchvision network, and what an issue asks of its prepared forward.
+
+    Attributes:
+        bar: ratio over the folded eager forward.
+        bar_compiled: ratio over `torch.compile` with freezing; None where nothing is asked for.
+        convolutional: the eager reference is laid out channels-last.
+        folds: it has batch normalisations behind convolutions, which the eager reference has folded.
+    """
+
+    bar: float
+    bar_compiled: float | None = None
+    convolutional: bool = True
+    folds: bool = True
+
+
+NETWORKS = {
+    "resnet50": Network(1.05),
+    "vgg16": Network(1.1, folds=False),
+    "vit_b_16": Network(1.6, 1.5, convolutional=False, folds=False),
+    "resnet18": Network(0.97),
+    "densenet121": Network(0.97),
+    "mobilenet_v2": Network(0.97),
+    "convnext_tiny": Network(0.97, folds=False),
+    "swin_t": Network(0.97, convolutional=False, folds=False),
+    "efficientnet_b0": Network(0.97),
+}
+MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+}
+
+
+def main() -> None:
+    """Runs the chosen networks, prints a table and writes the records."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", action="append", choices=NETWORKS, help="default: all")
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=11, help="in which every side is called once")
+    parser.add_argument("--size", type=int, default=224, help="side of the input, for trying things out")
+    parser.add_argument(
+        "--compile", choices=["bars", "all", "none"], default="bars", help="default: where a bar is over torch.compile"
+    )
+    parser.add_argument("--json", type=Path, help="write the records to this file")
+    parser.add_argument("--child", choices=NETWORKS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(measure(arguments.child, arguments.rows, arguments.size, arguments.rounds, arguments.compile)))
+        return
+    records = []
+    for name in arguments.network or NETWORKS:
+        records.append(_child(name, arguments))
+        CONSOLE.print(table(records[-1:]))
+        if arguments.json:
+            results = {"conditions": conditions(arguments.rounds), "records": records}
+            check(results)
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    CONSOLE.print(table(records))
+
+
+def measure(name: str, rows: int, size: int, rounds: int, compiling: str) -> dict[str, Any]:
+    """Everything about one network, in this process."""
+    from networks import awakened, photos
+
+    network = NETWORKS[name]
+    model, x = awakened(name), photos(rows, size)
+    with torch.no_grad():
+        truth = copy.deepcopy(model).double()(x.double())
+    sides: dict[str, Forward] = {}
+    modes, firsts = {"prepared": "no_grad"}, {}
+    engine = xf.Engine(copy.deepcopy(model), plan="dense")
+    prepared = engine.prepared(frozenset(), x)
+    batch = prepared.empty(rows, x).copy_(x)
+    sides["prepared"] = _within("no_grad", lambda: prepared(batch))
+    layout = torch.channels_last if network.convolutional else torch.contiguous_format
+    eager = _folded(model) if network.folds else copy.deepcopy(model)
+    eager, laid_out = eager.to(memory_format=layout), x.to(memory_format=layout)
+    modes["folded"], sides["folded"] = _faster(lambda: eager(laid_out))
+    if network.folds or network.convolutional:
+        modes["plain"], sides["plain"] = _faster(lambda: model(x))
+    if compiling == "all" or (compiling == "bars" and network.bar_compiled is not None):
+        frozen = _compiled(model, layout)
+        modes["compiled"], sides["compiled"] = "no_grad", _within("no_grad", lambda: frozen(laid_out))
+    errors = {}
+    for side, forward in sides.items():  # also the first call of those that have not run yet
+        began = time.perf_counter()
+        output = forward()
+        firsts[side] = time.perf_counter() - began
+        errors[side] = ((output.double() - truth).abs().max() / truth.abs().max()).item()
+        forward()
+    times = _interleaved(sides, rounds)
+    if "plain" not in times:  # nothing to fold and no layout to choose: the reference is the plain network
+        modes["plain"], errors["plain"], times["plain"] = modes["folded"], errors["folded"], times["folded"]
+    medians = {side: statistics.median(values) for side, values in times.items()}
+    return {
+        "network": name,
+        "rows": rows,
+        "size": size,
+        "bar": network.bar,
+        "bar_compiled": network.bar_compiled,
+        "ratios": {side: median / medians["prepared"] for side, median in medians.items() if side != "prepared"},
+        "seconds": {side: _spread(values) for side, values in times.items()},
+        "errors": errors,
+        "modes": modes,
+        "first_seconds": firsts,
+        "preparation_seconds": prepared.seconds,
+    }
+
+
+def _folded(model: nn.Module) -> nn.Module:
+    """The model with batch normalisations folded into the convolutions before them, by torch's own transformation."""
+    from torch.fx.experimental.optimization import fuse
+
+    return fuse(copy.deepcopy(model))
+
+
+def _compiled(model: nn.Module, layout: torch.memory_format) -> Callable[[Tensor], Tensor]:
+    """Compiled with its weights as constants, which lets it fold and prepack them; compiles at the first call."""
+    from torch._inductor import config
+
+    config.freezing = True
+    return torch.compile(copy.deepcopy(model).to(memory_format=layout))
+
+
+def _within(mode: str, forward: Forward) -> Forward:
+    def run() -> Tensor:
+        with MODES[mode]():
+            return forward()
+
+    return run
+
+
+def _faster(forward: Forward) -> tuple[str, Forward]:
+    """The forward in whichever mode without gradients suits it better, of three warm calls each, in turns."""
+    modes = {mode: _within(mode, forward) for mode in MODES}
+    for run in modes.values():
+        run()
+    times = _interleaved(modes, 3)
+    best = min(times, key=lambda mode: min(times[mode]))
+    return best, modes[best]
+
+
+def _interleaved(sides: dict[str, Forward], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side, one call a round; the order turns, so that nobody always follows the same neighbour."""
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    order = list(sides)
+    for _ in range(rounds):
+        for side in order:
+            began = time.perf_counter()
+            sides[side]()
+            times[side].append(time.perf_counter() - began)
+        order = order[::-1] if len(order) == 2 else order[1:] + order[:1]
+    return times
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    return {"median": statistics.median(values), "iqr": quartiles[2] - quartiles[0]}
+
+
+def _child(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    options = {option: str(getattr(arguments, option)) for option in ("rows", "rounds", "size", "compile")}
+    command = [sys.executable, __file__, "--child", name, *(f"--{key}={value}" for key, value in options.items())]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def table(records: list[dict[str, Any]]) -> Table:
+    """The records as a person reads them: ratios are that side's time over the prepared forward's."""
+    made = Table("network", "rows", "prepared", "folded eager", "ratio", "bar", "plain eager", "ratio", "compiled",
+                 "ratio", "bar", "compile", "error prepared / folded / plain / compiled", "preparation")  # fmt: skip
+    for record in records:
+        seconds, ratios, errors = record["seconds"], record["ratios"], record["errors"]
+        made.add_row(
+            record["network"],
+            str(record["rows"]),
+            _seconds(seconds["prepared"]),
+            _seconds(seconds["folded"]),
+            f"{ratios['folded']:.3f}x",
+            f"{record['bar']:g}x",
+            _seconds(seconds["plain"]),
+            f"{ratios['plain']:.3f}x",
+            _seconds(seconds.get("compiled")),
+            f"{ratios['compiled']:.3f}x" if "compiled" in ratios else "-",
+            f"{record['bar_compiled']:g}x" if record["bar_compiled"] else "-",
+            f"{record['first_seconds']['compiled']:.0f} s" if "compiled" in record["first_seconds"] else "-",
+            " / ".join(
+                f"{errors[side]:.0e}" if side in errors else "-" for side in ("prepared", "folded", "plain", "compiled")
+            ),
+            f"{record['preparation_seconds']:.1f} s",
+        )
+    return made
+
+
+def _seconds(spread: dict[str, float] | None) -> str:
+    return "-" if spread is None else f"{spread['median'] * 1e3:.0f} ms (IQR {spread['iqr'] * 1e3:.0f})"
+
+
+if __name__ == "__main__":
+    main()
