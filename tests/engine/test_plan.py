@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from xai_fast.core.prepare import Footprint
+from xai_fast.core.verify import Footprint
 from xai_fast.engine.plan import RowBudget, out_of_memory, rows_that_fit
 
 

@@ -10,13 +10,16 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from xai_fast.core.copies import copied, has_hooks
 from xai_fast.core.fingerprint import Fingerprint
 from xai_fast.core.guard import own_model, untouched
 from xai_fast.core.known import known
 from xai_fast.core.layers import Layer, last_spatial_layer, layer_names
 from xai_fast.core.objective import Objective
-from xai_fast.core.prepare import Prepared, copied, has_hooks, prepare, unhooked, verify
+from xai_fast.core.prepare import prepare, verify
+from xai_fast.core.prepared import Prepared
 from xai_fast.core.targets import Target
+from xai_fast.core.verify import unhooked
 
 from .evaluate import Evaluate
 from .inputs import checked, refuse_single_image

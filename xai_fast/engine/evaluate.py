@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.core.layers import first_tensor
-from xai_fast.core.prepare import Prepared
+from xai_fast.core.prepared import Prepared
 
 ScoreOf = Callable[[Any], Tensor]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from xai_fast.core.prepare import Footprint
+from xai_fast.core.verify import Footprint
 
 # Rows per forward that are tried, each twice: the first run of a size pays for its set-up and is not counted. CPUs are
 # fastest at a few rows, where intermediates stay in cache and under the allocator's threshold; GPUs at many.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.objective import Objective
-from xai_fast.core.prepare import Prepared, widened
+from xai_fast.core.prepared import Prepared, widened
 
 from .evaluate import Answers, Evaluate
 from .plan import out_of_memory

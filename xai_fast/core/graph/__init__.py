@@ -1,0 +1,1 @@
+"""A model as a graph of steps: captured, folded, cut at layers, fused, and run in part or as a whole."""

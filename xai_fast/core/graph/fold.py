@@ -1,0 +1,124 @@
+"""Fold batch normalisation into the convolution before it, where the captured steps prove that nothing looks between.
+
+The folded weights go into the module tree as well as into the steps, so the model's own `forward` keeps meaning the
+same: gradients are taken through it, and hooks, dictionaries and Python in it behave as before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from .kinds import Kind
+from .steps import Graph, Step, Value
+
+_PARTNER = {
+    nn.Conv1d: nn.BatchNorm1d,
+    nn.Conv2d: nn.BatchNorm2d,
+    nn.Conv3d: nn.BatchNorm3d,
+    nn.Linear: nn.BatchNorm1d,
+}
+
+
+def fold_batchnorms(model: nn.Module, graph: Graph, anchors: Collection[str]) -> int:
+    """Folds in place, in eval mode's meaning; returns how many were folded.
+
+    Args:
+        model: our own copy; its weights are replaced.
+        graph: of `model` or of a module inside it.
+        anchors: paths, in the graph, of layers whose output somebody reads. Neither half of a pair may be one, and no
+            pair reaches across the border of one.
+    """
+    read = {value for path in anchors for value in graph.anchors.get(path, ())}
+    folded = 0
+    for first, second in list(_pairs(graph, read)):
+        convolution, norm = first.module, second.module
+        weight, bias = _folded(convolution, norm)
+        convolution.weight = nn.Parameter(weight, requires_grad=False)
+        convolution.bias = nn.Parameter(bias, requires_grad=False)
+        _replace(model, norm, nn.Identity())
+        substitute(graph, second, first.makes)
+        folded += 1
+    return folded
+
+
+def drop_identities(graph: Graph, anchors: Collection[str]) -> None:
+    """Takes out the steps that return what they read: identities, and dropout in eval mode."""
+    read = {value for path in anchors for value in graph.anchors.get(path, ())}
+    for step in list(graph.steps):
+        module = step.module
+        does_nothing = step.operation == "identity" or (step.operation == "dropout" and module is not None)
+        if does_nothing and len(step.reads) == 1 and step.makes not in read:
+            substitute(graph, step, step.reads[0])
+
+
+def substitute(graph: Graph, step: Step, value: int) -> None:
+    """Removes a step; whoever read what it made reads `value` instead."""
+    graph.steps = [
+        _reading(other, step.makes, value) if step.makes in other.reads else other
+        for other in graph.steps
+        if other is not step
+    ]
+    graph.output = _renamed(graph.output, step.makes, value)
+    for path, values in graph.anchors.items():
+        graph.anchors[path] = [value if number == step.makes else number for number in values]
+
+
+def _reading(step: Step, old: int, new: int) -> Step:
+    args, kwargs = _renamed(step.args, old, new), _renamed(dict(step.kwargs), old, new)
+    return Step(step.makes, step.call, args, kwargs, step.operation, step.kind, step.label)
+
+
+def _renamed(structure: Any, old: int, new: int) -> Any:
+    def rename(leaf: Any) -> Any:
+        if isinstance(leaf, slice):
+            return slice(rename(leaf.start), rename(leaf.stop), rename(leaf.step))
+        return Value(new) if leaf == Value(old) and isinstance(leaf, Value) else leaf
+
+    return tree_map(rename, structure, is_leaf=lambda part: isinstance(part, slice))
+
+
+def _pairs(graph: Graph, read: Collection[int]) -> Iterator[tuple[Any, Any]]:
+    calls = Counter(id(step.module) for step in graph.steps if step.module is not None)
+    users = graph.users()
+    made = {step.makes: step for step in graph.steps}
+    for norm in graph.steps:
+        before = made.get(norm.reads[0]) if len(norm.reads) == 1 and norm.kind is not Kind.UNKNOWN else None
+        if before is None or before.module is None or norm.module is None or before.kind is Kind.UNKNOWN:
+            continue  # a module with hooks is of unknown kind
+        partner = _PARTNER.get(type(before.module))
+        once = calls[id(before.module)] == calls[id(norm.module)] == 1 and users[before.makes] == [norm]
+        fits = partner is type(norm.module) and norm.module.running_var is not None
+        returned = before.makes in graph.results
+        if once and fits and not returned and not {before.makes, norm.makes} & set(read):
+            yield before, norm
+
+
+@torch.no_grad()
+def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the pair as one layer, worked out in float64 and rounded once."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("a batch normalisation without running statistics cannot be folded")
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    bias = -norm.running_mean.double()
+    if convolution.bias is not None:
+        bias = bias + convolution.bias.double()
+    bias = bias * scale
+    if norm.bias is not None:
+        bias = bias + norm.bias.double()
+    weight = convolution.weight.double() * scale.view(-1, *[1] * (convolution.weight.ndim - 1))
+    return weight.to(convolution.weight.dtype), bias.to(convolution.weight.dtype)
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if child is old:
+                setattr(parent, name, new)

@@ -1,0 +1,278 @@
+"""Rewrite steps for the CPU: convolutions and linear layers with what follows them in one call, weights prepacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xai_fast.core.layout import LONG_SUM
+
+from .kinds import Kind
+from .onednn import (
+    Activation,
+    FusedAttention,
+    FusedConvolution,
+    FusedLinear,
+    FusedResidual,
+    Geometry,
+    PackedWeight,
+)
+from .steps import INPUT, Graph, Step, Value, last_uses
+
+
+class Fusion:
+    """Fuses the steps of one graph; packed weights are shared by everything that is fused from it.
+
+    Args:
+        graph: recorded and bound, of a float32 module on the CPU.
+        short_sums: whether long sums are cut into stretches, for networks without normalisation.
+        like: a fusion of the same steps recorded on another shape, whose packed weights are shared.
+    """
+
+    def __init__(self, graph: Graph, *, short_sums: bool, like: Fusion | None = None) -> None:
+        self._graph, self._short_sums = graph, short_sums
+        self._convolutions: dict[int, PackedWeight] = like._convolutions if like is not None else {}
+        self._linears: dict[int, FusedLinear] = like._linears if like is not None else {}
+
+    def __call__(self, steps: Sequence[Step], given: Collection[int], kept: Collection[int]) -> list[Step]:
+        """The steps with every convolution, linear layer and attention that allows it fused.
+
+        Args:
+            steps: in order, a part of the graph.
+            given: values that exist before, which are not written into.
+            kept: values that are needed afterwards, so that they must appear.
+        """
+        kept = set(kept)
+        last = last_uses(steps, kept)
+        users: dict[int, list[int]] = {}
+        for position, step in enumerate(steps):
+            for number in step.reads:
+                users.setdefault(number, []).append(position)
+
+        def only_user(value: int) -> int | None:
+            """The position of the one step that reads a value nobody keeps."""
+            found = users.get(value, [])
+            return found[0] if len(found) == 1 and value not in kept else None
+
+        fused: dict[int, Step | None] = {}  # by position; None: became part of another step
+        for position, step in enumerate(steps):
+            if position in fused:
+                continue
+            if step.operation == "conv2d" and (source := self._convolution(step)) is not None:
+                self._fuse_convolution(steps, position, source, only_user, fused, set(given) | kept, last)
+            elif step.operation == "linear" and (linear := self._linear(step)) is not None:
+                x = step.args[0]
+                follower = only_user(step.makes)
+                activation = _activation(steps[follower]) if follower is not None else None
+                if follower is not None and activation is not None and follower not in fused:
+                    merged = FusedLinear(linear.weight, linear.bias, activation)
+                    fused[position] = _step(steps[follower].makes, merged, (x,), "linear", step.label)
+                    fused[follower] = None
+                else:
+                    fused[position] = _step(step.makes, linear, (x,), "linear", step.label)
+            elif step.operation == "multi_head_attention" and self._weights_unread(steps, step, users, kept):
+                attention = self._attention(step)
+                if attention is not None:
+                    fused[position] = _step(step.makes, attention, (step.args[0],), step.operation, step.label)
+        return [new for position, step in enumerate(steps) if (new := fused.get(position, step)) is not None]
+
+    def _fuse_convolution(
+        self,
+        steps: Sequence[Step],
+        position: int,
+        source: PackedWeight,
+        only_user: Callable[[int], int | None],
+        fused: dict[int, Step | None],
+        untouchable: set[int],
+        last: dict[int, int],
+    ) -> None:
+        """Fuses the convolution with the activation, or with the sum and the ReLU, that follow it."""
+        step = steps[position]
+        x = step.args[0]
+        follower = only_user(step.makes)
+        if follower is not None and follower not in fused:
+            after = steps[follower]
+            activation = _activation(after)
+            if activation is not None:
+                call: Any = FusedConvolution(source, activation)
+                fused[position], fused[follower] = _step(after.makes, call, (x,), "conv2d", step.label), None
+                return
+            other = self._summand(after, step.makes)
+            if other is not None and not self._written_between(steps, position, follower, x.number):
+                rectifier = only_user(after.makes)
+                rectified = rectifier is not None and rectifier not in fused and _is_relu(steps[rectifier])
+                makes = steps[rectifier].makes if rectified and rectifier is not None else after.makes
+                apart = self._group(other) != self._group(x.number)  # or the sum would overwrite what is convolved
+                consumes = apart and self._dies_at(other, follower, untouchable, last)
+                call = FusedResidual(source, rectified=rectified, consumes=consumes)
+                fused[position] = None
+                fused[follower] = _step(makes, call, (x, Value(other)), "conv2d", step.label)
+                if rectified and rectifier is not None:
+                    fused[rectifier] = None
+                return
+        fused[position] = _step(step.makes, FusedConvolution(source), (x,), "conv2d", step.label)
+
+    def _convolution(self, step: Step) -> PackedWeight | None:
+        """The packed weight of a convolution that oneDNN can run."""
+        if step.makes in self._convolutions:
+            return self._convolutions[step.makes]
+        found = _parameters(step, self._graph)
+        if found is None or not isinstance(step.args[0], Value):
+            return None
+        weight, bias, stride, padding, dilation, groups = found
+        if weight.dtype is not torch.float32 or weight.ndim != 4 or isinstance(padding, str):
+            return None
+        depthwise = weight.shape[1] == 1
+        long = self._short_sums and weight[0].numel() >= LONG_SUM and groups == 1
+        parts = -(-weight[0].numel() // LONG_SUM) if long else 1
+        while weight.shape[1] % parts:
+            parts += 1
+        geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
+        if depthwise and groups > 1 and _pair(dilation) != (1, 1):
+            return None  # measured slower than the public operator
+        return self._convolutions.setdefault(step.makes, PackedWeight(weight, bias, geometry, parts))
+
+    def _linear(self, step: Step) -> FusedLinear | None:
+        if step.makes in self._linears:
+            return self._linears[step.makes]
+        module = step.module
+        if isinstance(module, nn.Linear):
+            weight, bias = module.weight, module.bias
+        else:
+            found = _constants(step, self._graph, 2)
+            if found is None:
+                return None
+            weight, bias = found[0], found[1]
+        if len(step.reads) - (0 if module is not None else 1 + (bias is not None)) != 1:
+            return None
+        if weight is None or weight.ndim != 2 or weight.dtype is not torch.float32:
+            return None
+        return self._linears.setdefault(step.makes, FusedLinear(weight, bias))
+
+    def _attention(self, step: Step) -> FusedAttention | None:
+        module = step.module
+        if not isinstance(module, nn.MultiheadAttention) or not module.batch_first or module.in_proj_weight is None:
+            return None
+        plain = module.bias_k is None and module.bias_v is None and not module.add_zero_attn
+        masked = set(step.kwargs) - {"need_weights", "average_attn_weights"} or len(step.args) != 3
+        same = len({arg.number if isinstance(arg, Value) else None for arg in step.args}) == 1
+        trait = self._graph.traits.get(step.reads[0])
+        if not plain or masked or not same or trait is None or trait.shape is None or len(trait.shape) != 3:
+            return None
+        inward = FusedLinear(module.in_proj_weight, module.in_proj_bias)
+        outward = FusedLinear(module.out_proj.weight, module.out_proj.bias)
+        return FusedAttention(inward, outward, module.num_heads)
+
+    def _weights_unread(
+        self, steps: Sequence[Step], step: Step, users: dict[int, list[int]], kept: Collection[int]
+    ) -> bool:
+        """Whether nobody reads the attention weights, the second part of what the module returns."""
+        readers = [steps[position] for position in users.get(step.makes, [])]
+        first = all(reader.operation == "getitem" and reader.args[1:] == (0,) for reader in readers)
+        return first and step.makes not in kept
+
+    def _summand(self, step: Step, convolved: int) -> int | None:
+        """The other side of a plain sum of two maps of one shape."""
+        if step.operation != "add" or step.kwargs or len(step.args) != 2 or len(step.reads) != 2:
+            return None
+        other = next(number for number in step.reads if number != convolved)
+        mine, its = self._graph.traits.get(convolved), self._graph.traits.get(other)
+        if mine is None or its is None or mine.shape != its.shape or its.batched != 1 or mine.dtype != its.dtype:
+            return None
+        return other
+
+    def _written_between(self, steps: Sequence[Step], start: int, end: int, value: int) -> bool:
+        """Whether a step between two positions writes into the memory of a value."""
+        group = self._group(value)
+        return any(
+            self._group(number) == group
+            for step in steps[start + 1 : end]
+            for number in self._graph.writes.get(step.makes, ())
+        )
+
+    def _dies_at(self, value: int, position: int, untouchable: set[int], last: dict[int, int]) -> bool:
+        """Whether nothing in the memory of a value is needed after a position."""
+        group = self._group(value)
+        alike = [number for number, trait in self._graph.traits.items() if trait.group == group]
+        return all(
+            number not in untouchable
+            and number != INPUT
+            and number not in self._graph.fixed
+            and last.get(number, -1) <= position
+            for number in alike
+        )
+
+    def _group(self, value: int) -> int:
+        trait = self._graph.traits.get(value)
+        return trait.group if trait is not None else -1
+
+
+def _step(makes: int, call: Callable[..., Any], args: tuple[Any, ...], operation: str, label: str) -> Step:
+    return Step(makes, call, args, {}, operation, Kind.UNKNOWN, label)
+
+
+def _parameters(step: Step, graph: Graph) -> Any:
+    """(weight, bias, stride, padding, dilation, groups) of a convolution by module or by function with constants."""
+    module = step.module
+    if isinstance(module, nn.Conv2d):
+        if module.padding_mode != "zeros" or len(step.args) != 1:
+            return None
+        return module.weight, module.bias, module.stride, module.padding, module.dilation, module.groups
+    found = _constants(step, graph, 2)
+    if found is None:
+        return None
+    names = ("stride", "padding", "dilation", "groups")
+    given = dict(zip(names, step.args[3:], strict=False))
+    given.update({name: step.kwargs[name] for name in names if name in step.kwargs})
+    rest = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **given}
+    if any(isinstance(part, Value) for part in rest.values()):
+        return None
+    return found[0], found[1], *(rest[name] for name in names)
+
+
+def _constants(step: Step, graph: Graph, count: int) -> list[Tensor | None] | None:
+    """Weight and bias of a function call, where they are the model's own constants."""
+    found: list[Tensor | None] = []
+    for position, name in enumerate(("weight", "bias")[:count]):
+        at = position + 1
+        arg = step.args[at] if len(step.args) > at else step.kwargs.get(name)
+        if isinstance(arg, Value) and isinstance(graph.fixed.get(arg.number), Tensor):
+            found.append(graph.fixed[arg.number])
+        elif arg is None:
+            found.append(None)
+        else:
+            return None
+    return found if found and found[0] is not None else None
+
+
+def _activation(step: Step) -> Activation | None:
+    """The step as an activation that oneDNN can add to a convolution or linear layer."""
+    module = step.module
+    if len(step.reads) != 1 or (module is None and len([a for a in step.args if not isinstance(a, bool)]) > 1):
+        return None
+    extra = {key: value for key, value in step.kwargs.items() if key != "inplace"}
+    match step.operation:
+        case "relu" | "silu" | "hardswish" | "sigmoid" | "tanh" | "relu6" if not extra:
+            name = {"silu": "swish", "relu6": "hardtanh"}.get(step.operation, step.operation)
+            return Activation(name, (0.0, 6.0) if step.operation == "relu6" else ())
+        case "gelu":
+            approximate = module.approximate if isinstance(module, nn.GELU) else extra.pop("approximate", "none")
+            return Activation("gelu", (), str(approximate)) if not extra else None
+        case "leaky_relu" if isinstance(module, nn.LeakyReLU):
+            return Activation("leaky_relu", (module.negative_slope,))
+        case "hardtanh" if isinstance(module, nn.Hardtanh):
+            return Activation("hardtanh", (module.min_val, module.max_val))
+    return None
+
+
+def _is_relu(step: Step) -> bool:
+    activation = _activation(step)
+    return activation is not None and activation.name == "relu"
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    pair = tuple(value) if isinstance(value, Sequence) else (value,)
+    return (int(pair[0]), int(pair[-1]))

@@ -1,0 +1,278 @@
+"""oneDNN's fused, prepacked convolutions and linear layers, through operators that torch keeps for its own compiler.
+
+They are private, so they are probed once and used only while they give what the public operators give. They know no
+autograd. Weights are packed for the spatial shape that runs: packed for another one they are slower than unpacked.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_MOST_SHAPES = 4  # packed copies of one weight that are kept
+_WORTH_PACKING = 0.95  # of the plain operator's time, where the two are timed against each other
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function in oneDNN's words."""
+
+    name: str
+    scalars: tuple[float, ...] = ()
+    algorithm: str = ""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """By public operators, in place."""
+        match self.name:
+            case "relu":
+                return F.relu_(x)
+            case "hardtanh":
+                return F.hardtanh_(x, *self.scalars)
+            case "swish":
+                return F.silu(x, inplace=True)
+            case "hardswish":
+                return F.hardswish(x, inplace=True)
+            case "leaky_relu":
+                return F.leaky_relu_(x, *self.scalars)
+            case "gelu":
+                return F.gelu(x, approximate=self.algorithm)
+            case "sigmoid":
+                return x.sigmoid_()
+            case "tanh":
+                return x.tanh_()
+        return x
+
+
+NOTHING = Activation("none")
+_RELU = Activation("relu")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution moves over positions: (height, width) each."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+@dataclass(eq=False, repr=False)
+class PackedWeight:
+    """A convolution's weight and bias, packed on demand for the shapes that run.
+
+    Attributes:
+        weight: (out, in / groups, h, w).
+        bias: (out,).
+        geometry: of the convolution.
+        parts: into how many stretches of input channels the sum is cut, each added to the result of the one before.
+            oneDNN adds up all products in one float32 chain, and rounding grows with its length.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    geometry: Geometry
+    parts: int = 1
+    _packed: dict[tuple[int, ...], list[Tensor]] = field(default_factory=dict)
+
+    def packed(self, x: Tensor, padding: tuple[int, int]) -> list[Tensor]:
+        """The packed stretches for inputs like `x` (rows, in, H, W)."""
+        # One row and many are packed for separately; beyond that the number of rows does not change the form.
+        key = (*x.shape[2:], *padding, min(len(x), 2))
+        found = self._packed.get(key)
+        if found is None:
+            if len(self._packed) >= _MOST_SHAPES:
+                self._packed.pop(next(iter(self._packed)))
+            found = self._packed[key] = [
+                torch.ops.mkldnn._reorder_convolution_weight(
+                    part, padding, self.geometry.stride, self.geometry.dilation, self.geometry.groups,
+                    [len(x), x.shape[1] // self.parts, *x.shape[2:]],
+                )
+                for part in self._stretches()
+            ]  # fmt: skip
+        return found
+
+    def _stretches(self) -> list[Tensor]:
+        weight = self.weight.detach()
+        parts = weight.chunk(self.parts, dim=1)
+        return [part.contiguous(memory_format=torch.channels_last) for part in parts]
+
+
+@dataclass(eq=False, repr=False)
+class FusedConvolution:
+    """y = activation(convolution(x)), channels-last, prepacked."""
+
+    source: PackedWeight
+    activation: Activation = NOTHING
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x` (rows, in, H, W)."""
+        source, geometry = self.source, self.source.geometry
+        if not usable(x):
+            y = F.conv2d(x, source.weight, source.bias, geometry.stride, geometry.padding, geometry.dilation,
+                         geometry.groups)  # fmt: skip
+            return self.activation(y)
+        packed = source.packed(x, geometry.padding)
+        first, *rest = x.chunk(len(packed), dim=1) if len(packed) > 1 else (x,)
+        done = NOTHING if rest else self.activation
+        y = torch.ops.mkldnn._convolution_pointwise(
+            first, packed[0], source.bias, geometry.padding, geometry.stride, geometry.dilation, geometry.groups,
+            done.name, done.scalars, done.algorithm,
+        )  # fmt: skip
+        return _accumulate(y, rest, packed[1:], None, geometry, self.activation) if rest else y
+
+
+@dataclass(eq=False, repr=False)
+class FusedResidual:
+    """y = relu(convolution(x) + other), summed up in the memory of `other`.
+
+    Attributes:
+        source: the convolution.
+        rectified: whether the ReLU is part of it.
+        consumes: whether nobody needs `other` afterwards.
+    """
+
+    source: PackedWeight
+    rectified: bool
+    consumes: bool
+
+    def __call__(self, x: Tensor, other: Tensor) -> Tensor:
+        """`x` (rows, in, H, W), `other` (rows, out, h, w)."""
+        source, geometry = self.source, self.source.geometry
+        if not (usable(x) and usable(other)):
+            y = F.conv2d(x, source.weight, source.bias, geometry.stride, geometry.padding, geometry.dilation,
+                         geometry.groups) + other  # fmt: skip
+            return F.relu_(y) if self.rectified else y
+        if not (self.consumes and other.is_contiguous(memory_format=torch.channels_last)):
+            other = other.clone(memory_format=torch.channels_last)
+        packed = source.packed(x, geometry.padding)
+        stretches = x.chunk(len(packed), dim=1) if len(packed) > 1 else (x,)
+        return _accumulate(other, stretches, packed, source.bias, geometry, _RELU if self.rectified else NOTHING)
+
+
+def _accumulate(
+    y: Tensor,
+    stretches: Sequence[Tensor],
+    packed: Sequence[Tensor],
+    bias: Tensor | None,
+    geometry: Geometry,
+    activation: Activation,
+) -> Tensor:
+    """Adds the convolutions of the stretches to `y` in place, then applies the activation."""
+    for position, (x, weight) in enumerate(zip(stretches, packed, strict=True)):
+        rectify = "relu" if activation is _RELU and position == len(packed) - 1 else None
+        y = torch.ops.mkldnn._convolution_pointwise_.binary(
+            y, x, weight, bias if position == 0 else None, geometry.padding, geometry.stride, geometry.dilation,
+            geometry.groups, "add", 1.0, rectify, [], "",
+        )  # fmt: skip
+    return y if activation in (NOTHING, _RELU) else activation(y)
+
+
+@dataclass(eq=False, repr=False)
+class FusedLinear:
+    """y = activation(linear(x)); prepacked where that was faster when both were timed on what runs."""
+
+    weight: Tensor
+    bias: Tensor | None
+    activation: Activation = NOTHING
+    _choices: dict[int, Tensor | None] = field(default_factory=dict)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x` (..., in)."""
+        rows = x.numel() // max(x.shape[-1], 1)
+        if not usable(x) or rows == 0:
+            return self._plain(x)
+        if rows not in self._choices:
+            self._choose(x, rows)
+        packed = self._choices[rows]
+        return self._plain(x) if packed is None else self._fused(x, packed)
+
+    def _plain(self, x: Tensor) -> Tensor:
+        return self.activation(F.linear(x, self.weight, self.bias))
+
+    def _fused(self, x: Tensor, packed: Tensor) -> Tensor:
+        done = self.activation
+        return torch.ops.mkldnn._linear_pointwise(x, packed, self.bias, done.name, done.scalars, done.algorithm)
+
+    def _choose(self, x: Tensor, rows: int) -> None:
+        if len(self._choices) >= _MOST_SHAPES:
+            self._choices.pop(next(iter(self._choices)))
+        packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), rows)
+        plain, fused = _fastest(lambda: self._plain(x)), _fastest(lambda: self._fused(x, packed))
+        self._choices[rows] = packed if fused < _WORTH_PACKING * plain else None
+
+
+@dataclass(eq=False, repr=False)
+class FusedAttention:
+    """Self-attention over (rows, tokens, width) with its two linear layers fused; returns (output, None)."""
+
+    inward: FusedLinear
+    outward: FusedLinear
+    heads: int
+
+    def __call__(self, query: Tensor, *_same: Tensor) -> tuple[Tensor, None]:
+        """`query` is key and value as well."""
+        rows, tokens, width = query.shape
+        projected = self.inward(query).view(rows, tokens, 3, self.heads, width // self.heads)
+        q, k, v = projected.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, tokens, width)
+        return self.outward(mixed), None
+
+
+def usable(x: Tensor) -> bool:
+    """Whether the private operators may be given this tensor, autograd considered."""
+    return x.dtype is torch.float32 and x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad)
+
+
+def _fastest(call: Callable[[], Any]) -> float:
+    call()
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+@functools.cache
+def refusal() -> str | None:
+    """Why the private operators are not used here; None where they gave what the public ones give."""
+    if not torch.backends.mkldnn.is_available():
+        return "torch was built without oneDNN"
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    x = draw(2, 8, 6, 5).contiguous(memory_format=torch.channels_last)
+    other = draw(2, 16, 6, 5).contiguous(memory_format=torch.channels_last)
+    weight, bias = draw(16, 8, 3, 3), draw(16)
+    geometry = Geometry((1, 1), (1, 1), (1, 1), 1)
+    y = F.conv2d(x, weight, bias, padding=1)
+    tokens, matrix = draw(3, 7, 8), draw(16, 8)
+    try:
+        with torch.no_grad():
+            for activation in (_RELU, Activation("swish"), Activation("gelu", (), "none"), NOTHING):
+                _check(FusedConvolution(PackedWeight(weight, bias, geometry), activation)(x), activation(y.clone()))
+                packed = torch.ops.mkldnn._reorder_linear_weight(matrix, 21)
+                linear = FusedLinear(matrix, bias, activation)
+                _check(linear._fused(tokens, packed), linear._plain(tokens))
+            for parts in (1, 2):
+                source = PackedWeight(weight, bias, geometry, parts)
+                _check(FusedConvolution(source, _RELU)(x), y.relu())
+                _check(FusedResidual(source, rectified=True, consumes=False)(x, other), (y + other).relu())
+    except Exception as error:  # private operators may change in any way
+        return f"oneDNN's fused operators failed their test ({type(error).__name__}: {error})"
+    return None
+
+
+def _check(fused: Tensor, plain: Tensor) -> None:
+    if fused.shape != plain.shape or not torch.allclose(fused, plain, rtol=1e-5, atol=1e-5):
+        raise ArithmeticError("they give other numbers than the public ones")

@@ -1,0 +1,119 @@
+"""What the engine runs: a model made ready, with everything that is known about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from .graph.captured import Captured
+from .graph.onednn import refusal
+from .guard import own_model
+from .layout import LAYOUTS
+from .verify import Footprint
+
+
+@dataclass
+class Prepared:
+    """What the engine runs. Call it with a batch in its dtype, device and layout; it answers as the model would.
+
+    Attributes:
+        module: the copy, or the caller's own object where that cannot be copied.
+        compiled: the same through `torch.compile`, where that was asked for.
+        copied: whether `module` is a copy.
+        dtype: of the batches it takes; None follows the inputs (a plain callable).
+        device: of the batches it takes; None follows the inputs.
+        channels_last: whether batches of images are laid out channels-last.
+        folded: number of batch normalisations folded away.
+        short_sums: whether long sums are kept exact at some cost (see `core.layout`).
+        captured: per input shape, the model as a graph that was seen to give the same; absent where it resists.
+        resists: why it is not captured; "" where it is.
+        notes: why something faster was not done, one sentence each.
+        seconds: what preparing cost, verification included.
+        footprints: per input shape (C, *S) that was verified.
+        outputs: per input shape, the shape (K,) of the scores of one row, once known.
+        batch_sizes: what timing has settled, kept by the engine per shape and kind of evaluation.
+    """
+
+    module: Callable[[Tensor], Any]
+    copied: bool
+    dtype: torch.dtype | None
+    device: torch.device | None
+    channels_last: bool = False
+    folded: int = 0
+    short_sums: bool = False
+    captured: dict[tuple[int, ...], Captured] = field(default_factory=dict)
+    resists: str = ""
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    footprints: dict[tuple[int, ...], Footprint] = field(default_factory=dict)
+    outputs: dict[tuple[int, ...], int] = field(default_factory=dict)
+    batch_sizes: dict[Any, int] = field(default_factory=dict)
+    compiled: Callable[[Tensor], Any] | None = None
+
+    def __call__(self, batch: Tensor) -> Any:
+        """The model's raw output for a batch that `empty` or `adopt` made."""
+        # A compiled module has no length and so no truth value.
+        if self.compiled is not None:
+            return self.compiled(batch)
+        captured = self.captured.get(tuple(batch.shape[1:]))
+        if captured is not None and captured.fuses and not torch.is_grad_enabled():
+            return captured(batch)
+        return self.module(batch)
+
+    def empty(self, rows: int, like: Tensor) -> Tensor:
+        """An uninitialised batch of `rows` variants of `like` (N, C, *S)."""
+        return torch.empty(
+            (rows, *like.shape[1:]),
+            dtype=self.dtype or like.dtype,
+            device=self.device or like.device,
+            memory_format=self._layout(like.ndim),
+        )
+
+    def trial(self, example: Tensor, dtype: torch.dtype | None) -> list[Tensor]:
+        """The two rows (1, C, *S) on which a model is verified: the first of `example`, and its mirror image."""
+        row = self.adopt(example[:1]).to(dtype or example.dtype)
+        return [row, row.flip(-1)]
+
+    def adopt(self, inputs: Tensor) -> Tensor:
+        """The caller's inputs on the model's device, detached; each batch takes its own dtype as it is written."""
+        return inputs.detach().to(self.device or inputs.device)
+
+    @property
+    def single_on_cpu(self) -> bool:
+        """Whether it runs in float32 on the CPU."""
+        return self.dtype is torch.float32 and self.device is not None and self.device.type == "cpu"
+
+    @property
+    def fuses(self) -> bool:
+        """Whether steps may be fused: oneDNN's operators are there, and it runs in float32 on the CPU."""
+        return self.single_on_cpu and self.channels_last and refusal() is None
+
+    def running(self) -> AbstractContextManager[None]:
+        """The context in which the module may be called: the caller's own object needs its state put back."""
+        if self.copied or not isinstance(self.module, nn.Module):
+            return nullcontext()
+        return own_model(self.module)
+
+    def layer(self, name: str) -> nn.Module:
+        """The copy's module of that name."""
+        assert isinstance(self.module, nn.Module)
+        return self.module.get_submodule(name)
+
+    def _layout(self, ndim: int) -> torch.memory_format:
+        return LAYOUTS.get(ndim, torch.contiguous_format) if self.channels_last else torch.contiguous_format
+
+
+def widened(output: Any) -> Any:
+    """The model's output with every half-precision tensor in float32: what callable targets get."""
+
+    def widen(leaf: Any) -> Any:
+        half = isinstance(leaf, Tensor) and leaf.dtype in (torch.bfloat16, torch.float16)
+        return leaf.float() if half else leaf
+
+    return tree_map(widen, output)

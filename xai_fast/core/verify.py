@@ -1,0 +1,168 @@
+"""What the caller's model answers, and whether something that we made of it answers the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+_FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+# How far folding and fusion may move an output, as a share of its largest magnitude, before it is taken for a mistake.
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+_TORCH_STATE = {"_parameters", "_buffers", "_modules", "training", "forward"}
+
+
+@dataclass
+class Footprint:
+    """What one row of a given input shape costs in memory, in bytes of activations."""
+
+    largest: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A model's answers to two rows, asked one by one, and what asking did.
+
+    Attributes:
+        outputs: raw, one per row.
+        footprint: of a row.
+        unsteady: why the forward is more than a function of its input, or None.
+    """
+
+    outputs: tuple[Any, ...]
+    footprint: Footprint
+    unsteady: str | None
+
+
+@torch.no_grad()
+def observe(model: nn.Module, rows: Sequence[Tensor]) -> Observation:
+    """Runs `model`, our own copy, on each of `rows` (1, C, *S), the user's hooks off."""
+    sizes: list[int] = []
+    before, draws = _python_state(model), _generators()
+    with unhooked(model), _measuring(model, sizes):
+        # One by one, because two rows may not fit into memory where one does.
+        outputs = tuple(model(row.clone(memory_format=torch.preserve_format)) for row in rows)
+    own = rows[0].numel() * rows[0].element_size()
+    footprint = Footprint(max([own, *sizes]), own + sum(sizes) // len(rows))
+    return Observation(outputs, footprint, _unsteady(model, before, draws))
+
+
+def difference(truth: Any, answer: Any, dtype: torch.dtype) -> str | None:
+    """Why `answer` is not what `truth` says, up to the rounding of `dtype`; None where it is."""
+    left, right = floats(truth), floats(answer)
+    if not left:
+        return "its output holds no tensor by which it could be checked"
+    if len(left) != len(right) or any(a.shape != b.shape for a, b in zip(left, right, strict=True)):
+        return "it returns another structure than the model"
+    for a, b in zip(left, right, strict=True):
+        a, b = a.double(), b.double()
+        finite = a.isfinite()
+        error = a.new_zeros(())
+        if finite.any():
+            error = (a - b)[finite].abs().amax() / a[finite].abs().amax().clamp_min(1e-30)
+        if not torch.equal(finite, b.isfinite()) or not error <= _TOLERANCE.get(dtype, 1e-4):
+            return f"it moves the output by {float(error):.1e} of its largest value"
+    return None
+
+
+def row_of(output: Any, row: int, rows: int) -> list[Tensor]:
+    """The floating tensors of a raw output for one of several rows; what has no rows stays whole."""
+    return [part[row : row + 1] if part.ndim and len(part) == rows else part for part in floats(output)]
+
+
+def floats(output: Any) -> list[Tensor]:
+    """The floating tensors in a raw output, also those that an object of the user's own class keeps."""
+    found = []
+    for leaf in tree_leaves(output):
+        if isinstance(leaf, Tensor):
+            found += [leaf] if leaf.is_floating_point() else []
+        elif hasattr(leaf, "__dict__"):
+            found += [part for part in vars(leaf).values() if isinstance(part, Tensor) and part.is_floating_point()]
+    return found
+
+
+@contextmanager
+def unhooked(module: nn.Module) -> Iterator[None]:
+    """Takes the user's forward hooks off our copy, for runs that the user did not ask for (tracing, verification)."""
+    kept = [(m, kind, dict(getattr(m, kind))) for m in module.modules() for kind in _FORWARD_HOOKS]
+    try:
+        for m, kind, _ in kept:
+            getattr(m, kind).clear()
+        yield
+    finally:
+        for m, kind, hooks in kept:
+            getattr(m, kind).update(hooks)
+
+
+@contextmanager
+def _measuring(module: nn.Module, sizes: list[int]) -> Iterator[None]:
+    """Appends the bytes of every leaf module's output: the activations of one forward."""
+
+    def record(_module: nn.Module, _args: Any, output: Any) -> None:
+        sizes.extend(leaf.numel() * leaf.element_size() for leaf in floats(output))
+
+    leaves = [leaf for leaf in module.modules() if next(leaf.children(), None) is None]
+    handles = [leaf.register_forward_hook(record) for leaf in leaves]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _python_state(model: nn.Module) -> dict[str, Any]:
+    """What a forward could count or collect in: the plain attributes of every module of the user's with children.
+
+    Leaf modules of the user's are called as they are wherever a model is captured, so theirs may change.
+    """
+    state = {}
+    for path, module in model.named_modules():
+        if next(module.children(), None) is None and path:
+            continue
+        for name, value in vars(module).items():
+            if name not in _TORCH_STATE and not name.endswith("_hooks"):
+                state[f"{path}.{name}" if path else name] = _frozen(value)
+    return state
+
+
+def _frozen(value: Any, depth: int = 3) -> Any:
+    """A copy that can be compared: of numbers, strings and containers by value, of anything else by identity."""
+    if isinstance(value, Tensor):
+        return id(value), None if value.is_inference() else value._version
+    if isinstance(value, int | float | complex | str | bytes | bool | None):
+        return value
+    if depth and isinstance(value, list | tuple | set | frozenset) and len(value) < 1000:
+        return type(value).__name__, tuple(_frozen(part, depth - 1) for part in value)
+    if depth and isinstance(value, dict) and len(value) < 1000:
+        return "dict", tuple((str(key), _frozen(part, depth - 1)) for key, part in value.items())
+    if depth and hasattr(value, "__dict__") and not isinstance(value, type | nn.Module) and not callable(value):
+        return id(value), _frozen(vars(value), depth - 1)
+    return id(value)
+
+
+def _generators() -> tuple[Callable[[], bool], ...]:
+    """One function per random generator that says whether it has been drawn from since."""
+    cpu, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    return (
+        lambda: not torch.equal(cpu, torch.get_rng_state()),
+        lambda: python != random.getstate(),
+        lambda: not np.array_equal(numpy[1], np.random.get_state()[1]) or numpy[2] != np.random.get_state()[2],
+    )
+
+
+def _unsteady(model: nn.Module, before: dict[str, Any], draws: tuple[Callable[[], bool], ...]) -> str | None:
+    after = _python_state(model)
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if changed:
+        return f"its forward changes `{changed[0]}`"
+    if any(drawn() for drawn in draws):
+        return "its forward draws random numbers"
+    return None
