@@ -8,7 +8,8 @@ zero, class scores of scale one (`inputs(net)` makes what they were tuned on).
 A network is a stem, a few blocks and a head. A block is one class below: (N, C, H, W) in, 4-d out, its `forward`
 written out by hand, its choices made by `choose(*options)` and shown by its repr. A block offers itself for an example
 activation or declines by raising `Unfit`, so that sizes never have to be worked out in two places. Whatever cannot be
-differentiated (an in-place write over what a backward needs) is drawn again.
+differentiated (an in-place write over what a backward needs) is drawn again. Tracers may take a leaf module of a user's
+for a black box, so two thirds of the blocks without layers get an unused child `through`, and are looked into.
 
 To add a block: a class with `__init__(self, choose, x)` and `forward`, and its name in `BLOCKS`; in `KEEPING` too if it
 returns the shape that it got, which branches of a join need. It is long because it is a catalogue.
@@ -715,7 +716,8 @@ class Head(nn.Module):
 
     def __init__(self, choose, x):
         super().__init__()
-        self.chosen = choose(*self.POOLS)
+        # A view needs rows that lie in order, which a permutation before it may have undone.
+        self.chosen = choose(*(name for name in self.POOLS if x.is_contiguous() or name != "adaptive view"))
         width = self.POOLS[self.chosen](x).shape[1]
         self.hidden = nn.Linear(width, 7) if choose(True, False) or width > 100 else None
         self.last = nn.Linear(7 if self.hidden is not None else width, CLASSES)
@@ -769,6 +771,8 @@ def fitting(choose, x, kinds):
             if not any(word in str(error) for word in ("inplace", "in-place", "adding", "smaller", "view size")):
                 raise
             continue
+        if next(block.children(), None) is None and choose(True, True, False):
+            block.through = nn.Identity()
         return block
     return wake(SameConv(lambda *options: options[0], x))
 
