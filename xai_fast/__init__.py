@@ -25,9 +25,10 @@ _MODULES = {
     "methods": "xai_fast.methods",
     "explain": "xai_fast.explain",
 }
-_METHODS = ("GradCAM", "InputXGradient", "Occlusion", "Saliency")
+_METHODS = ("AblationCAM", "GradCAM", "InputXGradient", "Occlusion", "ReciproCAM", "Saliency")
 
 __all__ = [
+    "AblationCAM",
     "Cost",
     "Engine",
     "Explanation",
@@ -37,6 +38,7 @@ __all__ = [
     "NonFiniteError",
     "Occlusion",
     "Preprocess",
+    "ReciproCAM",
     "Saliency",
     "explain",
     "load",
@@ -54,7 +56,9 @@ if TYPE_CHECKING:
     from xai_fast.explain import explain as explain
     from xai_fast.methods import MethodInfo as MethodInfo
     from xai_fast.methods import methods as methods
+    from xai_fast.methods.cam.ablation_cam import AblationCAM as AblationCAM
     from xai_fast.methods.cam.gradcam import GradCAM as GradCAM
+    from xai_fast.methods.cam.recipro_cam import ReciproCAM as ReciproCAM
     from xai_fast.methods.input_x_gradient import InputXGradient as InputXGradient
     from xai_fast.methods.occlusion import Occlusion as Occlusion
     from xai_fast.methods.saliency import Saliency as Saliency

@@ -72,13 +72,7 @@ def as_grid(activation: Tensor, size: Sequence[int]) -> Tensor:
     Raises:
         ValueError: the activation is no grid.
     """
-    channels_last = (
-        len(size) == 2
-        and activation.ndim == 4
-        and _alike(activation.shape[1:3], size)
-        and not _alike(activation.shape[2:], size)
-    )
-    if channels_last:
+    if _channels_come_last(activation, size):
         return activation.movedim(-1, 1)
     if activation.ndim == len(size) + 2:
         return activation
@@ -90,6 +84,25 @@ def as_grid(activation: Tensor, size: Sequence[int]) -> Tensor:
     raise ValueError(
         f"`layer` gives {tuple(activation.shape)}, which is no grid over an input of {tuple(size)}; "
         "choose a layer whose output keeps the axes of the image"
+    )
+
+
+def channel_axis(activation: Tensor, size: Sequence[int]) -> int:
+    """Which axis of an activation, as its layer returns it, holds the channels.
+
+    Raises:
+        ValueError: as `as_grid`.
+    """
+    as_grid(activation, size)
+    return activation.ndim - 1 if activation.ndim != len(size) + 2 or _channels_come_last(activation, size) else 1
+
+
+def _channels_come_last(activation: Tensor, size: Sequence[int]) -> bool:
+    return (
+        len(size) == 2
+        and activation.ndim == 4
+        and _alike(activation.shape[1:3], size)
+        and not _alike(activation.shape[2:], size)
     )
 
 
@@ -135,6 +148,32 @@ def last_spatial_layer(module: nn.Module, example: Tensor) -> str:
             if gradient is not None and int(as_grid(gradient, example.shape[2:]).ne(0).any(1).sum()) > 1:
                 return name
     return candidates[-1][0]
+
+
+@torch.no_grad()
+def layer_activations(module: nn.Module, layers: Sequence[str], row: Tensor) -> list[Tensor]:
+    """What the named layers return for one row (1, C, *S), in the model's dtype.
+
+    Raises:
+        ValueError: a layer runs more than once, or not at all.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in layers}
+
+    def record(name: str) -> Any:
+        return lambda _layer, _args, output: found[name].append(first_tensor(output).clone())
+
+    handles = [module.get_submodule(name).register_forward_hook(record(name)) for name in layers]
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), row.dtype)
+    try:
+        module(row.to(dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, activations in found.items():
+        if len(activations) != 1:
+            times = "more than once" if activations else "never"
+            raise ValueError(f"`layer` {name!r} runs {times} in a forward; choose a layer that runs once")
+    return [activations[0] for activations in found.values()]
 
 
 @contextmanager

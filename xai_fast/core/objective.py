@@ -82,6 +82,13 @@ class Objective:
         scores = self._indexable(raw)
         return self._formula(scores, self._index[sample.cpu()].to(scores.device))
 
+    def columns(self, raw: Any, sample: Tensor) -> Tensor | None:
+        """Which columns (rows, K) of the raw output the scores are; None where they are made from it otherwise."""
+        plain = isinstance(raw, Tensor) and raw.ndim == 2 and self._scores_of is find_scores
+        if self._function is not None or isinstance(self._given, ScoreTarget) or not plain:
+            return None
+        return self._index[sample.cpu()].to(raw.device)
+
     def class_scores(self, raw: Any) -> Tensor | None:
         """All class scores (rows, n_outputs); None where the output is no table of classes."""
         try:

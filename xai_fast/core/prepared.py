@@ -37,6 +37,7 @@ class Prepared:
         seconds: what preparing cost, verification included.
         footprints: per input shape (C, *S) that was verified.
         outputs: per input shape, the shape (K,) of the scores of one row, once known.
+        tails: what the engine has cut off behind layers, per shape and layers.
         batch_sizes: what timing has settled, kept by the engine per shape and kind of evaluation.
     """
 
@@ -53,6 +54,7 @@ class Prepared:
     seconds: float = 0.0
     footprints: dict[tuple[int, ...], Footprint] = field(default_factory=dict)
     outputs: dict[tuple[int, ...], int] = field(default_factory=dict)
+    tails: dict[Any, Any] = field(default_factory=dict)
     batch_sizes: dict[Any, int] = field(default_factory=dict)
     compiled: Callable[[Tensor], Any] | None = None
 

@@ -10,6 +10,7 @@ from xai_fast.core.guard import untouched
 from xai_fast.ops import backends
 
 from .inputs import checked
+from .replay.choose import Choice, choose
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -21,6 +22,8 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
     with untouched(deterministic=engine.deterministic):
         recipe = method.recipe(engine.adopt(inputs))
         prepared = engine.prepared(frozenset(recipe.layers), inputs)
+        with prepared.running():
+            choice = choose(engine.plan, recipe, prepared, inputs)
         budget = engine.budget(prepared, inputs, recipe.evaluate)
     variants = len(recipe.variants) if recipe.variants is not None else 0
     rows = len(inputs) + variants
@@ -29,9 +32,8 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
     lines = [
         f"{method!r} on {tuple(inputs.shape)}",
         f"rows: {rows} ({len(inputs)} clean, {variants} variants in which {change} changed)",
-        "plan: dense, every row runs the whole model; saved work: none",
-        "  local refused: partial re-execution is not built in this version",
-        "  tail refused: partial re-execution is not built in this version",
+        f"plan: {_plan(choice)}",
+        *(f"  {plan} refused: {reason}" for plan, reason in choice.refused.items()),
         f"rows per forward: {chunk}{' at first, then timed' if budget.measuring else ''}"
         + (f", at most {budget.most} fit into memory" if budget.most is not None else ""),
         f"model: {_model(prepared)}",
@@ -40,6 +42,13 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
         f"ops: {_backends()}",
     ]
     return "\n".join(lines)
+
+
+def _plan(choice: Choice) -> str:
+    if choice.plan == "dense":
+        return "dense, every row runs the whole model; saved work: none"
+    parts = [f"behind {' and '.join(layers)}: {tail.saved}" for layers, tail in choice.tails.items()]
+    return "tail, what precedes the layer runs once; " + "; ".join(parts)
 
 
 def _model(prepared: Any) -> str:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from xai_fast.core.copies import copied, has_hooks
 from xai_fast.core.fingerprint import Fingerprint
 from xai_fast.core.guard import own_model, untouched
 from xai_fast.core.known import known
-from xai_fast.core.layers import Layer, last_spatial_layer, layer_names
+from xai_fast.core.layers import Layer, last_spatial_layer, layer_activations, layer_names
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepare import prepare, verify
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.targets import Target
 from xai_fast.core.verify import unhooked
 
-from .evaluate import Evaluate
+from .evaluate import Evaluate, LayerQuestions
 from .inputs import checked, refuse_single_image
-from .plan import FIRST_SIZE, RowBudget, rows_that_fit
+from .plan import CLOSED_SIZE, FIRST_SIZE, RowBudget, rows_that_fit
 from .recipe import Recipe
 from .reducers.clean import clean_scores
 from .run import Outcome, run
@@ -39,6 +41,7 @@ class _Store:
     fingerprint: Fingerprint | None = None
     prepared: dict[tuple[frozenset[str], bool, bool], Prepared] = field(default_factory=dict)
     last_layer: dict[tuple[int, ...], str] = field(default_factory=dict)
+    activations: dict[tuple[Any, ...], tuple[Tensor, ...]] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -59,8 +62,9 @@ class Engine:
         mode: "exact" keeps the model's dtype and every evaluation the formula asks for. "fast" makes the same
             evaluations in bfloat16 (CPU) or float16 (CUDA), scores in float32. "turbo" is "fast", and estimators may
             stop early at a stated error (no estimator exists yet, so today it equals "fast").
-        plan: "auto" takes the cheapest exact plan. This version has one, "dense": every variant is run whole. Forcing
-            "local" or "tail" is refused with the reason.
+        plan: "auto" takes the cheapest exact plan. "tail": what precedes the layer that a method looks at runs once,
+            only what follows it runs again. "dense": every variant runs the whole model. A forced plan that does not
+            apply is a ValueError with the reason; "local" is not built in this version.
         batch_size: model rows per forward, or "auto": timed on the first rows of a call and kept.
         memory_limit: bytes that a batch may take; None takes a share of what is free. Out of memory halves the batch.
         compile: True compiles the prepared model with `torch.compile`. "auto" compiles where the first call gains by
@@ -94,10 +98,8 @@ class Engine:
             raise TypeError(f"`model` came as {type(model).__name__}; give a torch.nn.Module or a callable")
         _one_of("mode", mode, get_args(Mode))
         _one_of("plan", plan, get_args(Plan))
-        if plan in ("local", "tail"):
-            raise ValueError(
-                f'`plan` "{plan}" is not available: this version re-runs the whole model, give "auto" or "dense"'
-            )
+        if plan == "local":
+            raise ValueError('`plan` "local" is not built in this version; give "auto", "tail" or "dense"')
         _one_of("compile", compile, ("auto", True, False))
         if batch_size != "auto" and not _positive(batch_size):
             raise ValueError(f'`batch_size` came as {batch_size!r}; give "auto" or a number of rows, at least 1')
@@ -189,16 +191,36 @@ class Engine:
             return layer_names(self.model, layer)
         store, shape = self._current(), tuple(inputs.shape[1:])
         if shape not in store.last_layer:
-            with untouched():
-                try:
-                    module = copied(self.model)
-                    state = unhooked(module)
-                except Exception:  # as in `prepare`: anything may refuse to be copied
-                    module, state = self.model, own_model(self.model)
+            with untouched(), self._aside() as module:
                 dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), inputs.dtype)
-                with state:
-                    store.last_layer[shape] = last_spatial_layer(module, self.adopt(inputs[:1]).to(dtype))
+                store.last_layer[shape] = last_spatial_layer(module, self.adopt(inputs[:1]).to(dtype))
         return (store.last_layer[shape],)
+
+    def activations(self, layer: Layer, shape: Sequence[int]) -> tuple[Tensor, ...]:
+        """Tensors (1, ...) without contents, as the layers return them for one input of shape (C, *S).
+
+        Runs the model once per shape and choice of layers, on noise.
+        """
+        noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
+        layers, store = self.layers(layer, noise), self._current()
+        key = (layers, *shape)
+        if key not in store.activations:
+            with untouched(), self._aside() as module:
+                found = layer_activations(module, layers, self.adopt(noise))
+            store.activations[key] = tuple(activation.to("meta") for activation in found)
+        return store.activations[key]
+
+    @contextmanager
+    def _aside(self) -> Iterator[nn.Module]:
+        """The model for a run that the user did not ask for: a copy without hooks, or their own under guard."""
+        assert isinstance(self.model, nn.Module)
+        try:
+            module = copied(self.model)
+            state = unhooked(module)
+        except Exception:  # as in `prepare`: anything may refuse to be copied
+            module, state = self.model, own_model(self.model)
+        with state:
+            yield module
 
     def prepared(self, anchors: frozenset[str], inputs: Tensor) -> Prepared:
         """The prepared model for these anchors, verified on inputs of this shape."""
@@ -234,6 +256,21 @@ class Engine:
         if self.batch_size == "auto" and budget.settled is not None:
             prepared.batch_sizes[tuple(inputs.shape[1:]), type(evaluate)] = budget.settled
 
+    def layer_budget(self, prepared: Prepared, inputs: Tensor, questions: LayerQuestions) -> RowBudget:
+        """What decides how many changes of a layer are asked about at once."""
+        if questions.closed:
+            return RowBudget("cpu", fixed=CLOSED_SIZE)  # a product, not a run of the model
+        shape = tuple(inputs.shape[1:])
+        device = prepared.device or inputs.device
+        most = rows_that_fit(prepared.footprints.get(shape), device, self.memory_limit, graph=False)
+        fixed = None if self.batch_size == "auto" else int(self.batch_size)
+        return RowBudget(device.type, fixed, most, prepared.batch_sizes.get((shape, questions.layer)))
+
+    def remember_layer(self, prepared: Prepared, inputs: Tensor, questions: LayerQuestions, budget: RowBudget) -> None:
+        """Keeps the number of changes that a call has settled on."""
+        if self.batch_size == "auto" and budget.settled is not None and not questions.closed:
+            prepared.batch_sizes[tuple(inputs.shape[1:]), questions.layer] = budget.settled
+
     def explain_plan(self, method: Any, inputs: Tensor) -> str:
         """What `method` would do with `inputs`, in words: rows, plan, chunk size, op backends, preparation time.
 
@@ -251,6 +288,7 @@ class Engine:
         if store.fingerprint is None or not store.fingerprint.matches(self.model):
             store.prepared.clear()
             store.last_layer.clear()
+            store.activations.clear()
             store.fingerprint = Fingerprint(self.model)
         return store
 

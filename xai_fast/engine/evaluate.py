@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from xai_fast.core.graph.captured import own_forwards
 from xai_fast.core.layers import first_tensor
 from xai_fast.core.prepared import Prepared
 
+from .replay.tail import Kept, Tail, with_first, with_layer
+from .samplers.layer import LayerChange
+
 ScoreOf = Callable[[Any], Tensor]
+Tails = Mapping[tuple[str, ...], Tail]
 
 
 @dataclass(frozen=True)
 class Response:
-    """A layer on a batch: `activation` (rows, ...) as the layer returns it, `gradient` (rows, K, ...) of the scores."""
+    """A layer on a batch.
+
+    Attributes:
+        activation: (rows, ...) as the layer returns it.
+        gradient: (rows, K, ...) of the scores by the activation.
+        falls: (rows, K, V) how far each score falls under each change of the layer's output that was asked about.
+        kept: what a tail needs to change the layer's output.
+    """
 
     activation: Tensor
-    gradient: Tensor
+    gradient: Tensor | None = None
+    falls: Tensor | None = None
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,8 @@ class Answers:
 
     def finite(self) -> Tensor:
         """Which rows hold neither NaN nor Inf: BoolTensor (rows,) on the CPU."""
-        parts = [self.scores, self.gradient, *(response.gradient for response in self.responses)]
+        of_layers = (part for response in self.responses for part in (response.gradient, response.falls))
+        parts = [self.scores, self.gradient, *of_layers]
         # A sum over a row is finite only if every element is (barring opposite infinities, which give NaN).
         sums = [part.flatten(1).sum(1, dtype=torch.float64) for part in parts if part is not None]
         return torch.stack(sums).sum(0).isfinite().cpu()
@@ -52,7 +67,12 @@ class Evaluate(Protocol):
     backwards: ClassVar[int]
     """Rows run backward per row and score."""
 
-    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> Answers:
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that are looked at."""
+        ...
+
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails) -> Answers:
         """Runs `batch` (rows, C, *S), ours to use up, and reads its scores (rows, K) with `score_of`."""
         ...
 
@@ -62,8 +82,9 @@ class Score:
     """The scores alone: one forward."""
 
     backwards: ClassVar[int] = 0
+    layers: ClassVar[tuple[str, ...]] = ()
 
-    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> Answers:
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails) -> Answers:
         """Scores (rows, K)."""
         with torch.no_grad():
             return Answers(score_of(prepared(batch)))
@@ -74,8 +95,9 @@ class InputGradient:
     """The gradient of each score by the input: one forward, and one backward per score."""
 
     backwards: ClassVar[int] = 1
+    layers: ClassVar[tuple[str, ...]] = ()
 
-    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> Answers:
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails) -> Answers:
         """Scores (rows, K) and gradient (rows, K, C, *S)."""
         with torch.enable_grad():
             batch.requires_grad_()
@@ -92,17 +114,124 @@ class LayerResponse:
     layers: tuple[str, ...]
     backwards: ClassVar[int] = 1
 
-    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> Answers:
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails) -> Answers:
         """Scores (rows, K) and one response per layer."""
-        with torch.enable_grad(), _captured(prepared, self.layers) as captured:
-            scores = score_of(prepared(batch))
-        missing = [name for name in self.layers if name not in captured]
-        if missing:
-            raise ValueError(f"`layer` {missing[0]!r} does not run in this model's forward; choose another")
-        activations = [captured[name] for name in self.layers]
+        tail = tails.get(self.layers)
+        if tail is not None and tail.linear:
+            return self._closed(tail, tail.keep(batch), score_of)
+        with torch.enable_grad():
+            if tail is not None:
+                raw, activations = tail.differentiable(tail.keep(batch))
+                scores = score_of(raw)
+            else:
+                with _watched(prepared, self.layers) as captured:
+                    scores = score_of(prepared(batch))
+                activations = _in_order(captured, self.layers)
         gradients = _gradients(scores, activations)
         responses = [Response(a.detach(), g) for a, g in zip(activations, gradients, strict=True)]
-        return Answers(scores.detach(), responses=tuple(responses))
+        return Answers(scores.detach(), responses=_per_row(responses, self.layers, len(batch)))
+
+    def _closed(self, tail: Tail, kept: Kept, score_of: ScoreOf) -> Answers:
+        """Behind a mean over positions and a linear layer only the scores' formula is differentiated, if it is one."""
+        raw = tail.clean(kept)
+        columns = getattr(score_of, "columns", None)
+        picked = columns(raw) if columns is not None else None
+        if picked is not None:
+            scores, by_output = score_of(raw), nn.functional.one_hot(picked, raw.shape[1]).to(raw.dtype)
+        else:
+            with torch.enable_grad():
+                leaf = raw.detach().requires_grad_()
+                scores = score_of(leaf)
+            (by_output,) = _gradients(scores, [leaf])
+        response = Response(kept.activation, tail.spread(by_output, kept))
+        return Answers(scores.detach(), responses=(response,))
+
+
+@dataclass(frozen=True)
+class LayerActivation:
+    """What layers return, and how the scores fall when that is changed: forwards only."""
+
+    layers: tuple[str, ...]
+    backwards: ClassVar[int] = 0
+
+    @torch.no_grad()
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails) -> Answers:
+        """Scores (rows, K) and one response per layer, without gradient."""
+        own = [tails.get((layer,)) for layer in self.layers]
+        if any(tail is None for tail in own):
+            with _watched(prepared, self.layers, detach=True) as captured, _own_forwards(prepared):
+                scores = score_of(prepared.module(batch))
+            responses = [Response(activation) for activation in _in_order(captured, self.layers)]
+            return Answers(scores, responses=_per_row(responses, self.layers, len(batch)))
+        kept = [tail.keep(batch.clone() if number else batch) for number, tail in enumerate(own) if tail is not None]
+        assert own[0] is not None
+        scores = score_of(own[0].clean(kept[0]))
+        return Answers(scores, responses=tuple(Response(one.activation, kept=one) for one in kept))
+
+
+class LayerQuestions:
+    """What the model answers when one layer's output is changed, for the rows of one chunk.
+
+    Args:
+        prepared: the model.
+        layer: whose output is changed.
+        tail: what follows it; None runs the whole model for every change.
+        change: the changes.
+        response: of the layer to the chunk.
+        size: *S of the inputs.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        layer: str,
+        tail: Tail | None,
+        change: LayerChange,
+        response: Response,
+        size: tuple[int, ...],
+    ) -> None:
+        self._prepared, self.layer, self._tail = prepared, layer, tail
+        self._change, self._response, self._size = change, response, size
+        self.count = change.count(response.activation, size)
+        none = torch.arange(1)
+        by_channel = change.silenced(none, response.activation, size) is not None
+        self.closed = tail is not None and tail.closed is not None and by_channel
+
+    @torch.no_grad()
+    def __call__(self, numbers: Tensor, position: int, batch_of: Callable[[int], Tensor]) -> Any:
+        """The raw output under the changes `numbers`.
+
+        Args:
+            numbers: which changes.
+            position: of the row within the chunk.
+            batch_of: that row of the input, as often as it is told.
+        """
+        kept = self._response.kept
+        if self._tail is None or kept is None:
+            change = self._changed(numbers)
+            with _own_forwards(self._prepared):
+                return with_layer(self._prepared, self.layer, batch_of(len(numbers)), change)
+        if self.closed and self._tail.closed is not None:
+            channels = self._change.silenced(numbers, self._response.activation, self._size)
+            assert channels is not None
+            return self._tail.closed.ablated(kept, position, channels)
+        activation = self._response.activation[position : position + 1]
+        return self._tail.replaced(kept, position, self._changed(numbers)(activation))
+
+    def _changed(self, numbers: Tensor) -> Callable[[Tensor], Tensor]:
+        def change(activation: Tensor) -> Tensor:
+            layout = torch.channels_last if _is_channels_last(activation) else torch.contiguous_format
+            shape = (len(numbers), *activation.shape[1:])
+            out = torch.empty(shape, dtype=activation.dtype, device=activation.device, memory_format=layout)
+            out.copy_(activation)
+            self._change.write(numbers, out, self._size)
+            return out
+
+        return change
+
+
+def _is_channels_last(activation: Tensor) -> bool:
+    return activation.ndim == 4 and activation.is_contiguous(memory_format=torch.channels_last)
 
 
 def _gradients(scores: Tensor, at: list[Tensor]) -> list[Tensor]:
@@ -119,8 +248,28 @@ def _gradients(scores: Tensor, at: list[Tensor]) -> list[Tensor]:
     return [torch.stack(parts, dim=1) for parts in zip(*columns, strict=True)]
 
 
+def _in_order(captured: dict[str, Tensor], layers: tuple[str, ...]) -> list[Tensor]:
+    missing = [name for name in layers if name not in captured]
+    if missing:
+        raise ValueError(f"`layer` {missing[0]!r} does not run in this model's forward; choose another")
+    return [captured[name] for name in layers]
+
+
+def _per_row(responses: list[Response], layers: tuple[str, ...], rows: int) -> tuple[Response, ...]:
+    """The responses, if each layer returns one entry per row."""
+    for response, layer in zip(responses, layers, strict=True):
+        if response.activation.ndim == 0 or len(response.activation) != rows:
+            shape = tuple(response.activation.shape)
+            raise ValueError(f"`layer` {layer!r} returns {shape} for {rows} inputs, not one entry each; choose another")
+    return tuple(responses)
+
+
+def _own_forwards(prepared: Prepared) -> AbstractContextManager[None]:
+    return own_forwards(prepared.module) if isinstance(prepared.module, nn.Module) else nullcontext()
+
+
 @contextmanager
-def _captured(prepared: Prepared, layers: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+def _watched(prepared: Prepared, layers: tuple[str, ...], *, detach: bool = False) -> Iterator[dict[str, Tensor]]:
     """Collects the layers' activations as they run; the first one cuts the graph, so that the prefix keeps none."""
     captured: dict[str, Tensor] = {}
 
@@ -129,11 +278,11 @@ def _captured(prepared: Prepared, layers: tuple[str, ...]) -> Iterator[dict[str,
             if name in captured:
                 raise ValueError(f"`layer` {name!r} runs more than once in a forward; choose a layer that runs once")
             activation = first_tensor(output)
-            if not activation.requires_grad:
+            if not activation.requires_grad and not detach:
                 activation = activation.detach().requires_grad_()
             captured[name] = activation
             # What follows may write into it in place, so it goes on with a copy.
-            return _with_first(output, activation.clone())
+            return with_first(output, activation.clone())
 
         return hook
 
@@ -143,15 +292,3 @@ def _captured(prepared: Prepared, layers: tuple[str, ...]) -> Iterator[dict[str,
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _with_first(output: Any, activation: Tensor) -> Any:
-    """`output` with its first floating tensor replaced."""
-    if isinstance(output, Tensor):
-        return activation
-    found = first_tensor(output)
-    if isinstance(output, dict):
-        return type(output)((key, activation if value is found else value) for key, value in output.items())
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(activation if value is found else value for value in output))
-    return type(output)(activation if value is found else value for value in output)

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from .evaluate import Answers, Evaluate, Score
+from .samplers.layer import LayerChange
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,17 @@ class Recipe:
         clean: what is asked about the clean inputs, which run first and settle `target=None`.
         variants: which other rows are run; None where the clean inputs are all there is.
         evaluate: what is asked about each variant.
-        layers: names of the layers that are looked at; folding does not cross them.
+        change: how each layer's output is changed for every row that runs, clean and variant alike; each change is
+            one more row. None where layers are only looked at.
     """
 
     reduce: Reducer
     clean: Evaluate = field(default_factory=Score)
     variants: Variants | None = None
     evaluate: Evaluate = field(default_factory=Score)
-    layers: tuple[str, ...] = ()
+    change: LayerChange | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that are looked at; folding does not cross them."""
+        return tuple(dict.fromkeys((*self.clean.layers, *self.evaluate.layers)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from torch import Tensor
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import Prepared, widened
 
-from .evaluate import Answers, Evaluate
-from .plan import out_of_memory
+from .evaluate import Answers, Evaluate, LayerQuestions, Tails
+from .plan import RowBudget, out_of_memory
 from .progress import Progress
 from .recipe import Recipe, Variants
+from .replay.choose import choose
 from .samplers.clean import Clean
+from .samplers.layer import LayerChange
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -73,7 +76,8 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
         objective.check(known)
     total = len(inputs) + (len(recipe.variants) if recipe.variants is not None else 0)
     with prepared.running(), Progress(engine.progress, total) as progress:
-        loop = _Loop(engine, prepared, inputs, objective, progress)
+        tails = choose(engine.plan, recipe, prepared, inputs).tails
+        loop = _Loop(engine, prepared, inputs, objective, progress, tails, recipe.change)
         loop.sweep(Clean(prepared.adopt(inputs)), recipe.clean, recipe.reduce.clean, clean=True)
         if recipe.variants is not None:
             loop.sweep(recipe.variants, recipe.evaluate, recipe.reduce.update)
@@ -86,14 +90,42 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
     return Outcome(values, torch.cat(loop.scores), outputs, loop.evaluations, time.perf_counter() - began)
 
 
+class _Scores:
+    """Reads the scores (rows, K) of the rows at hand from the model's raw output."""
+
+    def __init__(self, objective: Objective, sample: Tensor, learn: Callable[[Any], None] | None = None) -> None:
+        self._objective, self._sample, self._learn = objective, sample, learn
+
+    def __call__(self, raw: Any) -> Tensor:
+        raw = widened(raw)
+        if self._learn is not None:
+            self._learn(raw)
+            self._objective.settle(raw, self._sample)
+        return self._objective(raw, self._sample)
+
+    def columns(self, raw: Any) -> Tensor | None:
+        """LongTensor (rows, K): which columns of the raw output the scores are, where they are nothing else."""
+        if self._learn is not None:
+            self(raw)  # settles classes that were left open
+        return self._objective.columns(raw, self._sample)
+
+
 class _Loop:
     """The state of one call: what has been scored, counted and found broken."""
 
     def __init__(
-        self, engine: Engine, prepared: Prepared, inputs: Tensor, objective: Objective, progress: Progress
+        self,
+        engine: Engine,
+        prepared: Prepared,
+        inputs: Tensor,
+        objective: Objective,
+        progress: Progress,
+        tails: Tails,
+        change: LayerChange | None,
     ) -> None:
         self._engine, self._prepared, self._inputs = engine, prepared, inputs
         self._objective, self._progress = objective, progress
+        self._tails, self._change = tails, change
         self.scores: list[Tensor] = []
         self.outputs: list[Tensor] = []
         self._outputs: Tensor | None = None  # of the chunk at hand
@@ -110,49 +142,63 @@ class _Loop:
     ) -> None:
         """Evaluates every row of `variants`, chunk by chunk, and hands the answers to `take`."""
         budget = self._engine.budget(self._prepared, self._inputs, evaluate)
-        start = 0
-        while start < len(variants):
-            rows = torch.arange(start, start + budget.rows(len(variants) - start))
-            sample = variants.sample_of(rows)
-            began = time.perf_counter()
-            answers = self._ask(variants, rows, evaluate, self._score_of(sample, clean=clean))
-            if answers is None:
-                budget.halve(len(rows))
-                continue
-            if budget.measuring and answers.scores.is_cuda:
-                torch.cuda.synchronize(answers.scores.device)
-            budget.record(len(rows), time.perf_counter() - began)
-            self._note(sample, answers, clean=clean)
-            take(rows, answers)
-            self._progress.advance(len(rows))
-            start += len(rows)
-        self._engine.remember(self._prepared, self._inputs, evaluate, budget)
 
-    def _ask(
-        self, variants: Variants, rows: Tensor, evaluate: Evaluate, score_of: Callable[[Any], Tensor]
-    ) -> Answers | None:
-        """The answers, or None where memory ran out and fewer rows may still fit."""
-        try:
+        def ask(rows: Tensor) -> Answers:
             batch = self._prepared.empty(len(rows), self._inputs)
             variants.write(rows, batch)
-            return evaluate(self._prepared, batch, score_of)
-        except Exception as error:
-            if not out_of_memory(error) or len(rows) == 1:
-                raise
-        # Outside the handler: the traceback of the error held on to the batch.
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-        return None
+            learn = self._learn if clean else None
+            score_of = _Scores(self._objective, variants.sample_of(rows), learn)
+            return evaluate(self._prepared, batch, score_of, self._tails)
 
-    def _score_of(self, sample: Tensor, *, clean: bool) -> Callable[[Any], Tensor]:
-        def score_of(raw: Any) -> Tensor:
-            raw = widened(raw)
-            if clean:
-                self._learn(raw)
-                self._objective.settle(raw, sample)
-            return self._objective(raw, sample)
+        for rows, answers in _chunks(len(variants), budget, ask):
+            sample = variants.sample_of(rows)
+            self._note(sample, answers, clean=clean)
+            if self._change is not None and answers.responses:
+                answers = self._changed(variants, rows, evaluate.layers, answers)
+            take(rows, answers)
+            self._progress.advance(len(rows))
+        self._engine.remember(self._prepared, self._inputs, evaluate, budget)
 
-        return score_of
+    def _changed(self, variants: Variants, rows: Tensor, layers: tuple[str, ...], answers: Answers) -> Answers:
+        """The answers with how far the scores fall under every change of every layer, each change one more row."""
+        assert self._change is not None
+        responses = []
+        for layer, response in zip(layers, answers.responses, strict=True):
+            questions = LayerQuestions(
+                self._prepared, layer, self._tails.get((layer,)), self._change, response, tuple(self._inputs.shape[2:])
+            )
+            falls = []
+            for position, row in enumerate(rows):
+                sample = variants.sample_of(row[None])
+                table = self._table(questions, variants, row, position, sample)
+                falls.append(answers.scores[position, :, None] - table.T)
+            responses.append(dataclasses.replace(response, falls=torch.stack(falls), kept=None))
+        return dataclasses.replace(answers, responses=tuple(responses))
+
+    def _table(
+        self, questions: LayerQuestions, variants: Variants, row: Tensor, position: int, sample: Tensor
+    ) -> Tensor:
+        """The scores (V, K) of one row under every change of one layer."""
+
+        def batch_of(count: int) -> Tensor:
+            batch = self._prepared.empty(count, self._inputs)
+            variants.write(row.expand(count), batch)
+            return batch
+
+        def ask(numbers: Tensor) -> Answers:
+            score_of = _Scores(self._objective, sample.expand(len(numbers)))
+            return Answers(score_of(questions(numbers, position, batch_of)))
+
+        budget = self._engine.layer_budget(self._prepared, self._inputs, questions)
+        table = []
+        for numbers, answers in _chunks(questions.count, budget, ask):
+            if not questions.closed:
+                self._note(sample.expand(len(numbers)), answers, clean=False)
+            elif not answers.finite().all():
+                self.broken.update(sample.tolist())
+            table.append(answers.scores)
+        self._engine.remember_layer(self._prepared, self._inputs, questions, budget)
+        return torch.cat(table)
 
     def _learn(self, raw: Any) -> None:
         outputs = self._objective.class_scores(raw)
@@ -169,3 +215,33 @@ class _Loop:
             self.outputs += [self._outputs] if self._outputs is not None else []
             if len(self.broken) == len(self._inputs):
                 raise NonFiniteError(sorted(self.broken), torch.full((len(self._inputs), 1), float("nan")))
+
+
+def _chunks(count: int, budget: RowBudget, ask: Callable[[Tensor], Answers]) -> Iterator[tuple[Tensor, Answers]]:
+    """Asks about `count` rows in chunks of the budget's choice, smaller ones where memory runs out."""
+    start = 0
+    while start < count:
+        rows = torch.arange(start, start + budget.rows(count - start))
+        began = time.perf_counter()
+        answers = _asked(ask, rows)
+        if answers is None:
+            budget.halve(len(rows))
+            continue
+        if budget.measuring and answers.scores.is_cuda:
+            torch.cuda.synchronize(answers.scores.device)
+        budget.record(len(rows), time.perf_counter() - began)
+        yield rows, answers
+        start += len(rows)
+
+
+def _asked(ask: Callable[[Tensor], Answers], rows: Tensor) -> Answers | None:
+    """The answers, or None where memory ran out and fewer rows may still fit."""
+    try:
+        return ask(rows)
+    except Exception as error:
+        if not out_of_memory(error) or len(rows) == 1:
+            raise
+    # Outside the handler: the traceback of the error held on to the batch.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return None

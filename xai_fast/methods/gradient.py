@@ -34,7 +34,6 @@ class AbstractGradientMethod(AbstractMethod):
             return Recipe(
                 clean=LayerResponse(layers),
                 reduce=CleanFormula(lambda _sample, answers: formula(*_at_layer(answers))),
-                layers=layers,
             )
 
         def at_input(sample: Tensor, answers: Answers) -> Tensor:
@@ -53,4 +52,5 @@ class AbstractGradientMethod(AbstractMethod):
 
 def _at_layer(answers: Answers) -> tuple[Tensor, Tensor]:
     response = answers.responses[0]
+    assert response.gradient is not None
     return response.activation, response.gradient

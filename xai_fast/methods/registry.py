@@ -46,6 +46,18 @@ class MethodInfo:
 
 _METHODS = (
     MethodInfo(
+        name="AblationCAM",
+        module="cam.ablation_cam",
+        kind="map",
+        signed=False,
+        class_specific=True,
+        complete="",
+        units="score",
+        summary="which channels of a late layer the score cannot do without, and where they fire",
+        cost="1 + channels forward from the layer on",
+        paper="Desai and Ramaswamy 2020, WACV",
+    ),
+    MethodInfo(
         name="GradCAM",
         module="cam.gradcam",
         kind="map",
@@ -81,6 +93,18 @@ _METHODS = (
         cost="1 + windows forward",
         paper="Zeiler and Fergus 2014, arXiv:1311.2901",
         starting={"window": 32, "stride": 16},
+    ),
+    MethodInfo(
+        name="ReciproCAM",
+        module="cam.recipro_cam",
+        kind="map",
+        signed=True,
+        class_specific=True,
+        complete="",
+        units="score",
+        summary="what the score is when a late layer keeps the surroundings of one position only",
+        cost="2 + positions forward from the layer on",
+        paper="Byun and Lee 2022, arXiv:2209.14074",
     ),
     MethodInfo(
         name="Saliency",

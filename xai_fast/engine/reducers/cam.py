@@ -1,8 +1,9 @@
-"""Class activation maps: weighted channels, rectified, resized, fused over layers, averaged over passes."""
+"""Class activation maps: channels weighted, or positions scored; resized, fused over layers, averaged over passes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,35 +13,52 @@ from xai_fast.engine.evaluate import Answers, Response
 from xai_fast.engine.samplers.augmented import Augmented
 from xai_fast.ops import cam_reduce
 
-Weights = Callable[[Tensor, Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Grid:
+    """A layer's response on the layer's grid.
+
+    Attributes:
+        activation: (rows, C, *s).
+        gradient: (rows, K, C, *s); None where none was asked for.
+        falls: (rows, K, V); None where the layer was not changed.
+    """
+
+    activation: Tensor
+    gradient: Tensor | None
+    falls: Tensor | None
+
+
+# From a layer's response and the size of the map (None: its own) to maps (rows, K, *size).
+Draw = Callable[[Grid, tuple[int, ...] | None], Tensor]
+# From a layer's response to channel weights (rows, K, C).
+Weights = Callable[[Grid], Tensor]
 
 
 class ClassActivation:
-    """Makes a map of every pass and averages the passes of an input.
+    """Draws a map of every pass and averages the passes of an input.
 
     Args:
-        weights: channel weights (rows, K, C) from activations (rows, C, *s) and gradients (rows, K, C, *s).
+        draw: what the map of one layer and pass is.
         n_samples: number of inputs, N.
         size: *S of the inputs.
         native: whether maps stay on the layer's grid (the largest of several).
         fuse: "max" or "mean" over layers.
-        eigen: the first principal component of the weighted activations instead of their sum.
         variants: the augmented passes, where there are any.
     """
 
     def __init__(
         self,
-        weights: Weights,
+        draw: Draw,
         *,
         n_samples: int,
         size: Sequence[int],
         native: bool,
         fuse: str,
-        eigen: bool,
         variants: Augmented | None,
     ) -> None:
-        self._weights, self._size, self._native = weights, tuple(size), native
-        self._fuse, self._eigen, self._variants = fuse, eigen, variants
+        self._draw, self._size, self._native = draw, tuple(size), native
+        self._fuse, self._variants = fuse, variants
         self._n_samples = n_samples
         self._total: Tensor | None = None
 
@@ -68,32 +86,45 @@ class ClassActivation:
 
     def _maps(self, responses: Sequence[Response]) -> Tensor:
         """(rows, K, *size) of one pass."""
-        grids = [self._grids(response) for response in responses]
-        size = max((tuple(a.shape[2:]) for a, _ in grids), key=lambda s: torch.Size(s).numel())
+        grids = [self._grid(response) for response in responses]
+        size = max((tuple(grid.activation.shape[2:]) for grid in grids), key=lambda s: torch.Size(s).numel())
         size = size if self._native else self._size
-        maps = [self._map(activation, gradient, size) for activation, gradient in grids]
+        maps = [self._draw(grid, None if size == tuple(grid.activation.shape[2:]) else size) for grid in grids]
         if len(maps) == 1:
             return maps[0]
         stacked = torch.stack(maps)
         return stacked.amax(0) if self._fuse == "max" else stacked.mean(0)
 
-    def _grids(self, response: Response) -> tuple[Tensor, Tensor]:
+    def _grid(self, response: Response) -> Grid:
         gradient = response.gradient
-        by_row = as_grid(gradient.flatten(0, 1), self._size)
-        return as_grid(response.activation, self._size), by_row.unflatten(0, gradient.shape[:2])
+        if gradient is not None:
+            gradient = as_grid(gradient.flatten(0, 1), self._size).unflatten(0, gradient.shape[:2])
+        return Grid(as_grid(response.activation, self._size), gradient, response.falls)
 
-    def _map(self, activation: Tensor, gradient: Tensor, size: tuple[int, ...]) -> Tensor:
-        weights = self._weights(activation, gradient)
-        resized = None if size == tuple(activation.shape[2:]) else size
-        if not self._eigen:
-            return cam_reduce(activation, weights, relu=True, size=resized)
-        component = principal_map(activation, weights)
-        one = component.new_ones(len(component), component.shape[1], 1)
-        maps = [
-            cam_reduce(component[:, k, None], one[:, k, None], relu=True, size=resized)
-            for k in range(component.shape[1])
-        ]
-        return torch.cat(maps, dim=1)
+
+def weighted_channels(weights: Weights, *, eigen: bool) -> Draw:
+    """ReLU(Σ_k w_k A_k), or with `eigen` the first principal component of the w_k A_k in place of their sum."""
+
+    def draw(grid: Grid, size: tuple[int, ...] | None) -> Tensor:
+        per_channel = weights(grid)
+        if not eigen:
+            return cam_reduce(grid.activation, per_channel, relu=True, size=size)
+        return _resized(principal_map(grid.activation, per_channel), size, relu=True)
+
+    return draw
+
+
+def scored_positions(grid: Grid, size: tuple[int, ...] | None) -> Tensor:
+    """How far the score rises from nothing when one position is revealed; the last change reveals nothing."""
+    assert grid.falls is not None
+    rises = grid.falls[:, :, -1:] - grid.falls[:, :, :-1]
+    return _resized(rises.view(*rises.shape[:2], *grid.activation.shape[2:]), size, relu=False)
+
+
+def _resized(maps: Tensor, size: tuple[int, ...] | None, *, relu: bool) -> Tensor:
+    """Maps (rows, K, *s), rectified where asked, then resized."""
+    one = maps.new_ones(len(maps), 1, 1)
+    return torch.cat([cam_reduce(maps[:, k, None], one, relu=relu, size=size) for k in range(maps.shape[1])], dim=1)
 
 
 def principal_map(activation: Tensor, weights: Tensor) -> Tensor:

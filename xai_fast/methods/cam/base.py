@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -10,36 +11,27 @@ from torch import Tensor
 
 from xai_fast.core.layers import Layer, layer_names
 from xai_fast.engine import Cost, Recipe
-from xai_fast.engine.evaluate import LayerResponse
-from xai_fast.engine.reducers.cam import ClassActivation
+from xai_fast.engine.evaluate import LayerActivation, LayerResponse
+from xai_fast.engine.reducers.cam import ClassActivation, Draw, Grid, weighted_channels
 from xai_fast.engine.samplers.augmented import Augmented
+from xai_fast.engine.samplers.layer import LayerChange
 from xai_fast.methods.base import AbstractMethod, Resolution
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class AbstractCAM(AbstractMethod):
-    """A class activation map: Σ_k w_k A_k at a layer, rectified and resized; the subclass gives the weights.
+    """A map read at one or more layers, each drawn on the layer's grid, resized and fused.
 
     Args:
         model: a module or an `Engine`.
         layer: "auto" (the last layer whose positions influence the output), a name, a module, or a list of them.
-        fuse: how the maps of several layers become one, each rectified and resized first: "max" or "mean".
+        fuse: how the maps of several layers become one, each finished and resized first: "max" or "mean".
         aug_smooth: mean over six passes: the input and its mirror image, times 0.9, 1 and 1.1 (from grad-cam).
-        eigen_smooth: the map becomes the first principal component of the weighted activations (from grad-cam); its
-            arbitrary sign is chosen so that it correlates positively with their sum.
     """
 
     layer: Layer = "auto"
     fuse: Literal["max", "mean"] = "max"
     aug_smooth: bool = False
-    eigen_smooth: bool = False
-
-    weights: ClassVar[Callable[[Tensor, Tensor], Tensor]]
-
-    @property
-    def signed(self) -> bool:
-        """Not: the map is rectified."""
-        return False
 
     def layers(self, inputs: Tensor) -> tuple[str, ...]:
         """The layers that the map is read at."""
@@ -50,20 +42,33 @@ class AbstractCAM(AbstractMethod):
         layers = self.layers(inputs)
         variants = Augmented(inputs) if self.aug_smooth else None
         reducer = ClassActivation(
-            type(self).weights,
+            self._draw(),
             n_samples=len(inputs),
             size=tuple(inputs.shape[2:]),
             native=resolution == "native",
             fuse=self.fuse,
-            eigen=self.eigen_smooth,
             variants=variants,
         )
-        response = LayerResponse(layers)
-        return Recipe(reduce=reducer, clean=response, variants=variants, evaluate=response, layers=layers)
+        change = self._change()
+        question = LayerResponse(layers) if change is None else LayerActivation(layers)
+        return Recipe(reduce=reducer, clean=question, variants=variants, evaluate=question, change=change)
+
+    @abstractmethod
+    def _draw(self) -> Draw:
+        """What the map of one layer is."""
+
+    def _change(self) -> LayerChange | None:
+        """How the layer's output is changed; None for methods that take its gradient."""
+        return None
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
         passes = 1 + (Augmented.PER_INPUT if self.aug_smooth else 0)
-        return Cost(forwards=passes, backwards=passes)
+        change = self._change()
+        if change is None:
+            return Cost(forwards=passes, backwards=passes)
+        activations = self.engine.activations(self.layer, shape)
+        changes = sum(change.count(activation, shape[1:]) for activation in activations)
+        return Cost(forwards=passes * (1 + changes))
 
     def _check(self) -> None:
         if self.fuse not in ("max", "mean"):
@@ -71,3 +76,25 @@ class AbstractCAM(AbstractMethod):
         if not (isinstance(self.layer, str) and self.layer == "auto"):
             names = layer_names(self.engine.model, self.layer)
             object.__setattr__(self, "layer", names[0] if len(names) == 1 else list(names))
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class AbstractWeightedCAM(AbstractCAM):
+    """ReLU(Σ_k w_k A_k) at a layer; the subclass gives the weights.
+
+    Args:
+        eigen_smooth: the map becomes the first principal component of the weighted activations (from grad-cam); its
+            arbitrary sign is chosen so that it correlates positively with their sum.
+    """
+
+    eigen_smooth: bool = False
+
+    weights: ClassVar[Callable[[Grid], Tensor]]
+
+    @property
+    def signed(self) -> bool:
+        """Not: the map is rectified."""
+        return False
+
+    def _draw(self) -> Draw:
+        return weighted_channels(type(self).weights, eigen=self.eigen_smooth)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from .base import AbstractCAM
+from .base import AbstractWeightedCAM
 from .formulas import gradcam
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class GradCAM(AbstractCAM):
+class GradCAM(AbstractWeightedCAM):
     r"""Gradient-weighted class activation map (Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2).
 
     .. math:: L = \mathrm{ReLU}\Bigl(\sum_k \alpha_k A_k\Bigr), \qquad
@@ -34,7 +34,8 @@ class GradCAM(AbstractCAM):
     grid (the largest one of several).
 
     Cost: one row forward and one backward per input, six with `aug_smooth`; K targets share the forward. The backward
-    stops at the first of the layers.
+    stops at the first of the layers; behind a mean over positions and a linear layer there is none, because there the
+    weights are the linear layer's own.
 
     Raises:
         ValueError: an unknown layer (before the model runs), or one whose output is no grid.

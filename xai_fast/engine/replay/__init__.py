@@ -1,0 +1,1 @@
+"""Partial re-execution: ask the model only about what changed."""

@@ -1,0 +1,209 @@
+"""The tail plan: a layer's output is replaced, only what follows runs again, everything else comes from the kept run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai_fast.core.graph.captured import Captured, own_forwards
+from xai_fast.core.graph.cut import Cut, CutError, expanded, handed
+from xai_fast.core.graph.steps import INPUT, filled
+from xai_fast.core.layers import first_tensor
+from xai_fast.core.prepared import Prepared
+from xai_fast.core.verify import difference, row_of, unhooked
+
+from .closed import Closed, closed_form
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a run of some rows left behind.
+
+    Attributes:
+        roots: what the layers returned, in the order of the cut.
+        crossing: values that the tail reads beside them.
+        rows: how many rows ran.
+    """
+
+    roots: dict[int, Tensor]
+    crossing: dict[int, Any]
+    rows: int
+
+    @property
+    def activation(self) -> Tensor:
+        """What the one layer returned."""
+        (activation,) = self.roots.values()
+        return activation
+
+
+class Tail:
+    """What follows one or more layers of a captured model.
+
+    Args:
+        captured: the model, recorded on inputs of the shape that will come.
+        layers: names of the layers.
+
+    Raises:
+        CutError: the graph cannot be cut there.
+        ValueError: a layer runs more than once, or not at all.
+    """
+
+    def __init__(self, captured: Captured, layers: tuple[str, ...]) -> None:
+        self._captured, graph = captured, captured.graph
+        self.cut: Cut = captured.cut(layers)
+        self._values = [captured.value_of(layer) for layer in layers]
+        for root in self.cut.roots:
+            trait = graph.traits[root]
+            if trait.batched != 1:
+                raise CutError("the layer does not return one entry per row")
+        read = (*self.cut.roots, *self.cut.crossing)
+        self._before = captured.program(self.cut.before, {INPUT}, read)
+        self._after = captured.program(self.cut.after, read, graph.results)
+        self._differentiable = captured.program(
+            self.cut.after, read, tuple({*graph.results, *self._values} - set(read)), plain=True
+        )
+        self.closed: Closed | None = closed_form(captured, self.cut) if len(self.cut.roots) == 1 else None
+
+    @property
+    def linear(self) -> bool:
+        """Whether the output is a linear function of the mean over positions, so that gradients need no backward."""
+        closed = self.closed
+        gaps = self._captured.graph.gradient_gaps
+        return closed is not None and closed.mean_only and closed.rest is None and closed.is_output and not gaps
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether autograd may go through the steps."""
+        return not self._captured.graph.gradient_gaps
+
+    def spread(self, by_output: Tensor, kept: Kept) -> Tensor:
+        """The gradient (rows, K, C, *s) at the layer of what has the gradient (rows, K, outputs) by the output."""
+        assert self.closed is not None
+        shape = kept.activation.shape[2:]
+        by_channel = by_output @ self.closed.linear.weight.detach() / shape.numel()
+        return by_channel.view(*by_channel.shape, *[1] * len(shape)).expand(*by_channel.shape, *shape)
+
+    @property
+    def saved(self) -> str:
+        """How much of the model a row of the tail skips, for people."""
+        every, again = len(self._captured.graph.steps), len(self.cut.after)
+        return f"{every - again} of {every} steps come from the kept run"
+
+    @torch.no_grad()
+    def keep(self, batch: Tensor) -> Kept:
+        """Runs everything before the layers on a batch (rows, C, *S)."""
+        values = {**self._before.run({INPUT: batch}), INPUT: batch}
+        roots = {number: values[number] for number in self.cut.roots}
+        return Kept(roots, {number: values[number] for number in self.cut.crossing}, len(batch))
+
+    @torch.no_grad()
+    def clean(self, kept: Kept) -> Any:
+        """The raw output of the rows that were kept."""
+        return self._run({**kept.roots, **kept.crossing}, own=())
+
+    @torch.no_grad()
+    def replaced(self, kept: Kept, row: int, activation: Tensor) -> Any:
+        """The raw output for one kept row with the layer's output replaced.
+
+        Args:
+            kept: of `keep`.
+            row: which of its rows.
+            activation: (rows, ...) ours to write into.
+        """
+        graph = self._captured.graph
+        crossing = {n: expanded(graph, n, value, row, len(activation)) for n, value in kept.crossing.items()}
+        (root,) = self.cut.roots
+        return self._run({root: activation, **crossing}, own=(root,))
+
+    def differentiable(self, kept: Kept) -> tuple[Any, list[Tensor]]:
+        """The raw output of the kept rows, under autograd from the layers on, and what each layer returned."""
+        roots = {number: value.detach().requires_grad_() for number, value in kept.roots.items()}
+        given = handed(self.cut, {**roots, **kept.crossing})
+        values = {**given, **self._differentiable.run(given), **roots}
+        output = filled(self._captured.graph.output, {**self._captured.graph.fixed, **values})
+        return output, [values[number] for number in self._values]
+
+    def _run(self, values: dict[int, Any], own: tuple[int, ...]) -> Any:
+        mine = {number: values.pop(number) for number in own}
+        given = {**handed(self.cut, values), **mine}
+        graph = self._captured.graph
+        return filled(graph.output, {**graph.fixed, **given, **self._after.run(given)})
+
+
+def tail_of(prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail | str:
+    """The tail behind these layers for inputs of this shape, checked and kept; or why there is none."""
+    shape = tuple(inputs.shape[1:])
+    captured = prepared.captured.get(shape)
+    if captured is None:
+        return prepared.resists or "the model is not captured for inputs of this shape"
+    key = (shape, layers)
+    if key not in prepared.tails:
+        try:
+            tail = Tail(captured, layers)
+            reason = _differs(tail, prepared, layers, inputs) if len(layers) == 1 else None
+        except CutError as error:
+            reason = str(error)
+        prepared.tails[key] = tail if reason is None else reason
+    return prepared.tails[key]
+
+
+@torch.no_grad()
+def _differs(tail: Tail, prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> str | None:
+    """Replaces a layer's output in the module itself and in the tail; says where the answers differ."""
+    rows = torch.cat(prepared.trial(inputs, prepared.dtype))
+    batch = prepared.empty(2, inputs).copy_(rows)
+    kept = tail.keep(batch.clone(memory_format=torch.preserve_format))
+    changed = kept.activation.clone(memory_format=torch.preserve_format)
+    # Every second entry along the last axis hidden in one row, the other half in the other: both rows differ.
+    changed[0, ..., ::2] = 0
+    changed[1, ..., 1::2] = 0
+    with unhooked(prepared.module), own_forwards(prepared.module):  # type: ignore[arg-type]
+        truth = with_layer(prepared, layers[0], batch, lambda _activation: changed.clone())
+    for row in range(2):
+        mine = tail.replaced(kept, row, changed[row : row + 1].clone(memory_format=torch.preserve_format))
+        reason = difference(row_of(truth, row, 2), row_of(mine, 0, 1), prepared.dtype or batch.dtype)
+        if reason is not None:
+            return f"the tail does not reproduce the model: {reason}"
+    if tail.closed is not None and not tail.closed.holds(tail, kept, prepared.dtype or batch.dtype):
+        tail.closed = None
+    return None
+
+
+def with_layer(prepared: Prepared, layer: str, batch: Tensor, change: Callable[[Tensor], Tensor]) -> Any:
+    """The module's raw output with what a layer returns replaced by `change` of it.
+
+    Raises:
+        ValueError: the layer runs more than once, or not at all.
+    """
+    seen = 0
+
+    def hook(_module: Any, _args: Any, output: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        return with_first(output, change(first_tensor(output)))
+
+    handle = prepared.layer(layer).register_forward_hook(hook)
+    try:
+        raw = prepared.module(batch)
+    finally:
+        handle.remove()
+    if seen != 1:
+        again = "runs more than once in a forward; choose a layer that runs once"
+        raise ValueError(f"`layer` {layer!r} {again if seen else 'does not run in this forward; choose another'}")
+    return raw
+
+
+def with_first(output: Any, activation: Tensor) -> Any:
+    """`output` with its first floating tensor replaced."""
+    if isinstance(output, Tensor):
+        return activation
+    found = first_tensor(output)
+    if isinstance(output, dict):
+        return type(output)((key, activation if value is found else value) for key, value in output.items())
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*(activation if value is found else value for value in output))
+    return type(output)(activation if value is found else value for value in output)

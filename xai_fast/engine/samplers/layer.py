@@ -1,0 +1,83 @@
+"""Changes of a layer's output: one channel silenced, or everything but the surroundings of one position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from xai_fast.core.layers import as_grid, channel_axis
+
+
+class LayerChange(Protocol):
+    """V variants of a layer's output for one input, described and written on demand."""
+
+    def count(self, activation: Tensor, size: Sequence[int]) -> int:
+        """V, for an activation (rows, ...) over inputs of extent `size`."""
+        ...
+
+    def write(self, numbers: Tensor, out: Tensor, size: Sequence[int]) -> None:
+        """Makes `out` (rows, ...), which holds the activation of one input in every row, the variants `numbers`."""
+        ...
+
+    def silenced(self, numbers: Tensor, activation: Tensor, size: Sequence[int]) -> Tensor | None:
+        """The channels on axis 1 that the variants set to zero, if one channel each is all they change."""
+        ...
+
+
+@dataclass(frozen=True)
+class SilencedChannels:
+    """Variant k: channel k is zero at every position, in a transformer in every token."""
+
+    def count(self, activation: Tensor, size: Sequence[int]) -> int:
+        """One per channel."""
+        return activation.shape[channel_axis(activation, size)]
+
+    def write(self, numbers: Tensor, out: Tensor, size: Sequence[int]) -> None:
+        """Sets one channel of each row to zero."""
+        channels = out.movedim(channel_axis(out, size), 1)
+        channels[torch.arange(len(numbers)), numbers.to(out.device)] = 0
+
+    def silenced(self, numbers: Tensor, activation: Tensor, size: Sequence[int]) -> Tensor | None:
+        """The channels themselves, where they lie on axis 1."""
+        return numbers if channel_axis(activation, size) == 1 else None
+
+
+@dataclass(frozen=True)
+class RevealedPositions:
+    """Variant p: what is away from position p is zero; the last variant is zero everywhere.
+
+    Class and register tokens of a transformer stay as they are.
+
+    Attributes:
+        gaussian: neighbours of p stay visible, weighted by (1/4, 1/2, 1/4) along every axis, cut at the border.
+    """
+
+    gaussian: bool
+
+    def count(self, activation: Tensor, size: Sequence[int]) -> int:
+        """One per position, and one more."""
+        return as_grid(activation, size).shape[2:].numel() + 1
+
+    def write(self, numbers: Tensor, out: Tensor, size: Sequence[int]) -> None:
+        """Multiplies each row by its mask."""
+        grid = as_grid(out, size)  # a view
+        grid.mul_(self._masks(numbers, grid.shape[2:]).to(grid)[:, None])
+
+    def silenced(self, numbers: Tensor, activation: Tensor, size: Sequence[int]) -> Tensor | None:
+        """Not what this changes."""
+        return None
+
+    def _masks(self, numbers: Tensor, shape: torch.Size) -> Tensor:
+        """(rows, *shape)."""
+        masks = torch.ones(len(numbers), *shape)
+        inside = numbers.clamp(max=shape.numel() - 1)
+        for axis, position in enumerate(torch.unravel_index(inside, shape)):
+            away = (torch.arange(shape[axis]) - position[:, None]).abs()
+            weight = (2.0 - away).clamp_min(0) / 4 if self.gaussian else (away == 0).float()
+            masks *= weight.view(len(numbers), *[-1 if a == axis else 1 for a in range(len(shape))])
+        masks[numbers >= shape.numel()] = 0
+        return masks

@@ -1,0 +1,50 @@
+"""Ablation-CAM: how far does the score fall when a channel of a late layer is silenced?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from xai_fast.engine.samplers.layer import LayerChange, SilencedChannels
+
+from .base import AbstractWeightedCAM
+from .formulas import ablation
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class AblationCAM(AbstractWeightedCAM):
+    r"""Class activation map weighted by ablation (Desai and Ramaswamy 2020, WACV, equations 4 and 5).
+
+    .. math:: L = \mathrm{ReLU}\Bigl(\sum_k w_k A_k\Bigr), \qquad w_k = f(A) - f(A \text{ with } A_k = 0)
+
+    Needs no gradient. The paper divides w_k by f(A), which scales the map as a whole, and turns it over where the
+    score is negative; here the weights stay in units of the score. grad-cam does divide, and puts large negative
+    numbers in place of zero where a layer's output can be negative; the paper's ablation is zero everywhere, and so is
+    this one. In a transformer the channel is silenced in every token.
+
+    Values are not negative, in units of the score times those of the activation, larger where a position supports the
+    target. The map is not scaled to [0, 1].
+
+    Args:
+        model: a module or an `Engine`; a plain callable has no layers.
+        layer: "auto" (the last layer whose positions influence the output), a name, a module, or a list. ViT tokens
+            (N, T, C) and Swin grids (N, h, w, C) are recognised.
+        fuse: how the maps of several layers become one, each rectified and resized first: "max" or "mean".
+        aug_smooth: mean over six passes: the input and its mirror image, times 0.9, 1 and 1.1.
+        eigen_smooth: the first principal component of the weighted activations instead of their sum.
+
+    Returns (`attribute`): (N, 1, H, W) at input resolution; with `resolution="native"` (N, 1, h, w) on the layer's own
+    grid (the largest one of several).
+
+    Cost: 1 + C rows forward per input, layer and pass, where C is the number of channels. What precedes the layer runs
+    once per pass; behind per-channel pooling and a linear layer the first linear layer of all C rows is one product.
+
+    Raises:
+        ValueError: an unknown layer (before the model runs), or one whose output is no grid.
+    """
+
+    weights: ClassVar = staticmethod(ablation)
+
+    def _change(self) -> LayerChange:
+        return SilencedChannels()
