@@ -93,6 +93,31 @@ CASES = [
         {"layer": "body", "eigen_smooth": True},
         {"layer": ["body", "stem"], "aug_smooth": True, "eigen_smooth": True, "resolution": "native"},
     ),
+    *_cases(
+        "AblationCAM",
+        replicas.ablation_cam,
+        {"layer": "body_norm"},
+        {"layer": "body_norm", "resolution": "native"},
+        {"layer": "stem"},
+        {"layer": ["pool", "stem_norm", "body"]},
+        {"layer": ["body", "stem"], "fuse": "mean"},
+        {"layer": ["body", "stem"], "fuse": "mean", "resolution": "native"},
+        {"layer": "body", "aug_smooth": True},
+        {"layer": "body", "eigen_smooth": True},
+        {"layer": ["body", "stem"], "aug_smooth": True, "eigen_smooth": True, "resolution": "native"},
+    ),
+    *_cases(
+        "ReciproCAM",
+        replicas.recipro_cam,
+        {"layer": "body_norm"},
+        {"layer": "body_norm", "gaussian": False},
+        {"layer": "pool", "resolution": "native"},
+        {"layer": "stem"},
+        {"layer": ["body", "pool"]},
+        {"layer": ["body", "stem_norm"], "fuse": "mean", "gaussian": False},
+        {"layer": "body", "aug_smooth": True},
+        {"layer": ["body", "pool"], "fuse": "mean", "aug_smooth": True, "gaussian": False, "resolution": "native"},
+    ),
 ]
 FIRST = [next(case for case in CASES if case.method == name) for name in dict.fromkeys(c.method for c in CASES)]
 
@@ -142,9 +167,28 @@ def _linear_gradcam(inputs, target):
     return model, {"layer": "0"}, torch.einsum("k,nkhw->nhw", weight, features)[:, None].clamp_min(0)
 
 
+def _linear_ablation_cam(inputs, target):
+    """Without channel k the score lacks w_k · mean(A_k), and that is the channel's weight."""
+    model = _pooled_head(inputs.shape[1:])
+    features = model[0](inputs).detach()
+    weights = model[3].weight.detach()[target] * features.mean((2, 3))
+    return model, {"layer": "0"}, torch.einsum("nk,nkhw->nhw", weights, features)[:, None].clamp_min(0)
+
+
+def _linear_recipro_cam(inputs, target):
+    """What is left around p adds its share of CAM, so the map is CAM over the positions, blurred, 0 outside."""
+    model = _pooled_head(inputs.shape[1:])
+    weight = model[3].weight.detach()[target] / inputs[0, 0].numel()
+    cam = torch.einsum("k,nkhw->nhw", weight, model[0](inputs).detach())[:, None]
+    line = torch.tensor([0.25, 0.5, 0.25])
+    return model, {"layer": "0"}, nn.functional.conv2d(cam, torch.outer(line, line)[None, None], padding=1)
+
+
 CLOSED_FORMS = {
     "Occlusion": _linear_occlusion,
     "Saliency": _linear_saliency,
     "InputXGradient": _linear_input_x_gradient,
     "GradCAM": _linear_gradcam,
+    "AblationCAM": _linear_ablation_cam,
+    "ReciproCAM": _linear_recipro_cam,
 }
