@@ -21,6 +21,8 @@ from rich.table import Table
 from schema import check
 
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(64 << 30), "MALLOC_TOP_PAD_": str(256 << 20)}
+# grad-cam draws a bar for every call; what a terminal costs is not what is measured. Read when tqdm is imported.
+QUIET = {"TQDM_DISABLE": "1"}
 CONSOLE = Console(width=None if sys.stdout.isatty() else 240)
 HERE = Path(__file__).resolve().parent
 
@@ -110,7 +112,7 @@ def child(what: str, case: Case, *options: str, environment: dict[str, str] | No
     """What a fresh process measured."""
     command = [sys.executable, str(HERE / "sides.py"), what, case.name, *options]
     done = subprocess.run(
-        command, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, text=True, check=True
+        command, env={**os.environ, **QUIET, **(environment or {})}, stdout=subprocess.PIPE, text=True, check=True
     )
     return json.loads(done.stdout.strip().splitlines()[-1])
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-# grad-cam draws a bar on stderr for every call; what a terminal costs is not what is measured.
-os.environ.setdefault("TQDM_DISABLE", "1")
 
 Explain = Callable[[Tensor, Tensor], Tensor]
 """(inputs, targets) to maps (N, 1, H, W) or attributions (N, C, H, W): what is timed."""

@@ -19,7 +19,7 @@ from xai_fast.core.prepare import Prepared
 
 FLOOR_ROWS = (1, 2, 4, 8, 16)
 MOST_ROUNDS = 25
-SHORT_SECONDS = 20
+SHORT_SECONDS = 10
 
 Clock = Callable[[], float]
 
