@@ -53,7 +53,7 @@ def first(case: Case, side: str, setting: int) -> dict[str, Any]:
     target = targets(model, x)
     before = _peak()
     if side == "ours":
-        seconds = _timed(lambda: case.method(model).attribute(x, target))
+        seconds = _timed(lambda: case.method(xf.Engine(model, plan=case.plan)).attribute(x, target))
     elif case.part is None:
         seconds = _timed(lambda: case.peer(model, setting)(x, target))
     else:
