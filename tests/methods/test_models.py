@@ -146,7 +146,9 @@ def test_an_uncopyable_model_answers_as_a_copyable_one(case):
     inputs = signals()
     for row in (row for row in CASES if row.method == case.method):
         actual = row.on(Small(lock=True)).attribute(inputs, TARGETS, **row.call)
-        near(actual, row.on(Small()).attribute(inputs, TARGETS, **row.call))
+        expected = row.on(Small()).attribute(inputs, TARGETS, **row.call)
+        # Falls of a score round as the score does, however small they are.
+        assert (actual - expected).abs().max() <= 1e-5 * max(expected.abs().max().item(), 1.0)
 
 
 @pytest.mark.parametrize("lock", [False, True], ids=["copied", "uncopyable"])
@@ -285,7 +287,7 @@ def test_refresh_is_for_what_cannot_be_seen(case):
     model.factor = -2.0
     method.engine.refresh()
     changed = method.attribute(inputs, TARGETS)
-    if case.method != "GradCAM":
+    if case.method not in ("GradCAM", "AblationCAM"):  # which rectify
         near(changed, expected * (2.0 if case.method == "Saliency" else -2.0))
     else:
         assert not torch.allclose(changed, expected, rtol=1e-3)
@@ -300,7 +302,7 @@ def test_the_users_forward_hooks_fire_on_the_rows(case):
     fired = []
     model.stem.register_forward_hook(lambda module, args, output: fired.append(len(output)))
     model.body_norm.register_forward_pre_hook(lambda module, args: fired.append(len(args[0])))
-    method = case.on(model)
+    method = case.on(xf.Engine(model, plan="dense"))
     for _ in range(2):  # whether it is the first call or a later one
         fired.clear()
         method.attribute(inputs, TARGETS)

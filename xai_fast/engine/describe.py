@@ -9,7 +9,9 @@ from torch import Tensor
 from xai_fast.core.guard import untouched
 from xai_fast.ops import backends
 
+from .budgets import budget_for
 from .inputs import checked
+from .recipe import Recipe
 from .replay.choose import Choice, choose
 
 if TYPE_CHECKING:
@@ -24,14 +26,12 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
         prepared = engine.prepared(frozenset(recipe.layers), inputs)
         with prepared.running():
             choice = choose(engine.plan, recipe, prepared, inputs)
-        budget = engine.budget(prepared, inputs, recipe.evaluate)
+        budget = budget_for(engine, prepared, inputs, recipe.evaluate)
     variants = len(recipe.variants) if recipe.variants is not None else 0
-    rows = len(inputs) + variants
-    change = recipe.variants.change if recipe.variants is not None else "nothing"
     chunk = budget.rows(max(variants, len(inputs)))
     lines = [
         f"{method!r} on {tuple(inputs.shape)}",
-        f"rows: {rows} ({len(inputs)} clean, {variants} variants in which {change} changed)",
+        f"rows: {_rows(method, recipe, inputs)}",
         f"plan: {_plan(choice)}",
         *(f"  {plan} refused: {reason}" for plan, reason in choice.refused.items()),
         f"rows per forward: {chunk}{' at first, then timed' if budget.measuring else ''}"
@@ -44,11 +44,24 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
     return "\n".join(lines)
 
 
+def _rows(method: Any, recipe: Recipe, inputs: Tensor) -> str:
+    total, variants = method.cost(tuple(inputs.shape)).forwards, recipe.variants
+    parts = [f"{len(inputs)} clean"]
+    if variants is not None:
+        parts.append(f"{len(variants)} variants in which {variants.change} changed")
+    layered = total - len(inputs) - (len(variants) if variants is not None else 0)
+    if recipe.change is not None:
+        parts.append(f"{layered} in which the output of {' or '.join(recipe.layers)} is changed")
+    return f"{total} ({', '.join(parts)})"
+
+
 def _plan(choice: Choice) -> str:
     if choice.plan == "dense":
         return "dense, every row runs the whole model; saved work: none"
-    parts = [f"behind {' and '.join(layers)}: {tail.saved}" for layers, tail in choice.tails.items()]
-    return "tail, what precedes the layer runs once; " + "; ".join(parts)
+    parts = [f"behind {' and '.join(layers)} {tail.saved}" for layers, tail in choice.tails.items()]
+    return (
+        f"tail, what precedes {'a layer' if len(parts) > 1 else 'the layer'} runs once; saved work: {'; '.join(parts)}"
+    )
 
 
 def _model(prepared: Any) -> str:

@@ -23,9 +23,7 @@ from xai_fast.core.prepared import Prepared
 from xai_fast.core.targets import Target
 from xai_fast.core.verify import unhooked
 
-from .evaluate import Evaluate, LayerQuestions
 from .inputs import checked, refuse_single_image
-from .plan import CLOSED_SIZE, FIRST_SIZE, RowBudget, rows_that_fit
 from .recipe import Recipe
 from .reducers.clean import clean_scores
 from .run import Outcome, run
@@ -199,16 +197,20 @@ class Engine:
     def activations(self, layer: Layer, shape: Sequence[int]) -> tuple[Tensor, ...]:
         """Tensors (1, ...) without contents, as the layers return them for one input of shape (C, *S).
 
-        Runs the model once per shape and choice of layers, on noise.
+        Runs the model once on noise, unless a call has shown it for this shape.
         """
         noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
         layers, store = self.layers(layer, noise), self._current()
-        key = (layers, *shape)
-        if key not in store.activations:
+        if any((layer, *shape) not in store.activations for layer in layers):
             with untouched(), self._aside() as module:
                 found = layer_activations(module, layers, self.adopt(noise))
-            store.activations[key] = tuple(activation.to("meta") for activation in found)
-        return store.activations[key]
+            self.saw(layers, shape, found)
+        return tuple(store.activations[layer, *shape] for layer in layers)
+
+    def saw(self, layers: Sequence[str], shape: Sequence[int], activations: Sequence[Tensor]) -> None:
+        """Remembers what layers return for an input of shape (C, *S), without its contents."""
+        for layer, activation in zip(layers, activations, strict=True):
+            self._store().activations[layer, *shape] = activation[:1].to("meta")
 
     @contextmanager
     def _aside(self) -> Iterator[nn.Module]:
@@ -240,36 +242,6 @@ class Engine:
                 _STORES.pop(self.model, None)
                 self._own_store = store
         return prepared
-
-    def budget(self, prepared: Prepared, inputs: Tensor, evaluate: Evaluate) -> RowBudget:
-        """What decides the rows per forward for one kind of evaluation."""
-        shape = tuple(inputs.shape[1:])
-        device = prepared.device or inputs.device
-        most = rows_that_fit(prepared.footprints.get(shape), device, self.memory_limit, graph=evaluate.backwards > 0)
-        fixed = None if self.batch_size == "auto" else int(self.batch_size)
-        if fixed is None and prepared.compiled is not None:
-            fixed = FIRST_SIZE.get(device.type, FIRST_SIZE["cuda"])  # every other size would be compiled anew
-        return RowBudget(device.type, fixed, most, prepared.batch_sizes.get((shape, type(evaluate))))
-
-    def remember(self, prepared: Prepared, inputs: Tensor, evaluate: Evaluate, budget: RowBudget) -> None:
-        """Keeps the batch size that a call has settled."""
-        if self.batch_size == "auto" and budget.settled is not None:
-            prepared.batch_sizes[tuple(inputs.shape[1:]), type(evaluate)] = budget.settled
-
-    def layer_budget(self, prepared: Prepared, inputs: Tensor, questions: LayerQuestions) -> RowBudget:
-        """What decides how many changes of a layer are asked about at once."""
-        if questions.closed:
-            return RowBudget("cpu", fixed=CLOSED_SIZE)  # a product, not a run of the model
-        shape = tuple(inputs.shape[1:])
-        device = prepared.device or inputs.device
-        most = rows_that_fit(prepared.footprints.get(shape), device, self.memory_limit, graph=False)
-        fixed = None if self.batch_size == "auto" else int(self.batch_size)
-        return RowBudget(device.type, fixed, most, prepared.batch_sizes.get((shape, questions.layer)))
-
-    def remember_layer(self, prepared: Prepared, inputs: Tensor, questions: LayerQuestions, budget: RowBudget) -> None:
-        """Keeps the number of changes that a call has settled on."""
-        if self.batch_size == "auto" and budget.settled is not None and not questions.closed:
-            prepared.batch_sizes[tuple(inputs.shape[1:]), questions.layer] = budget.settled
 
     def explain_plan(self, method: Any, inputs: Tensor) -> str:
         """What `method` would do with `inputs`, in words: rows, plan, chunk size, op backends, preparation time.

@@ -14,7 +14,6 @@ from xai_fast.core.verify import Footprint
 # fastest at a few rows, where intermediates stay in cache and under the allocator's threshold; GPUs at many.
 _TRIALS = {"cpu": (8, 16, 4), "cuda": (32, 64, 128, 256)}
 FIRST_SIZE = {"cpu": 8, "cuda": 32}
-CLOSED_SIZE = 512  # rows of a closed form at once: each is one row of a product
 _WORTH_CHANGING = 0.97  # a size must be this much faster per row than the first one tried
 _LIVE_LAYERS = 4  # activations that a forward without gradient holds at once, residual branches included
 

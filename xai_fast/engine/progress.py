@@ -34,6 +34,12 @@ class Progress:
             self._task = self._bar.add_task("model rows", total=self._total)
         return self
 
+    def expect(self, rows: int) -> None:
+        """More rows turned out to be needed: those of a layer's changes, once the layer has been seen."""
+        self._total += rows
+        if self._bar is not None:
+            self._bar.update(self._task, total=self._total)
+
     def advance(self, rows: int) -> None:
         """Takes note of `rows` more rows."""
         self._done += rows

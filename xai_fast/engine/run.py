@@ -14,6 +14,7 @@ from torch import Tensor
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import Prepared, widened
 
+from .budgets import budget_for, remember
 from .evaluate import Answers, Evaluate, LayerQuestions, Tails
 from .plan import RowBudget, out_of_memory
 from .progress import Progress
@@ -141,7 +142,7 @@ class _Loop:
         clean: bool = False,
     ) -> None:
         """Evaluates every row of `variants`, chunk by chunk, and hands the answers to `take`."""
-        budget = self._engine.budget(self._prepared, self._inputs, evaluate)
+        budget = budget_for(self._engine, self._prepared, self._inputs, evaluate)
 
         def ask(rows: Tensor) -> Answers:
             batch = self._prepared.empty(len(rows), self._inputs)
@@ -157,17 +158,20 @@ class _Loop:
                 answers = self._changed(variants, rows, evaluate.layers, answers)
             take(rows, answers)
             self._progress.advance(len(rows))
-        self._engine.remember(self._prepared, self._inputs, evaluate, budget)
+        remember(self._engine, self._prepared, self._inputs, evaluate, budget)
 
     def _changed(self, variants: Variants, rows: Tensor, layers: tuple[str, ...], answers: Answers) -> Answers:
         """The answers with how far the scores fall under every change of every layer, each change one more row."""
         assert self._change is not None
+        shape = tuple(self._inputs.shape[1:])
+        self._engine.saw(layers, shape, [response.activation for response in answers.responses])
         responses = []
         for layer, response in zip(layers, answers.responses, strict=True):
             questions = LayerQuestions(
-                self._prepared, layer, self._tails.get((layer,)), self._change, response, tuple(self._inputs.shape[2:])
+                self._prepared, layer, self._tails.get((layer,)), self._change, response, shape[1:]
             )
             falls = []
+            self._progress.expect(len(rows) * questions.count)
             for position, row in enumerate(rows):
                 sample = variants.sample_of(row[None])
                 table = self._table(questions, variants, row, position, sample)
@@ -189,7 +193,7 @@ class _Loop:
             score_of = _Scores(self._objective, sample.expand(len(numbers)))
             return Answers(score_of(questions(numbers, position, batch_of)))
 
-        budget = self._engine.layer_budget(self._prepared, self._inputs, questions)
+        budget = budget_for(self._engine, self._prepared, self._inputs, questions)
         table = []
         for numbers, answers in _chunks(questions.count, budget, ask):
             if not questions.closed:
@@ -197,7 +201,8 @@ class _Loop:
             elif not answers.finite().all():
                 self.broken.update(sample.tolist())
             table.append(answers.scores)
-        self._engine.remember_layer(self._prepared, self._inputs, questions, budget)
+            self._progress.advance(len(numbers))
+        remember(self._engine, self._prepared, self._inputs, questions, budget)
         return torch.cat(table)
 
     def _learn(self, raw: Any) -> None:

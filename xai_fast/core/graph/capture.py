@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from .kinds import Kind, kind_of, operation_of
-from .steps import INPUT, Graph, Step, Value
+from .steps import INPUT, Graph, Returned, Step, Value
 
 # Libraries whose leaf modules do nothing but compute, so that tracing may look inside.
 _PLAIN_LIBRARIES = ("torch.", "torchvision.", "timm.")
@@ -75,7 +75,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, barriers: frozenset[int]) -> None:
         super().__init__()
         self._barriers = barriers
-        self.returned: dict[str, list[fx.Node | None]] = {}
+        self.returned: dict[str, list[tuple[fx.Node, fx.Node] | None]] = {}
         self.gradient_gaps = False
         self.autocasts = False
 
@@ -87,10 +87,12 @@ class _Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        path = self.path_of_module(m)
+        path, existing = self.path_of_module(m), set(self.graph.nodes)
         returned = super().call_module(m, forward, args, kwargs)
-        proxies = [leaf for leaf in tree_leaves(returned) if isinstance(leaf, fx.Proxy)]
-        self.returned.setdefault(path, []).append(proxies[0].node if proxies else None)
+        nodes = [leaf.node for leaf in tree_leaves(returned) if isinstance(leaf, fx.Proxy)][:1]
+        # What a module was given and hands on is read by others under the same name, and not because of the module.
+        fresh = [(node, next(reversed(self.graph.nodes))) for node in nodes if node not in existing]
+        self.returned.setdefault(path, []).append(fresh[0] if fresh else None)
         return returned
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
@@ -111,7 +113,7 @@ def is_own_leaf(module: nn.Module) -> bool:
 def _graph(
     scope: nn.Module,
     graph: fx.Graph,
-    returned: dict[str, list[fx.Node | None]],
+    returned: dict[str, list[tuple[fx.Node, fx.Node] | None]],
     barriers: frozenset[int],
     *,
     gradient_gaps: bool,
@@ -143,7 +145,10 @@ def _graph(
             steps.append(_step(scope, node, numbers[node], value, barriers))
     if inputs == 0:
         raise CaptureError("its forward takes no input")
-    anchors = {path: [numbers[n] if n is not None else -1 for n in nodes] for path, nodes in returned.items()}
+    anchors = {
+        path: [Returned(numbers[pair[0]], numbers[pair[1]]) if pair is not None else None for pair in pairs]
+        for path, pairs in returned.items()
+    }
     found = Graph(steps, _plain(output), anchors, constants, gradient_gaps, fixed=fixed)
     return found
 
@@ -196,20 +201,21 @@ def _plain(structure: Any) -> Any:
     return structure
 
 
-def _exported_anchors(graph: fx.Graph, numbers: dict[fx.Node, int]) -> dict[str, list[int]]:
+def _exported_anchors(graph: fx.Graph, numbers: dict[fx.Node, int]) -> dict[str, list[Returned | None]]:
     """What each module returned: of the nodes made inside it, the one that is read outside."""
     inside: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
         for path, _ in node.meta.get("nn_module_stack", {}).values():
             if path and isinstance(path, str):
                 inside.setdefault(path, []).append(node)
-    anchors = {}
+    anchors: dict[str, list[Returned | None]] = {}
     for path, nodes in inside.items():
         members = set(nodes)
         leaving = [node for node in nodes if any(user not in members for user in node.users)]
         if len(leaving) == 1 and "@" not in path:  # a second call of a module is marked "path@1"
             again = f"{path}@1" in inside
-            anchors[path] = [numbers[leaving[0]]] * (2 if again else 1)
+            end = max(numbers[node] for node in nodes)
+            anchors[path] = [Returned(numbers[leaving[0]], end)] * (2 if again else 1)
     return anchors
 
 

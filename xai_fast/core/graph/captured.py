@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .cut import Cut, CutError, cut
 from .fuse import Fusion
 from .program import Program
-from .steps import INPUT, Graph, Step, filled
+from .steps import INPUT, Graph, Returned, Step, filled
 
 
 class Captured:
@@ -55,20 +55,29 @@ class Captured:
             CutError: a layer is not visible in the graph, or it cannot be cut there.
             ValueError: a layer runs more than once, or not at all.
         """
-        return cut(self.graph, [self.value_of(layer) for layer in layers])
+        return cut(self.graph, [self.returned_by(layer) for layer in layers])
 
-    def value_of(self, layer: str) -> int:
-        """The value that a layer returns."""
-        values = self.graph.anchors.get(layer)
-        if values is None:
-            inside = next((step.label for step in self.graph.steps if layer.startswith(f"{step.label}.")), None)
-            where = f"lies inside {inside!r}, which is called as a whole" if inside else "is not seen in the graph"
+    def returned_by(self, layer: str) -> Returned:
+        """What a layer returns.
+
+        Raises:
+            CutError, ValueError: as `cut`.
+        """
+        calls = self.graph.anchors.get(layer)
+        if calls is None:
+            called = [step.label for step in self.graph.steps if step.module is not None]
+            around = next((label for label in called if layer.startswith(f"{label}.")), None)
+            if around is None and self.graph.owner is None:
+                raise ValueError(f"`layer` {layer!r} does not run in this model's forward; choose another")
+            where = (
+                f"lies inside {around!r}, which is called as a whole" if around else "is not seen in what is exported"
+            )
             raise CutError(f"layer {layer!r} {where}")
-        if len(values) > 1:
+        if len(calls) > 1:
             raise ValueError(f"`layer` {layer!r} runs more than once in a forward; choose a layer that runs once")
-        if values[0] < 0:
-            raise CutError(f"layer {layer!r} returns no tensor that depends on the input")
-        return values[0]
+        if calls[0] is None:
+            raise CutError(f"layer {layer!r} returns what it was given, or no tensor")
+        return calls[0]
 
 
 class Replaced:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .steps import INPUT, Graph, Step
+from .steps import INPUT, Graph, Returned, Step
 
 
 class CutError(Exception):
@@ -35,18 +35,25 @@ class Cut:
     written: frozenset[int]
 
 
-def cut(graph: Graph, anchors: Iterable[int]) -> Cut:
-    """Cuts a recorded graph at the values that layers returned.
+def cut(graph: Graph, layers: Iterable[Returned]) -> Cut:
+    """Cuts a recorded graph at what layers returned.
 
     Raises:
         CutError: a value that crosses has no rows, or writing in place ties the parts together.
     """
-    anchors = set(anchors)
-    roots, dirty = [INPUT] if INPUT in anchors else [], {INPUT} & anchors
+    until = {layer.value: layer.until for layer in layers}
+    waiting = dict(until)
+    roots: list[int] = []
+    dirty: set[int] = set()
     after: list[Step] = []
     before: list[Step] = []
     existing = {INPUT, *graph.fixed}
     for step in graph.steps:
+        for value in [value for value, end in waiting.items() if step.makes > end]:
+            del waiting[value]
+            if value not in dirty:
+                roots.append(value)
+                dirty.add(value)
         existing.add(step.makes)
         if dirty & set(step.reads):
             after.append(step)
@@ -55,10 +62,8 @@ def cut(graph: Graph, anchors: Iterable[int]) -> Cut:
                 dirty |= _sharing(graph, number) & existing
         else:
             before.append(step)
-            if step.makes in anchors:
-                roots.append(step.makes)
-                dirty.add(step.makes)
-    _refuse_disorder(graph, before, after)
+    roots += [value for value in waiting if value not in dirty]
+    _refuse_disorder(graph, before, after, {root: until[root] for root in roots})
     after = _with_numbers(graph, before, after)
     made = {step.makes for step in after}
     read = {number for step in after for number in step.reads} | set(graph.results)
@@ -95,12 +100,14 @@ def _sharing(graph: Graph, number: int) -> set[int]:
     return {other for other, trait in graph.traits.items() if trait.group == group}
 
 
-def _refuse_disorder(graph: Graph, before: list[Step], after: list[Step]) -> None:
-    """`before` runs first as a whole, so it may not overwrite what a step of `after` was to read earlier."""
+def _refuse_disorder(graph: Graph, before: list[Step], after: list[Step], roots: dict[int, int]) -> None:
+    """`before` runs first as a whole, so it may not overwrite a layer's output, or what `after` was to read earlier."""
     position = {id(step): index for index, step in enumerate(graph.steps)}
     for step in before:
         for number in graph.writes.get(step.makes, ()):
             shared = _sharing(graph, number)
+            if any(root in shared and step.makes > end for root, end in roots.items()):
+                raise CutError(f"{step.label} writes in place into what the layer returned")
             for reader in after:
                 if position[id(reader)] < position[id(step)] and shared & set(reader.reads):
                     raise CutError(f"{step.label} writes in place into what {reader.label} reads before")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def fold_batchnorms(model: nn.Module, graph: Graph, anchors: Collection[str]) ->
         anchors: paths, in the graph, of layers whose output somebody reads. Neither half of a pair may be one, and no
             pair reaches across the border of one.
     """
-    read = {value for path in anchors for value in graph.anchors.get(path, ())}
+    read = graph.returned_by(anchors)
     folded = 0
     for first, second in list(_pairs(graph, read)):
         convolution, norm = first.module, second.module
@@ -49,7 +50,7 @@ def fold_batchnorms(model: nn.Module, graph: Graph, anchors: Collection[str]) ->
 
 def drop_identities(graph: Graph, anchors: Collection[str]) -> None:
     """Takes out the steps that return what they read: identities, and dropout in eval mode."""
-    read = {value for path in anchors for value in graph.anchors.get(path, ())}
+    read = graph.returned_by(anchors)
     for step in list(graph.steps):
         module = step.module
         does_nothing = step.operation == "identity" or (step.operation == "dropout" and module is not None)
@@ -65,8 +66,10 @@ def substitute(graph: Graph, step: Step, value: int) -> None:
         if other is not step
     ]
     graph.output = _renamed(graph.output, step.makes, value)
-    for path, values in graph.anchors.items():
-        graph.anchors[path] = [value if number == step.makes else number for number in values]
+    for path, calls in graph.anchors.items():
+        graph.anchors[path] = [
+            replace(call, value=value) if call is not None and call.value == step.makes else call for call in calls
+        ]
 
 
 def _reading(step: Step, old: int, new: int) -> Step:

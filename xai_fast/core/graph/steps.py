@@ -23,6 +23,17 @@ class Value:
     number: int
 
 
+@dataclass(frozen=True)
+class Returned:
+    """What a module returned: the value, and the last value that was made before it returned.
+
+    Between the two the module may have written into the value in place.
+    """
+
+    value: int
+    until: int
+
+
 @dataclass(eq=False)
 class Step:
     """One call of the model's forward.
@@ -120,7 +131,7 @@ class Graph:
     Attributes:
         steps: in order of execution.
         output: what the forward returns, with `Value`s.
-        anchors: per module path, the values that its calls returned, one entry per call.
+        anchors: per module path, what its calls returned, one entry per call; None where that is no tensor of its own.
         constants: parameters, buffers and other attributes that steps read: value to (owner, name).
         gradient_gaps: whether a part of the forward ran without gradients, so that autograd must not use these steps.
         traits: per value, once recorded.
@@ -131,7 +142,7 @@ class Graph:
 
     steps: list[Step]
     output: Any
-    anchors: dict[str, list[int]]
+    anchors: dict[str, list[Returned | None]]
     constants: dict[int, tuple[weakref.ref[nn.Module], str]]
     gradient_gaps: bool = False
     traits: dict[int, Trait] = field(default_factory=dict)
@@ -143,6 +154,10 @@ class Graph:
     def results(self) -> tuple[int, ...]:
         """The values that the output is made of."""
         return tuple(dict.fromkeys(value.number for value in values_in(self.output)))
+
+    def returned_by(self, paths: Iterable[str]) -> set[int]:
+        """The values that the modules at these paths return."""
+        return {found.value for path in paths for found in self.anchors.get(path, ()) if found is not None}
 
     def bind(self) -> None:
         """Looks the constants up, after the last change of dtype or layout."""

@@ -17,7 +17,7 @@ from xai_fast.core.graph.captured import Captured
 from xai_fast.core.graph.cut import Cut, CutError, cut
 from xai_fast.core.graph.kinds import Kind
 from xai_fast.core.graph.program import Program
-from xai_fast.core.graph.steps import Graph, Step, Value, filled
+from xai_fast.core.graph.steps import Graph, Returned, Step, Value, filled
 from xai_fast.core.verify import difference, row_of
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def closed_form(captured: Captured, around: Cut) -> Closed | None:
     rest = None
     if graph.results != (last.makes,):
         try:
-            behind = cut(graph, [last.makes])
+            behind = cut(graph, [Returned(last.makes, last.makes)])
         except CutError:
             return None
         if behind.crossing or set(graph.results) - {step.makes for step in behind.after} - {last.makes}:

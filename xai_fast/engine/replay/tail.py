@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai_fast.core.graph.captured import Captured, own_forwards
 from xai_fast.core.graph.cut import Cut, CutError, expanded, handed
@@ -55,7 +55,7 @@ class Tail:
     def __init__(self, captured: Captured, layers: tuple[str, ...]) -> None:
         self._captured, graph = captured, captured.graph
         self.cut: Cut = captured.cut(layers)
-        self._values = [captured.value_of(layer) for layer in layers]
+        self._values = [captured.returned_by(layer).value for layer in layers]
         for root in self.cut.roots:
             trait = graph.traits[root]
             if trait.batched != 1:
@@ -91,7 +91,10 @@ class Tail:
     def saved(self) -> str:
         """How much of the model a row of the tail skips, for people."""
         every, again = len(self._captured.graph.steps), len(self.cut.after)
-        return f"{every - again} of {every} steps come from the kept run"
+        kept = f"{every - again} of {every} steps come from the kept run"
+        if self.linear:
+            return f"{kept}, gradients need no backward, silenced channels are one product"
+        return f"{kept}, silenced channels share the first linear layer" if self.closed is not None else kept
 
     @torch.no_grad()
     def keep(self, batch: Tensor) -> Kept:
@@ -144,7 +147,11 @@ def tail_of(prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail
     if key not in prepared.tails:
         try:
             tail = Tail(captured, layers)
-            reason = _differs(tail, prepared, layers, inputs) if len(layers) == 1 else None
+            if len(layers) == 1:
+                reason = _differs(tail, prepared, layers, inputs)
+            else:
+                alone = [tail_of(prepared, (layer,), inputs) for layer in layers]
+                reason = next((why for why in alone if isinstance(why, str)), None)
         except CutError as error:
             reason = str(error)
         prepared.tails[key] = tail if reason is None else reason
@@ -154,22 +161,24 @@ def tail_of(prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail
 @torch.no_grad()
 def _differs(tail: Tail, prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> str | None:
     """Replaces a layer's output in the module itself and in the tail; says where the answers differ."""
+    assert isinstance(prepared.module, nn.Module)
     rows = torch.cat(prepared.trial(inputs, prepared.dtype))
     batch = prepared.empty(2, inputs).copy_(rows)
-    kept = tail.keep(batch.clone(memory_format=torch.preserve_format))
-    changed = kept.activation.clone(memory_format=torch.preserve_format)
-    # Every second entry along the last axis hidden in one row, the other half in the other: both rows differ.
-    changed[0, ..., ::2] = 0
-    changed[1, ..., 1::2] = 0
-    with unhooked(prepared.module), own_forwards(prepared.module):  # type: ignore[arg-type]
-        truth = with_layer(prepared, layers[0], batch, lambda _activation: changed.clone())
-    for row in range(2):
-        mine = tail.replaced(kept, row, changed[row : row + 1].clone(memory_format=torch.preserve_format))
-        reason = difference(row_of(truth, row, 2), row_of(mine, 0, 1), prepared.dtype or batch.dtype)
-        if reason is not None:
-            return f"the tail does not reproduce the model: {reason}"
-    if tail.closed is not None and not tail.closed.holds(tail, kept, prepared.dtype or batch.dtype):
-        tail.closed = None
+    with unhooked(prepared.module):
+        kept = tail.keep(batch.clone(memory_format=torch.preserve_format))
+        changed = kept.activation.clone(memory_format=torch.preserve_format)
+        # Every second entry along the last axis hidden in one row, the other half in the other: both rows differ.
+        changed[0, ..., ::2] = 0
+        changed[1, ..., 1::2] = 0
+        with own_forwards(prepared.module):
+            truth = with_layer(prepared, layers[0], batch, lambda _activation: changed.clone())
+        for row in range(2):
+            mine = tail.replaced(kept, row, changed[row : row + 1].clone(memory_format=torch.preserve_format))
+            reason = difference(row_of(truth, row, 2), row_of(mine, 0, 1), prepared.dtype or batch.dtype)
+            if reason is not None:
+                return f"the tail does not reproduce the model: {reason}"
+        if tail.closed is not None and not tail.closed.holds(tail, kept, prepared.dtype or batch.dtype):
+            tail.closed = None
     return None
 
 

@@ -1,0 +1,45 @@
+"""How many rows go through the model at once in a call: what the user asked for, what fits, what was timed before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from xai_fast.core.prepared import Prepared
+
+from .evaluate import Evaluate, LayerQuestions
+from .plan import FIRST_SIZE, RowBudget, rows_that_fit
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_CLOSED_SIZE = 512  # rows of a closed form at once: each is one row of a product
+
+
+def budget_for(engine: Engine, prepared: Prepared, inputs: Tensor, question: Evaluate | LayerQuestions) -> RowBudget:
+    """What decides the rows per forward for one kind of question about inputs of this shape."""
+    if isinstance(question, LayerQuestions) and question.closed:
+        return RowBudget("cpu", fixed=_CLOSED_SIZE)  # a product, not a run of the model
+    shape = tuple(inputs.shape[1:])
+    device = prepared.device or inputs.device
+    graph = not isinstance(question, LayerQuestions) and question.backwards > 0
+    most = rows_that_fit(prepared.footprints.get(shape), device, engine.memory_limit, graph=graph)
+    fixed = None if engine.batch_size == "auto" else int(engine.batch_size)
+    if fixed is None and prepared.compiled is not None:
+        fixed = FIRST_SIZE.get(device.type, FIRST_SIZE["cuda"])  # every other size would be compiled anew
+    return RowBudget(device.type, fixed, most, prepared.batch_sizes.get((shape, _key(question))))
+
+
+def remember(
+    engine: Engine, prepared: Prepared, inputs: Tensor, question: Evaluate | LayerQuestions, budget: RowBudget
+) -> None:
+    """Keeps the batch size that a call has settled."""
+    closed = isinstance(question, LayerQuestions) and question.closed
+    if engine.batch_size == "auto" and budget.settled is not None and not closed:
+        prepared.batch_sizes[tuple(inputs.shape[1:]), _key(question)] = budget.settled
+
+
+def _key(question: Evaluate | LayerQuestions) -> object:
+    """Changes of a layer are timed apart per layer: the later it is, the more rows are fast."""
+    return question.layer if isinstance(question, LayerQuestions) else type(question)
