@@ -39,4 +39,5 @@ def has_hooks(model: nn.Module) -> bool:
 
 
 def hooked(module: nn.Module) -> bool:
+    """Whether the user has registered hooks on this module."""
     return any(getattr(module, kind) for kind in _HOOKS)

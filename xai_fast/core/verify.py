@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -150,11 +151,12 @@ def _frozen(value: Any, depth: int = 3) -> Any:
 
 def _generators() -> tuple[Callable[[], bool], ...]:
     """One function per random generator that says whether it has been drawn from since."""
-    cpu, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    cpu, python = torch.get_rng_state(), random.getstate()
+    numpy = pickle.dumps(np.random.get_state())
     return (
         lambda: not torch.equal(cpu, torch.get_rng_state()),
         lambda: python != random.getstate(),
-        lambda: not np.array_equal(numpy[1], np.random.get_state()[1]) or numpy[2] != np.random.get_state()[2],
+        lambda: numpy != pickle.dumps(np.random.get_state()),
     )
 
 

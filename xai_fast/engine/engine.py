@@ -39,7 +39,7 @@ class _Store:
     fingerprint: Fingerprint | None = None
     prepared: dict[tuple[frozenset[str], bool, bool], Prepared] = field(default_factory=dict)
     last_layer: dict[tuple[int, ...], str] = field(default_factory=dict)
-    activations: dict[tuple[Any, ...], tuple[Tensor, ...]] = field(default_factory=dict)
+    activations: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 

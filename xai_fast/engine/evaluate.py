@@ -82,7 +82,11 @@ class Score:
     """The scores alone: one forward."""
 
     backwards: ClassVar[int] = 0
-    layers: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails) -> Answers:
         """Scores (rows, K)."""
@@ -95,7 +99,11 @@ class InputGradient:
     """The gradient of each score by the input: one forward, and one backward per score."""
 
     backwards: ClassVar[int] = 1
-    layers: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails) -> Answers:
         """Scores (rows, K) and gradient (rows, K, C, *S)."""

@@ -127,30 +127,35 @@ def _graph(
     steps: list[Step] = []
     output: Any = None
     constants: dict[int, tuple[weakref.ref[nn.Module], str]] = {}
-    fixed: dict[int, Any] = {}
-    inputs = 0
+    fixed = _defaults(graph, numbers)
     for node in graph.nodes:
-        if node.op == "placeholder":
-            inputs += 1
-            if (inputs > 1 and not node.args) or str(node.target).startswith("*"):
-                raise CaptureError("its forward takes several inputs")
-            if inputs > 1:
-                fixed[numbers[node]] = node.args[0]
-        elif node.op == "get_attr":
+        if node.op == "get_attr":
             path, _, name = str(node.target).rpartition(".")
             constants[numbers[node]] = (weakref.ref(scope.get_submodule(path)), name)
         elif node.op == "output":
             output = fx.map_arg(node.args[0], value)
-        else:
+        elif node.op != "placeholder":
             steps.append(_step(scope, node, numbers[node], value, barriers))
-    if inputs == 0:
-        raise CaptureError("its forward takes no input")
     anchors = {
         path: [Returned(numbers[pair[0]], numbers[pair[1]]) if pair is not None else None for pair in pairs]
         for path, pairs in returned.items()
     }
-    found = Graph(steps, _plain(output), anchors, constants, gradient_gaps, fixed=fixed)
-    return found
+    return Graph(steps, _plain(output), anchors, constants, gradient_gaps, fixed=fixed)
+
+
+def _defaults(graph: fx.Graph, numbers: dict[fx.Node, int]) -> dict[int, Any]:
+    """The defaults of what a forward takes beside its input.
+
+    Raises:
+        CaptureError: it takes no input, or several without a default.
+    """
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    if not placeholders:
+        raise CaptureError("its forward takes no input")
+    rest = placeholders[1:]
+    if any(str(node.target).startswith("*") for node in placeholders) or not all(node.args for node in rest):
+        raise CaptureError("its forward takes several inputs")
+    return {numbers[node]: node.args[0] for node in rest}
 
 
 def _step(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .cut import Cut, CutError, cut
 from .fuse import Fusion
 from .program import Program
+from .stages import stages
 from .steps import INPUT, Graph, Returned, Step, filled
 
 
@@ -30,10 +31,16 @@ class Captured:
         self.graph = graph
         self._fusion = Fusion(graph, short_sums=short_sums, like=like and like._fusion) if fused else None
         self._whole = self.program(graph.steps, (), graph.results)
+        self._stages = stages(graph, self._whole.steps, lambda steps, wanted: Program(graph, steps, (wanted,)))
+        self._rows = min((stage.rows for stage in self._stages), default=0)
 
     def __call__(self, batch: Tensor) -> Any:
         """The module's raw output."""
-        return filled(self.graph.output, self._whole.run({INPUT: batch}))
+        if not self._stages or len(batch) <= self._rows:
+            return filled(self.graph.output, self._whole.run({INPUT: batch}))
+        for stage in self._stages:
+            batch = stage.run(batch)
+        return filled(self.graph.output, {**self.graph.fixed, self._stages[-1].makes: batch})
 
     @property
     def fuses(self) -> bool:
@@ -89,6 +96,7 @@ class Replaced:
         self.active = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module returns: as a program for one tensor of the recorded shape, by its own forward otherwise."""
         plain = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].shape[1:] == self._shape
         if self.active and plain and not torch.is_grad_enabled():
             return self._captured(args[0])

@@ -45,75 +45,64 @@ class Fusion:
             given: values that exist before, which are not written into.
             kept: values that are needed afterwards, so that they must appear.
         """
-        kept = set(kept)
-        last = last_uses(steps, kept)
-        users: dict[int, list[int]] = {}
+        plan = _Plan(steps, set(given), set(kept))
         for position, step in enumerate(steps):
-            for number in step.reads:
-                users.setdefault(number, []).append(position)
-
-        def only_user(value: int) -> int | None:
-            """The position of the one step that reads a value nobody keeps."""
-            found = users.get(value, [])
-            return found[0] if len(found) == 1 and value not in kept else None
-
-        fused: dict[int, Step | None] = {}  # by position; None: became part of another step
-        for position, step in enumerate(steps):
-            if position in fused:
+            if position in plan.fused:
                 continue
             if step.operation == "conv2d" and (source := self._convolution(step)) is not None:
-                self._fuse_convolution(steps, position, source, only_user, fused, set(given) | kept, last)
+                self._fuse_convolution(plan, position, source)
             elif step.operation == "linear" and (linear := self._linear(step)) is not None:
-                x = step.args[0]
-                follower = only_user(step.makes)
-                activation = _activation(steps[follower]) if follower is not None else None
-                if follower is not None and activation is not None and follower not in fused:
-                    merged = FusedLinear(linear.weight, linear.bias, activation)
-                    fused[position] = _step(steps[follower].makes, merged, (x,), "linear", step.label)
-                    fused[follower] = None
-                else:
-                    fused[position] = _step(step.makes, linear, (x,), "linear", step.label)
-            elif step.operation == "multi_head_attention" and self._weights_unread(steps, step, users, kept):
+                self._fuse_linear(plan, position, linear)
+            elif step.operation == "multi_head_attention" and plan.reads_only_first(step):
                 attention = self._attention(step)
                 if attention is not None:
-                    fused[position] = _step(step.makes, attention, (step.args[0],), step.operation, step.label)
-        return [new for position, step in enumerate(steps) if (new := fused.get(position, step)) is not None]
+                    plan.fused[position] = _step(step.makes, attention, (step.args[0],), step.operation, step.label)
+        return plan.result()
 
-    def _fuse_convolution(
-        self,
-        steps: Sequence[Step],
-        position: int,
-        source: PackedWeight,
-        only_user: Callable[[int], int | None],
-        fused: dict[int, Step | None],
-        untouchable: set[int],
-        last: dict[int, int],
-    ) -> None:
+    def _fuse_linear(self, plan: _Plan, position: int, linear: FusedLinear) -> None:
+        """Fuses the linear layer with the activation that follows it."""
+        step = plan.steps[position]
+        follower = plan.only_user(step.makes)
+        activation = _activation(plan.steps[follower]) if follower is not None else None
+        makes = step.makes
+        if follower is not None and activation is not None:
+            linear = FusedLinear(linear.weight, linear.bias, activation)
+            makes = plan.steps[follower].makes
+            plan.fused[follower] = None
+        plan.fused[position] = _step(makes, linear, (step.args[0],), "linear", step.label)
+
+    def _fuse_convolution(self, plan: _Plan, position: int, source: PackedWeight) -> None:
         """Fuses the convolution with the activation, or with the sum and the ReLU, that follow it."""
-        step = steps[position]
+        step = plan.steps[position]
         x = step.args[0]
-        follower = only_user(step.makes)
-        if follower is not None and follower not in fused:
-            after = steps[follower]
-            activation = _activation(after)
-            if activation is not None:
-                call: Any = FusedConvolution(source, activation)
-                fused[position], fused[follower] = _step(after.makes, call, (x,), "conv2d", step.label), None
-                return
-            other = self._summand(after, step.makes)
-            if other is not None and not self._written_between(steps, position, follower, x.number):
-                rectifier = only_user(after.makes)
-                rectified = rectifier is not None and rectifier not in fused and _is_relu(steps[rectifier])
-                makes = steps[rectifier].makes if rectified and rectifier is not None else after.makes
-                apart = self._group(other) != self._group(x.number)  # or the sum would overwrite what is convolved
-                consumes = apart and self._dies_at(other, follower, untouchable, last)
-                call = FusedResidual(source, rectified=rectified, consumes=consumes)
-                fused[position] = None
-                fused[follower] = _step(makes, call, (x, Value(other)), "conv2d", step.label)
-                if rectified and rectifier is not None:
-                    fused[rectifier] = None
-                return
-        fused[position] = _step(step.makes, FusedConvolution(source), (x,), "conv2d", step.label)
+        follower = plan.only_user(step.makes)
+        activation = _activation(plan.steps[follower]) if follower is not None else None
+        if follower is None or not (activation is not None or self._fuse_residual(plan, position, follower, source)):
+            plan.fused[position] = _step(step.makes, FusedConvolution(source), (x,), "conv2d", step.label)
+        elif activation is not None:
+            call = FusedConvolution(source, activation)
+            plan.fused[position] = _step(plan.steps[follower].makes, call, (x,), "conv2d", step.label)
+            plan.fused[follower] = None
+
+    def _fuse_residual(self, plan: _Plan, position: int, follower: int, source: PackedWeight) -> bool:
+        """Fuses the convolution with the sum that follows it, and with a ReLU behind that; False where that is none."""
+        step, total = plan.steps[position], plan.steps[follower]
+        x = step.args[0]
+        other = self._summand(total, step.makes)
+        if other is None or self._written_between(plan.steps, position, follower, x.number):
+            return False
+        rectifier = plan.only_user(total.makes)
+        rectified = rectifier is not None and _is_relu(plan.steps[rectifier])
+        makes = total.makes
+        if rectifier is not None and rectified:
+            makes = plan.steps[rectifier].makes
+            plan.fused[rectifier] = None
+        apart = self._group(other) != self._group(x.number)  # or the sum would overwrite what is convolved
+        consumes = apart and self._dies_at(other, follower, plan)
+        call = FusedResidual(source, rectified=rectified, consumes=consumes)
+        plan.fused[position] = None
+        plan.fused[follower] = _step(makes, call, (x, Value(other)), "conv2d", step.label)
+        return True
 
     def _convolution(self, step: Step) -> PackedWeight | None:
         """The packed weight of a convolution that oneDNN can run."""
@@ -166,14 +155,6 @@ class Fusion:
         outward = FusedLinear(module.out_proj.weight, module.out_proj.bias)
         return FusedAttention(inward, outward, module.num_heads)
 
-    def _weights_unread(
-        self, steps: Sequence[Step], step: Step, users: dict[int, list[int]], kept: Collection[int]
-    ) -> bool:
-        """Whether nobody reads the attention weights, the second part of what the module returns."""
-        readers = [steps[position] for position in users.get(step.makes, [])]
-        first = all(reader.operation == "getitem" and reader.args[1:] == (0,) for reader in readers)
-        return first and step.makes not in kept
-
     def _summand(self, step: Step, convolved: int) -> int | None:
         """The other side of a plain sum of two maps of one shape."""
         if step.operation != "add" or step.kwargs or len(step.args) != 2 or len(step.reads) != 2:
@@ -193,21 +174,55 @@ class Fusion:
             for number in self._graph.writes.get(step.makes, ())
         )
 
-    def _dies_at(self, value: int, position: int, untouchable: set[int], last: dict[int, int]) -> bool:
+    def _dies_at(self, value: int, position: int, plan: _Plan) -> bool:
         """Whether nothing in the memory of a value is needed after a position."""
         group = self._group(value)
         alike = [number for number, trait in self._graph.traits.items() if trait.group == group]
-        return all(
-            number not in untouchable
-            and number != INPUT
-            and number not in self._graph.fixed
-            and last.get(number, -1) <= position
-            for number in alike
-        )
+        untouchable = {*plan.given, *plan.kept, *self._graph.fixed, INPUT}
+        return all(number not in untouchable and plan.last.get(number, -1) <= position for number in alike)
 
     def _group(self, value: int) -> int:
         trait = self._graph.traits.get(value)
         return trait.group if trait is not None else -1
+
+
+class _Plan:
+    """What becomes of each step while a stretch of the graph is fused.
+
+    Args:
+        steps: the stretch.
+        given: values that exist before.
+        kept: values that are needed afterwards.
+
+    Attributes:
+        fused: by position, the step that takes its place; None where it became part of another one.
+        last: the position of the last step that reads each value.
+    """
+
+    def __init__(self, steps: Sequence[Step], given: set[int], kept: set[int]) -> None:
+        self.steps, self.given, self.kept = steps, given, kept
+        self.fused: dict[int, Step | None] = {}
+        self.last = last_uses(steps, kept)
+        self._users: dict[int, list[int]] = {}
+        for position, step in enumerate(steps):
+            for number in step.reads:
+                self._users.setdefault(number, []).append(position)
+
+    def only_user(self, value: int) -> int | None:
+        """The position of the one step, not fused yet, that reads a value nobody keeps."""
+        found = self._users.get(value, [])
+        return found[0] if len(found) == 1 and value not in self.kept and found[0] not in self.fused else None
+
+    def reads_only_first(self, step: Step) -> bool:
+        """Whether of what the step returns only the first part is read."""
+        readers = [self.steps[position] for position in self._users.get(step.makes, [])]
+        first = all(reader.operation == "getitem" and reader.args[1:] == (0,) for reader in readers)
+        return first and step.makes not in self.kept
+
+    def result(self) -> list[Step]:
+        """The steps as they will run."""
+        found = (self.fused.get(position, step) for position, step in enumerate(self.steps))
+        return [step for step in found if step is not None]
 
 
 def _step(makes: int, call: Callable[..., Any], args: tuple[Any, ...], operation: str, label: str) -> Step:

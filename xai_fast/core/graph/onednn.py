@@ -29,27 +29,21 @@ class Activation:
     algorithm: str = ""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """By public operators, in place."""
-        match self.name:
-            case "relu":
-                return F.relu_(x)
-            case "hardtanh":
-                return F.hardtanh_(x, *self.scalars)
-            case "swish":
-                return F.silu(x, inplace=True)
-            case "hardswish":
-                return F.hardswish(x, inplace=True)
-            case "leaky_relu":
-                return F.leaky_relu_(x, *self.scalars)
-            case "gelu":
-                return F.gelu(x, approximate=self.algorithm)
-            case "sigmoid":
-                return x.sigmoid_()
-            case "tanh":
-                return x.tanh_()
-        return x
+        """By public operators, in place where there is one."""
+        return _PUBLIC[self.name](x, self)
 
 
+_PUBLIC: dict[str, Callable[[Tensor, Activation], Tensor]] = {
+    "none": lambda x, _: x,
+    "relu": lambda x, _: F.relu_(x),
+    "hardtanh": lambda x, a: F.hardtanh_(x, *a.scalars),
+    "swish": lambda x, _: F.silu(x, inplace=True),
+    "hardswish": lambda x, _: F.hardswish(x, inplace=True),
+    "leaky_relu": lambda x, a: F.leaky_relu_(x, *a.scalars),
+    "gelu": lambda x, a: F.gelu(x, approximate=a.algorithm),
+    "sigmoid": lambda x, _: x.sigmoid_(),
+    "tanh": lambda x, _: x.tanh_(),
+}
 NOTHING = Activation("none")
 _RELU = Activation("relu")
 
@@ -167,7 +161,7 @@ def _accumulate(
 ) -> Tensor:
     """Adds the convolutions of the stretches to `y` in place, then applies the activation."""
     for position, (x, weight) in enumerate(zip(stretches, packed, strict=True)):
-        rectify = "relu" if activation is _RELU and position == len(packed) - 1 else None
+        rectify = "relu" if activation == _RELU and position == len(packed) - 1 else None
         y = torch.ops.mkldnn._convolution_pointwise_.binary(
             y, x, weight, bias if position == 0 else None, geometry.padding, geometry.stride, geometry.dilation,
             geometry.groups, "add", 1.0, rectify, [], "",
@@ -266,7 +260,8 @@ def refusal() -> str | None:
                 _check(linear._fused(tokens, packed), linear._plain(tokens))
             for parts in (1, 2):
                 source = PackedWeight(weight, bias, geometry, parts)
-                _check(FusedConvolution(source, _RELU)(x), y.relu())
+                _check(FusedConvolution(source, Activation("relu"))(x), y.relu())
+                _check(FusedConvolution(source, Activation("tanh"))(x), y.tanh())
                 _check(FusedResidual(source, rectified=True, consumes=False)(x, other), (y + other).relu())
     except Exception as error:  # private operators may change in any way
         return f"oneDNN's fused operators failed their test ({type(error).__name__}: {error})"

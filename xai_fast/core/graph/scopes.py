@@ -1,4 +1,4 @@
-"""Which parts of a model can be captured: the whole, else its children, and what is inside modules called as a whole."""
+"""Which parts of a model can be captured: the whole, else its children, and what lies behind single calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tail plan: a layer's output is replaced, only what follows runs again, everything else comes from the kept run."""
+"""The tail plan: a layer's output is replaced, what follows runs again, everything else comes from the kept run."""
 
 from __future__ import annotations
 
@@ -145,17 +145,19 @@ def tail_of(prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail
         return prepared.resists or "the model is not captured for inputs of this shape"
     key = (shape, layers)
     if key not in prepared.tails:
-        try:
-            tail = Tail(captured, layers)
-            if len(layers) == 1:
-                reason = _differs(tail, prepared, layers, inputs)
-            else:
-                alone = [tail_of(prepared, (layer,), inputs) for layer in layers]
-                reason = next((why for why in alone if isinstance(why, str)), None)
-        except CutError as error:
-            reason = str(error)
-        prepared.tails[key] = tail if reason is None else reason
+        prepared.tails[key] = _checked(captured, prepared, layers, inputs)
     return prepared.tails[key]
+
+
+def _checked(captured: Captured, prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail | str:
+    try:
+        tail = Tail(captured, layers)
+    except CutError as error:
+        return str(error)
+    if len(layers) == 1:
+        return _differs(tail, prepared, layers, inputs) or tail
+    alone = [tail_of(prepared, (layer,), inputs) for layer in layers]
+    return next((reason for reason in alone if isinstance(reason, str)), tail)
 
 
 @torch.no_grad()

@@ -14,6 +14,6 @@ def gradcam(response: Grid) -> Tensor:
 
 
 def ablation(response: Grid) -> Tensor:
-    """Ablation-CAM: how far the score falls without the channel (Desai and Ramaswamy 2020), not divided by the score."""
+    """Ablation-CAM: how far the score falls without the channel (Desai and Ramaswamy 2020), undivided."""
     assert response.falls is not None
     return response.falls
