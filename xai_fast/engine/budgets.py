@@ -8,7 +8,8 @@ from torch import Tensor
 
 from xai_fast.core.prepared import Prepared
 
-from .evaluate import Evaluate, LayerQuestions
+from .evaluate import Evaluate
+from .layer_questions import LayerQuestions
 from .plan import FIRST_SIZE, RowBudget, rows_that_fit
 
 if TYPE_CHECKING:

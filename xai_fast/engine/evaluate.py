@@ -14,8 +14,7 @@ from xai_fast.core.graph.captured import own_forwards
 from xai_fast.core.layers import first_tensor
 from xai_fast.core.prepared import Prepared
 
-from .replay.tail import Kept, Tail, with_first, with_layer
-from .samplers.layer import LayerChange
+from .replay.tail import Kept, Tail, with_first
 
 ScoreOf = Callable[[Any], Tensor]
 Tails = Mapping[tuple[str, ...], Tail]
@@ -167,7 +166,7 @@ class LayerActivation:
         """Scores (rows, K) and one response per layer, without gradient."""
         own = [tails.get((layer,)) for layer in self.layers]
         if any(tail is None for tail in own):
-            with _watched(prepared, self.layers, detach=True) as captured, _own_forwards(prepared):
+            with _watched(prepared, self.layers, detach=True) as captured, by_own_forward(prepared):
                 scores = score_of(prepared.module(batch))
             responses = [Response(activation) for activation in _in_order(captured, self.layers)]
             return Answers(scores, responses=_per_row(responses, self.layers, len(batch)))
@@ -175,71 +174,6 @@ class LayerActivation:
         assert own[0] is not None
         scores = score_of(own[0].clean(kept[0]))
         return Answers(scores, responses=tuple(Response(one.activation, kept=one) for one in kept))
-
-
-class LayerQuestions:
-    """What the model answers when one layer's output is changed, for the rows of one chunk.
-
-    Args:
-        prepared: the model.
-        layer: whose output is changed.
-        tail: what follows it; None runs the whole model for every change.
-        change: the changes.
-        response: of the layer to the chunk.
-        size: *S of the inputs.
-    """
-
-    def __init__(
-        self,
-        prepared: Prepared,
-        layer: str,
-        tail: Tail | None,
-        change: LayerChange,
-        response: Response,
-        size: tuple[int, ...],
-    ) -> None:
-        self._prepared, self.layer, self._tail = prepared, layer, tail
-        self._change, self._response, self._size = change, response, size
-        self.count = change.count(response.activation, size)
-        none = torch.arange(1)
-        by_channel = change.silenced(none, response.activation, size) is not None
-        self.closed = tail is not None and tail.closed is not None and by_channel
-
-    @torch.no_grad()
-    def __call__(self, numbers: Tensor, position: int, batch_of: Callable[[int], Tensor]) -> Any:
-        """The raw output under the changes `numbers`.
-
-        Args:
-            numbers: which changes.
-            position: of the row within the chunk.
-            batch_of: that row of the input, as often as it is told.
-        """
-        kept = self._response.kept
-        if self._tail is None or kept is None:
-            change = self._changed(numbers)
-            with _own_forwards(self._prepared):
-                return with_layer(self._prepared, self.layer, batch_of(len(numbers)), change)
-        if self.closed and self._tail.closed is not None:
-            channels = self._change.silenced(numbers, self._response.activation, self._size)
-            assert channels is not None
-            return self._tail.closed.ablated(kept, position, channels)
-        activation = self._response.activation[position : position + 1]
-        return self._tail.replaced(kept, position, self._changed(numbers)(activation))
-
-    def _changed(self, numbers: Tensor) -> Callable[[Tensor], Tensor]:
-        def change(activation: Tensor) -> Tensor:
-            layout = torch.channels_last if _is_channels_last(activation) else torch.contiguous_format
-            shape = (len(numbers), *activation.shape[1:])
-            out = torch.empty(shape, dtype=activation.dtype, device=activation.device, memory_format=layout)
-            out.copy_(activation)
-            self._change.write(numbers, out, self._size)
-            return out
-
-        return change
-
-
-def _is_channels_last(activation: Tensor) -> bool:
-    return activation.ndim == 4 and activation.is_contiguous(memory_format=torch.channels_last)
 
 
 def _gradients(scores: Tensor, at: list[Tensor]) -> list[Tensor]:
@@ -272,7 +206,8 @@ def _per_row(responses: list[Response], layers: tuple[str, ...], rows: int) -> t
     return tuple(responses)
 
 
-def _own_forwards(prepared: Prepared) -> AbstractContextManager[None]:
+def by_own_forward(prepared: Prepared) -> AbstractContextManager[None]:
+    """Every module of the model runs its own forward inside, so that hooks on layers fire."""
     return own_forwards(prepared.module) if isinstance(prepared.module, nn.Module) else nullcontext()
 
 

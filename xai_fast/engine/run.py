@@ -15,7 +15,8 @@ from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import Prepared, widened
 
 from .budgets import budget_for, remember
-from .evaluate import Answers, Evaluate, LayerQuestions, Tails
+from .evaluate import Answers, Evaluate, Tails
+from .layer_questions import LayerQuestions
 from .plan import RowBudget, out_of_memory
 from .progress import Progress
 from .recipe import Recipe, Variants

@@ -121,7 +121,7 @@ def _graph(
     """An fx graph as steps."""
     numbers = _numbers(graph)
 
-    def value(node: fx.Node) -> Value:
+    def value(node: fx.Node) -> Any:
         return Value(numbers[node])
 
     steps: list[Step] = []
@@ -159,7 +159,7 @@ def _defaults(graph: fx.Graph, numbers: dict[fx.Node, int]) -> dict[int, Any]:
 
 
 def _step(
-    scope: nn.Module, node: fx.Node, number: int, value: Callable[[fx.Node], Value], barriers: frozenset[int]
+    scope: nn.Module, node: fx.Node, number: int, value: Callable[[fx.Node], Any], barriers: frozenset[int]
 ) -> Step:
     args, kwargs = fx.map_arg(node.args, value), fx.map_arg(node.kwargs, value)
     if node.op == "call_module":
