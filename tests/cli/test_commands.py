@@ -51,6 +51,7 @@ def test_demo_meets_its_bars(tmp_path: Path) -> None:
             scores[row[1]] = (float(row[2]), float(row[3]))
     assert set(scores) == set(xf.methods())
     assert scores["GradCAM"][0] >= 0.8
+    assert scores["AblationCAM"][0] >= 0.65
     assert scores["Occlusion"][0] >= 0.6
     assert scores["Occlusion"][1] >= 0.8
     assert (tmp_path / "index.html").is_file()

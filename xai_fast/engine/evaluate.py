@@ -170,7 +170,9 @@ class LayerActivation:
                 scores = score_of(prepared.module(batch))
             responses = [Response(activation) for activation in _in_order(captured, self.layers)]
             return Answers(scores, responses=_per_row(responses, self.layers, len(batch)))
-        kept = [tail.keep(batch.clone() if number else batch) for number, tail in enumerate(own) if tail is not None]
+        # A run may write into its batch, so that all but the last get copies.
+        batches = [batch.clone(memory_format=torch.preserve_format) for _ in own[1:]] + [batch]
+        kept = [tail.keep(rows) for tail, rows in zip(own, batches, strict=True) if tail is not None]
         assert own[0] is not None
         scores = score_of(own[0].clean(kept[0]))
         return Answers(scores, responses=tuple(Response(one.activation, kept=one) for one in kept))
