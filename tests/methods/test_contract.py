@@ -380,6 +380,8 @@ def test_200_calls_leave_memory_flat(case, lock):
     method = case.on(model)
     if case.method == "Occlusion":
         method = xf.Occlusion(model, window=20)
+    elif case.method == "ReciproCAM":
+        method = xf.ReciproCAM(model, layer="cells")  # four positions and not four hundred
 
     def calls(count):
         for _ in range(count):
