@@ -28,7 +28,7 @@ class Captured:
     """
 
     def __init__(self, graph: Graph, *, fused: bool, short_sums: bool, like: Captured | None = None) -> None:
-        self.graph = graph
+        self.graph, self.short_sums = graph, short_sums
         self._fusion = Fusion(graph, short_sums=short_sums, like=like and like._fusion) if fused else None
         self._whole = self.program(graph.steps, (), graph.results)
         self._stages = stages(graph, self._whole.steps, lambda steps, wanted: Program(graph, steps, (wanted,)))

@@ -61,7 +61,9 @@ class Tail:
             if trait.batched != 1:
                 raise CutError("the layer does not return one entry per row")
         read = (*self.cut.roots, *self.cut.crossing)
-        self._before = captured.program(self.cut.before, {INPUT}, read)
+        # It runs once per input. Without normalisation the plain layout is more exact, and gradients behind a ReLU or a
+        # maximum turn on which side of a kink an activation falls.
+        self._before = captured.program(self.cut.before, {INPUT}, read, plain=captured.short_sums)
         self._after = captured.program(self.cut.after, read, graph.results)
         self._differentiable = captured.program(
             self.cut.after, read, tuple({*graph.results, *self._values} - set(read)), plain=True
