@@ -108,6 +108,7 @@ class _GradCamAblation:
         class First(AblationLayer):
             channels: int | None = None
 
+            # The library's own signature, which has no types.
             def activations_to_be_ablated(self, activations, ratio_channels_to_ablate=1.0):  # noqa: ANN001, ANN202
                 chosen = super().activations_to_be_ablated(activations, ratio_channels_to_ablate)
                 self.indices = chosen[: self.channels]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .copies import copied, has_hooks, hooked, traits
-from .graph.capture import export, is_own_leaf
+from .graph.capture import export, first_line, is_own_leaf
 from .graph.captured import Captured, Replaced
 from .graph.fold import drop_identities, fold_batchnorms
 from .graph.scopes import Scope, scopes
@@ -89,7 +89,7 @@ def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) 
             _install(prepared, other.graph.fresh(), seen, example, like=other)
         except Exception as error:  # what was captured may not run at all on this shape
             prepared.captured.pop(tuple(example.shape[1:]), None)
-            prepared.notes.append(f"not captured for inputs {tuple(example.shape[1:])}: {_first_line(error)}")
+            prepared.notes.append(f"not captured for inputs {tuple(example.shape[1:])}: {first_line(error)}")
     try:
         _check(prepared, seen, example)
     except ValueError as error:
@@ -138,7 +138,7 @@ def _installed(prepared: Prepared, parts: list[Scope], seen: Observation, exampl
         try:
             _install(prepared, whole.graph, seen, example)
         except Exception as error:  # steps that run on another path than the forward may raise anything
-            prepared.resists = f"what was captured does not reproduce the model: {_first_line(error)}"
+            prepared.resists = f"what was captured does not reproduce the model: {first_line(error)}"
             prepared.notes.append(prepared.resists)
         else:
             return True
@@ -189,7 +189,7 @@ def _export(prepared: Prepared, seen: Observation, example: Tensor) -> None:
     try:
         _install(prepared, export(module, _two_rows(prepared, example)), seen, example)
     except Exception as error:  # as in `_installed`
-        prepared.notes.append(f"not exportable: {_first_line(error)}")
+        prepared.notes.append(f"not exportable: {first_line(error)}")
 
 
 def _replace_parts(prepared: Prepared, parts: list[Scope], seen: Observation, example: Tensor) -> None:
@@ -207,7 +207,7 @@ def _replace_parts(prepared: Prepared, parts: list[Scope], seen: Observation, ex
                 part.module.forward = Replaced(part.module, captured, args[0].shape[1:])  # type: ignore[method-assign]
         _check(prepared, seen, example)
     except Exception as error:  # as in `_installed`
-        prepared.notes.append(f"its parts run as they are: {_first_line(error)}")
+        prepared.notes.append(f"its parts run as they are: {first_line(error)}")
         for part in parts:
             vars(part.module).pop("forward", None)
 
@@ -253,7 +253,3 @@ def _check(prepared: Prepared, seen: Observation, example: Tensor) -> None:
             reason = difference(truth, prepared.module(batch), prepared.dtype or torch.float32)
             if reason is not None:
                 raise ValueError(f"{reason} on inputs {tuple(example.shape[1:])}")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

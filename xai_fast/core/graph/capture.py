@@ -37,7 +37,7 @@ def trace(scope: nn.Module, barriers: frozenset[int]) -> Graph:
     try:
         graph = tracer.trace(scope)
     except Exception as error:  # the user's forward may raise anything when it meets a proxy
-        raise CaptureError(_first_line(error)) from None
+        raise CaptureError(first_line(error)) from None
     if tracer.autocasts:
         raise CaptureError("a part of its forward runs under autocast")
     # A trace hands out each node once, so the nodes that modules returned are those of the graph.
@@ -58,12 +58,13 @@ def export(scope: nn.Module, two_rows: Tensor) -> Graph:
             program = torch.export.export(scope, (two_rows,), dynamic_shapes=(rows,), strict=False)
             module = program.module()
     except Exception as error:  # as above
-        raise CaptureError(_first_line(error)) from None
+        raise CaptureError(first_line(error)) from None
     assert isinstance(module, fx.GraphModule)
     for node in [node for node in module.graph.nodes if node.op == "call_module"]:
         module.graph.erase_node(node)  # a check of the input's shape, which is ours to make
     graph = _graph(module, module.graph, {}, frozenset(), gradient_gaps=_sets_grad_mode(module.graph))
     graph.anchors = _exported_anchors(module.graph, _numbers(module.graph))
+    # An exported graph returns its tensors side by side; how they nest is known to its code generator alone.
     graph.output = tree_unflatten(list(graph.output), module.graph._codegen.pytree_info.out_spec)  # type: ignore[attr-defined]
     graph.owner = module  # constants are looked up in it
     return graph
@@ -242,5 +243,6 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough for a note."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -121,7 +121,7 @@ class Fusion:
             parts += 1
         geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
         if depthwise and groups > 1 and _pair(dilation) != (1, 1):
-            return None  # measured slower than the public operator
+            return None  # oneDNN's speed there is not measured; the public operator stays
         return self._convolutions.setdefault(step.makes, PackedWeight(weight, bias, geometry, parts))
 
     def _linear(self, step: Step) -> FusedLinear | None:
