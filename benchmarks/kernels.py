@@ -26,12 +26,14 @@ from xai_fast import ops
 from xai_fast.ops._cases import Case
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
 from xai_fast.ops.hide_windows.cases import CASES as HIDE_WINDOWS
+from xai_fast.ops.region_gather.cases import CASES as REGION_GATHER
 from xai_fast.ops.window_mean.cases import CASES as WINDOW_MEAN
 
 OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "hide_windows": (ops.hide_windows, HIDE_WINDOWS),
     "window_mean": (ops.window_mean, WINDOW_MEAN),
     "cam_reduce": (ops.cam_reduce, CAM_REDUCE),
+    "region_gather": (ops.region_gather, REGION_GATHER),
 }
 
 

@@ -1,7 +1,10 @@
 // Table of contents of the compiled kernels: reads tensors through Python, releases the GIL, calls the op.
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 
@@ -9,15 +12,80 @@
 
 namespace py = pybind11;
 
+namespace xai_fast {
+namespace {
+
+// What DLPack 1.3 lays down of its exchange of tensors between C extensions; torch offers it as a capsule.
+struct DLTensor {
+  void* data;
+  int32_t device[2];
+  int32_t axes;
+  uint8_t code, bits;
+  uint16_t lanes;
+  int64_t *shape, *strides;
+  uint64_t byte_offset;
+};
+
+struct DLExchange {
+  uint32_t major, minor;
+  void* previous;
+  void* other_functions[3];
+  int (*view)(void* object, DLTensor* view);  // writes what the object keeps alive; 0 when it could
+  void* current_stream;
+};
+
+// The exchange of torch.Tensor, or null where this torch has none that is understood here.
+const DLExchange* exchange_of_torch() {
+  const py::object tensor = py::module_::import("torch").attr("Tensor");
+  const py::object capsule = py::getattr(tensor, "__dlpack_c_exchange_api__", py::none());
+  if (!PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) return nullptr;
+  const auto* exchange =
+      static_cast<const DLExchange*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  return exchange->major == 1 && exchange->view ? exchange : nullptr;
+}
+
+}  // namespace
+}  // namespace xai_fast
+
 namespace pybind11::detail {
 
-// Duck-types a torch.Tensor, so that neither building nor loading needs libtorch. Only CPU tensors get here:
-// the dispatch in Python sees to it.
+// Reads a torch.Tensor so that neither building nor loading needs libtorch. Only CPU tensors get here: the
+// dispatch in Python sees to it.
 template <>
 struct type_caster<xai_fast::Tensor> {
   PYBIND11_TYPE_CASTER(xai_fast::Tensor, const_name("torch.Tensor"));
 
   bool load(handle source, bool) {
+    if (source.is_none()) return true;  // nothing: no axes and no memory; an op that needs a tensor checked
+    static const xai_fast::DLExchange* const kExchange = xai_fast::exchange_of_torch();
+    return kExchange ? read_view(*kExchange, source) : read_attributes(source);
+  }
+
+ private:
+  bool read_view(const xai_fast::DLExchange& exchange, handle source) {
+    using xai_fast::Dtype;
+    xai_fast::DLTensor view{};
+    if (exchange.view(source.ptr(), &view) != 0) throw error_already_set();
+    if (view.axes > xai_fast::kMaxAxes || view.lanes != 1) return false;
+    value.axes = view.axes;
+    std::copy_n(view.shape, view.axes, value.shape);
+    std::copy_n(view.strides, view.axes, value.strides);
+    value.data = static_cast<char*>(view.data) + view.byte_offset;
+    static constexpr std::tuple<int, int, Dtype> kTypes[] = {{2, 32, Dtype::kFloat32},
+                                                             {4, 16, Dtype::kBFloat16},
+                                                             {2, 16, Dtype::kFloat16},
+                                                             {2, 64, Dtype::kFloat64},
+                                                             {0, 64, Dtype::kInt64}};
+    for (const auto& [code, bits, meaning] : kTypes) {
+      if (view.code == code && view.bits == bits) {
+        value.dtype = meaning;
+        return true;
+      }
+    }
+    return false;
+  }
+
+  bool read_attributes(handle source) {
     static PyObject* const kShape = PyUnicode_InternFromString("shape");
     static PyObject* const kStride = PyUnicode_InternFromString("stride");
     static PyObject* const kDataPtr = PyUnicode_InternFromString("data_ptr");
@@ -33,7 +101,6 @@ struct type_caster<xai_fast::Tensor> {
     return read_dtype(ask(source, kDtype));
   }
 
- private:
   static object checked(PyObject* result) {
     if (!result) throw error_already_set();
     return reinterpret_steal<object>(result);
@@ -75,5 +142,6 @@ PYBIND11_MODULE(_compiled, module) {
 
   module.def("cam_reduce", &xai_fast::cam_reduce, without_gil());
   module.def("hide_windows", &xai_fast::hide_windows, without_gil());
+  module.def("region_gather", &xai_fast::region_gather, without_gil());
   module.def("window_mean", &xai_fast::window_mean, without_gil());
 }

@@ -2,6 +2,8 @@
 // xai_fast/ops/<op>.
 #pragma once
 
+#include <string>
+
 #include "tensor.h"
 
 namespace xai_fast {
@@ -18,5 +20,11 @@ void window_mean(const Tensor& values, const Tensor& boxes, const Tensor& out);
 // activations (N, C, h, w), any strides; weights (N, K, C) and out (N, K, H, W), dense and of one dtype:
 // float64 when activations are, else float32 or float64.
 void cam_reduce(const Tensor& activations, const Tensor& weights, bool relu, const Tensor& out);
+
+// base (N, C, *S), patch (M, C, *P) or nothing, out (M, C, *R), of one floating dtype and any strides;
+// patch_at or nothing, sample (M,) and at (M, len(S)) dense; border "constant", "replicate", "reflect" or
+// "circular".
+void region_gather(const Tensor& base, const Tensor& patch, const Tensor& patch_at, const Tensor& sample,
+                   const Tensor& at, const Tensor& out, const std::string& border, double fill);
 
 }  // namespace xai_fast

@@ -9,14 +9,21 @@ import torch
 from xai_fast import ops
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
 from xai_fast.ops.hide_windows.cases import CASES as HIDE_WINDOWS
+from xai_fast.ops.region_gather.cases import CASES as REGION_GATHER
 from xai_fast.ops.window_mean.cases import CASES as WINDOW_MEAN
 
 FUNCTIONS = {
     "hide_windows": ops.hide_windows,
     "window_mean": ops.window_mean,
     "cam_reduce": ops.cam_reduce,
+    "region_gather": ops.region_gather,
 }
-CASES = {"hide_windows": HIDE_WINDOWS, "window_mean": WINDOW_MEAN, "cam_reduce": CAM_REDUCE}
+CASES = {
+    "hide_windows": HIDE_WINDOWS,
+    "window_mean": WINDOW_MEAN,
+    "cam_reduce": CAM_REDUCE,
+    "region_gather": REGION_GATHER,
+}
 BACKENDS = ("cpp", "triton")
 
 
@@ -45,7 +52,7 @@ def run(backend, name, arguments):
 
 
 def tolerance(name, arguments, dtype, backend="cpp"):
-    """How far a result may be from the reference's, absolutely; hide_windows copies, so not at all."""
+    """How far a result may be from the reference's, absolutely; what only copies, not at all."""
     if name == "window_mean":
         values = arguments["values"]
         finite = values[values.isfinite()].abs()

@@ -6,7 +6,7 @@ import os
 
 import pytest
 import torch
-from ops_support import BACKENDS, CASES, assert_agree, label, run, tolerance
+from ops_support import BACKENDS, CASES, FUNCTIONS, assert_agree, label, run, tolerance
 
 from xai_fast import ops
 
@@ -85,10 +85,44 @@ def test_window_mean_leaves_nothing_where_no_window_is():
             assert mean[[5, 6, 9]].eq(0).all()
 
 
-def test_a_graph_that_saved_the_batch_notices_that_it_was_rewritten():
-    arguments = CASES["hide_windows"][0].arguments(torch.float32)
+@pytest.mark.parametrize("border", ["constant", "replicate", "reflect", "circular"])
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+def test_regions_are_those_of_the_padded_variant(backend, border):
+    """The definition in torch's words: paste the patch into a copy of the map, pad that, cut the region out."""
+    skip_without(backend)
+    generator = torch.Generator().manual_seed(0)
+    base, patch = (torch.randn(shape, generator=generator) for shape in ((2, 3, 6, 7), (2, 3, 3, 2)))
+    patch_at, at = torch.tensor([[0, 0], [3, 5]]), torch.tensor([[-4, -3], [1, -5]])
+    variants = base.flip(0)
+    for row, (y, x) in enumerate(patch_at.tolist()):
+        variants[row, :, y : y + 3, x : x + 2] = patch[row]
+    padded = torch.nn.functional.pad(variants, (5, 5, 5, 5), mode=border)
+    expected = torch.stack([image[:, y + 5 :, x + 5 :][:, :9, :8] for image, (y, x) in zip(padded, at, strict=True)])
+    arguments = {"base": base, "patch": patch, "patch_at": patch_at, "sample": torch.tensor([1, 0]), "at": at}
+    out = torch.empty(2, 3, 9, 8)
+    assert torch.equal(run(backend, "region_gather", {**arguments, "out": out, "border": border}), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", CASES["region_gather"][0].dtypes, ids=label)
+def test_region_gather_copies_and_rounds_the_fill(backend, dtype):
+    """Infinities, subnormal numbers, NaN and signed zeros come through; a fill is rounded as torch rounds it."""
+    skip_without(backend)
+    special = torch.tensor([torch.inf, -torch.inf, torch.nan, -0.0, 6e-8, 2.9e-8, 1e-44]).to(dtype)
+    arguments = {"base": special.reshape(1, 1, 7), "patch": None, "patch_at": None, "sample": torch.zeros(1).long()}
+    exact = backend == "triton" and INTERPRETED  # its scalars are float32, its bfloat16 is truncated
+    for fill in (-0.5, -torch.inf, torch.nan) if exact else (0.1, 65519.9, 1e300, -1e300):
+        call = {**arguments, "at": torch.tensor([[-1]]), "out": torch.empty(1, 1, 9, dtype=dtype), "fill": fill}
+        expected, actual = run("reference", "region_gather", call), run(backend, "region_gather", call)
+        assert_agree(actual, expected, 0.0)
+        assert torch.equal(actual.signbit(), expected.signbit())
+
+
+@pytest.mark.parametrize("name", ["hide_windows", "region_gather"])
+def test_a_graph_that_saved_the_batch_notices_that_it_was_rewritten(name):
+    arguments = CASES[name][0].arguments(torch.float32)
     weight = torch.ones((), requires_grad=True)
-    product = (ops.hide_windows(**arguments) * weight).sum()
-    ops.hide_windows(**arguments)
+    product = (FUNCTIONS[name](**arguments) * weight).sum()
+    FUNCTIONS[name](**arguments)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.backward()

@@ -103,7 +103,7 @@ def test_the_first_choice_is_logged_once(op, caplog):
 
 
 def test_every_op_is_listed_and_every_backend_accounted_for():
-    assert {"hide_windows", "window_mean", "cam_reduce"} <= set(ops.all_ops())
+    assert {"hide_windows", "window_mean", "cam_reduce", "region_gather"} <= set(ops.all_ops())
     assert set(ops.backends()) == set(_dispatch.BACKENDS)
     assert ops.backends()["reference"] is None
     assert "no op has a CUDA C++ kernel" in ops.backends()["cuda"]
@@ -131,10 +131,22 @@ def test_without_compiled_kernels_the_reference_runs_and_says_why():
     )
 
 
+@pytest.mark.skipif(ops.backends()["cpp"] is not None, reason="no compiled kernels")
+def test_tensors_reach_the_compiled_kernels_where_torch_offers_no_exchange():
+    fresh_python(
+        "import torch; from xai_fast import ops\n"
+        "torch.Tensor.__dlpack_c_exchange_api__ = None\n"
+        "base = torch.randn(2, 3, 9, 5, dtype=torch.bfloat16)[..., ::2].transpose(2, 3)\n"
+        "sample, at, out = torch.arange(2), torch.zeros(2, 2, dtype=torch.int64), torch.empty_like(base)\n"
+        "with ops.using('cpp'): assert ops.region_gather(base, None, None, sample, at, out).equal(base)\n"
+    )
+
+
 def test_the_name_of_an_op_is_its_function_whatever_was_imported_first():
     fresh_python(
         "import xai_fast.ops.hide_windows.reference, xai_fast.ops.hide_windows.cases\n"
         "import xai_fast.ops.window_mean.cases, xai_fast.ops.cam_reduce.reference, types\n"
+        "import xai_fast.ops.region_gather.cases\n"
         "from xai_fast import ops\n"
         "for name in ops.all_ops(): assert isinstance(getattr(ops, name), types.FunctionType), name\n"
     )

@@ -10,6 +10,7 @@ from ops_support import assert_agree, run, tolerance
 
 from xai_fast import ops
 from xai_fast.ops.hide_windows.cases import FLOATING
+from xai_fast.ops.region_gather import BORDERS
 
 pytestmark = pytest.mark.skipif(ops.backends()["cpp"] is not None, reason="no compiled kernels")
 quickly = settings(max_examples=60, deadline=None, derandomize=True)
@@ -51,6 +52,39 @@ def test_hide_windows(data):
         "out": data.draw(tensors((rows, *extents))),
     }
     assert_agree(run("cpp", "hide_windows", arguments), run("reference", "hide_windows", arguments), 0.0)
+
+
+@st.composite
+def origins(draw, count, extents):
+    """Origins near each axis, on either side, and rarely at the ends of the integers."""
+    near = [st.integers(-n - 4, n + 4) | st.sampled_from([-(2**63), 2**63 - 1]) for n in extents]
+    return torch.tensor([[draw(axis) for axis in near] for _ in range(count)]).long().reshape(count, len(extents))
+
+
+@given(st.data())
+@quickly
+def test_region_gather(data):
+    border = data.draw(st.sampled_from(BORDERS))
+    channels, axes = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 3))
+    samples, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 4))
+    smallest = 0 if border == "constant" else 1
+    extents, box, region = (
+        data.draw(st.lists(st.integers(least, most), min_size=axes, max_size=axes))
+        for least, most in ((smallest, 6), (0, 6), (0, 12))
+    )
+    base = data.draw(tensors((samples, channels, *extents)))
+    patched = data.draw(st.booleans())
+    arguments = {
+        "base": base,
+        "patch": data.draw(tensors((rows, channels, *box), (base.dtype,))) if patched else None,
+        "patch_at": data.draw(origins(rows, extents)) if patched else None,
+        "sample": torch.tensor(data.draw(st.lists(st.integers(0, samples - 1), min_size=rows, max_size=rows))).long(),
+        "at": data.draw(origins(rows, extents)),
+        "out": data.draw(tensors((rows, channels, *region), (base.dtype,))),
+        "border": border,
+        "fill": data.draw(st.sampled_from([0.0, -0.5, -torch.inf])),
+    }
+    assert_agree(run("cpp", "region_gather", arguments), run("reference", "region_gather", arguments), 0.0)
 
 
 @given(st.data())

@@ -18,17 +18,26 @@ MAX_REGISTERS = 96
 STRIDES = {f"{side}{axis}": "i32" for side in ("in", "base", "out") for axis in ("_row", "0", "1", "2", "3")}
 AXES = {"AXES": 3, "AXIS0": -1, "AXIS1": 1, "AXIS2": 2, "AXIS3": 0}
 
+REGION = {"SPACE": 2, "AXIS0": -1, "AXIS1": 0, "AXIS2": 1, "AXIS3": -1, "PATCHED": True}
+
 
 def kernels():
     """Per kernel: its function, the types of its arguments and its constants, as the ops launch it."""
     from xai_fast.ops.cam_reduce import triton as cam_reduce
     from xai_fast.ops.hide_windows import triton as hide_windows
+    from xai_fast.ops.region_gather import triton as region_gather
     from xai_fast.ops.window_mean import triton as window_mean
 
     integers = {"sample": "*i64", "boxes": "*i64"}
     for source, target in (("fp32", "bf16"), ("bf16", "bf16"), ("fp64", "fp16")):
         pointers = {"inputs": f"*{source}", "baseline": f"*{source}", "out": f"*{target}", **integers}
         yield hide_windows.hide_windows_kernel, {**pointers, **STRIDES}, {**AXES, "BLOCK": hide_windows.BLOCK}
+    for dtype in ("fp32", "bf16", "fp16", "fp64"):
+        pointers = {name: f"*{dtype}" for name in ("base", "patch", "out")}
+        pointers |= {name: "*i64" for name in ("patch_at", "sample", "at")}
+        for border in region_gather.BORDERS.values():
+            constants = {**REGION, "BORDER": border, "BLOCK": region_gather.BLOCK}
+            yield region_gather.region_gather_kernel, {**pointers, "fill": "fp64"}, constants
     for dtype in ("fp32", "fp64"):
         pointers = {"values": f"*{dtype}", "boxes": "*i64", "out": f"*{dtype}"}
         yield window_mean.window_mean_kernel, pointers, {"BLOCK": window_mean.BLOCK}

@@ -25,7 +25,7 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
         recipe = method.recipe(engine.adopt(inputs))
         prepared = engine.prepared(frozenset(recipe.layers), inputs)
         with prepared.running():
-            choice = choose(engine.plan, recipe, prepared, inputs)
+            choice = choose(engine, recipe, prepared, inputs)
         budget = budget_for(engine, prepared, inputs, recipe.evaluate)
     variants = len(recipe.variants) if recipe.variants is not None else 0
     chunk = budget.rows(max(variants, len(inputs)))
@@ -58,6 +58,8 @@ def _rows(method: Any, recipe: Recipe, inputs: Tensor) -> str:
 def _plan(choice: Choice) -> str:
     if choice.plan == "dense":
         return "dense, every row runs the whole model; saved work: none"
+    if choice.local is not None:
+        return f"local, clean activations run once and are kept; {choice.local.saved}"
     parts = [f"behind {' and '.join(layers)} {tail.saved}" for layers, tail in choice.tails.items()]
     return (
         f"tail, what precedes {'a layer' if len(parts) > 1 else 'the layer'} runs once; saved work: {'; '.join(parts)}"

@@ -61,8 +61,9 @@ class Engine:
             evaluations in bfloat16 (CPU) or float16 (CUDA), scores in float32. "turbo" is "fast", and estimators may
             stop early at a stated error (no estimator exists yet, so today it equals "fast").
         plan: "auto" takes the cheapest exact plan. "tail": what precedes the layer that a method looks at runs once,
-            only what follows it runs again. "dense": every variant runs the whole model. A forced plan that does not
-            apply is a ValueError with the reason; "local" is not built in this version.
+            only what follows it runs again. "local": where variants differ from the input inside a box, each layer
+            re-runs only the region that the change reaches. "dense": every variant runs the whole model. A forced plan
+            that does not apply is a ValueError with the reason.
         batch_size: model rows per forward, or "auto": timed on the first rows of a call and kept.
         memory_limit: bytes that a batch may take; None takes a share of what is free. Out of memory halves the batch.
         compile: True compiles the prepared model with `torch.compile`. "auto" compiles where the first call gains by
@@ -96,8 +97,6 @@ class Engine:
             raise TypeError(f"`model` came as {type(model).__name__}; give a torch.nn.Module or a callable")
         _one_of("mode", mode, get_args(Mode))
         _one_of("plan", plan, get_args(Plan))
-        if plan == "local":
-            raise ValueError('`plan` "local" is not built in this version; give "auto", "tail" or "dense"')
         _one_of("compile", compile, ("auto", True, False))
         if batch_size != "auto" and not _positive(batch_size):
             raise ValueError(f'`batch_size` came as {batch_size!r}; give "auto" or a number of rows, at least 1')

@@ -29,12 +29,19 @@ class Variants(Protocol):
     """
 
     change: ClassVar[str]
-    """What differs from the clean input: "boxes", "everything" or "nothing"."""
+    """What differs from the clean input: "boxes", "everything" or "nothing".
+
+    Variants that differ inside boxes also have `spans` and `patch`; see `replay.local.local.Boxed`.
+    """
 
     def __len__(self) -> int: ...
 
     def sample_of(self, rows: Tensor) -> Tensor:
         """The input (rows,) that each of `rows` is a variant of; LongTensors on the CPU."""
+        ...
+
+    def unchanged(self) -> Tensor:
+        """BoolTensor (R,): which rows are known to equal their input, so that nobody needs to ask about them."""
         ...
 
     def write(self, rows: Tensor, out: Tensor) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -15,17 +15,20 @@ from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import Prepared, widened
 
 from .budgets import budget_for, remember
-from .evaluate import Answers, Evaluate, Tails
+from .evaluate import Answers, Evaluate, Score, Tails
 from .layer_questions import LayerQuestions
 from .plan import RowBudget, out_of_memory
 from .progress import Progress
 from .recipe import Recipe, Variants
 from .replay.choose import choose
+from .replay.local.local import Boxed, Local
 from .samplers.clean import Clean
 from .samplers.layer import LayerChange
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+Take = Callable[[Tensor, Answers], None]
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,11 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
         objective.check(known)
     total = len(inputs) + (len(recipe.variants) if recipe.variants is not None else 0)
     with prepared.running(), Progress(engine.progress, total) as progress:
-        tails = choose(engine.plan, recipe, prepared, inputs).tails
-        loop = _Loop(engine, prepared, inputs, objective, progress, tails, recipe.change)
+        choice = choose(engine, recipe, prepared, inputs)
+        loop = _Loop(engine, prepared, inputs, objective, progress, choice.tails, recipe.change)
         loop.sweep(Clean(prepared.adopt(inputs)), recipe.clean, recipe.reduce.clean, clean=True)
         if recipe.variants is not None:
-            loop.sweep(recipe.variants, recipe.evaluate, recipe.reduce.update)
+            loop.vary(recipe.variants, recipe.evaluate, recipe.reduce.update, choice.local)
     values = recipe.reduce.finish()
     values = (values if objective.several else values[:, 0]).to(device=inputs.device, dtype=inputs.dtype)
     if loop.broken:
@@ -134,15 +137,44 @@ class _Loop:
         self.evaluations = torch.zeros(len(inputs), dtype=torch.long)
         self.broken: set[int] = set()
 
+    def vary(self, variants: Variants, evaluate: Evaluate, take: Take, local: Local | None) -> None:
+        """Evaluates every variant under the plan of the call; those equal to their input have its answers already."""
+        rows = torch.arange(len(variants))
+        if isinstance(evaluate, Score):
+            same = variants.unchanged()
+            self._answered(variants, rows[same], take)
+            rows = rows[~same]
+        if local is None:
+            self.sweep(variants, evaluate, take, rows=rows)
+        else:
+            self._replay(local, variants, take, rows)
+
+    def _answered(self, variants: Variants, rows: Tensor, take: Take) -> None:
+        if len(rows):
+            sample = variants.sample_of(rows)
+            take(rows, Answers(torch.cat(self.scores)[sample]))
+            self._progress.advance(len(rows))
+
+    def _replay(self, local: Local, variants: Variants, take: Take, rows: Tensor) -> None:
+        """Evaluates the variants by re-running only what their boxes reach."""
+        for some, raw in local.answers(self._prepared, self._inputs, cast("Boxed", variants), rows):
+            sample = variants.sample_of(some)
+            answers = Answers(_Scores(self._objective, sample)(raw))
+            self._note(sample, answers, clean=False)
+            take(some, answers)
+            self._progress.advance(len(some))
+
     def sweep(
         self,
         variants: Variants,
         evaluate: Evaluate,
-        take: Callable[[Tensor, Answers], None],
+        take: Take,
         *,
         clean: bool = False,
+        rows: Tensor | None = None,
     ) -> None:
-        """Evaluates every row of `variants`, chunk by chunk, and hands the answers to `take`."""
+        """Evaluates rows of `variants`, all if none are given, chunk by chunk, and hands the answers to `take`."""
+        chosen = torch.arange(len(variants)) if rows is None else rows
         budget = budget_for(self._engine, self._prepared, self._inputs, evaluate)
 
         def ask(rows: Tensor) -> Answers:
@@ -152,7 +184,7 @@ class _Loop:
             score_of = _Scores(self._objective, variants.sample_of(rows), learn)
             return evaluate(self._prepared, batch, score_of, self._tails)
 
-        for rows, answers in _chunks(len(variants), budget, ask):
+        for rows, answers in _chunks(chosen, budget, ask):
             sample = variants.sample_of(rows)
             self._note(sample, answers, clean=clean)
             if self._change is not None and answers.responses:
@@ -196,7 +228,7 @@ class _Loop:
 
         budget = budget_for(self._engine, self._prepared, self._inputs, questions)
         table = []
-        for numbers, answers in _chunks(questions.count, budget, ask):
+        for numbers, answers in _chunks(torch.arange(questions.count), budget, ask):
             if not questions.closed:
                 self._note(sample.expand(len(numbers)), answers, clean=False)
             elif not answers.finite().all():
@@ -223,11 +255,11 @@ class _Loop:
                 raise NonFiniteError(sorted(self.broken), torch.full((len(self._inputs), 1), float("nan")))
 
 
-def _chunks(count: int, budget: RowBudget, ask: Callable[[Tensor], Answers]) -> Iterator[tuple[Tensor, Answers]]:
-    """Asks about `count` rows in chunks of the budget's choice, smaller ones where memory runs out."""
+def _chunks(chosen: Tensor, budget: RowBudget, ask: Callable[[Tensor], Answers]) -> Iterator[tuple[Tensor, Answers]]:
+    """Asks about the chosen rows in chunks of the budget's choice, smaller ones where memory runs out."""
     start = 0
-    while start < count:
-        rows = torch.arange(start, start + budget.rows(count - start))
+    while start < len(chosen):
+        rows = chosen[start : start + budget.rows(len(chosen) - start)]
         began = time.perf_counter()
         answers = _asked(ask, rows)
         if answers is None:

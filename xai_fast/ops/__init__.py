@@ -12,4 +12,5 @@ from xai_fast.ops._dispatch import backends as backends
 from xai_fast.ops._dispatch import using as using
 from xai_fast.ops.cam_reduce import cam_reduce as cam_reduce
 from xai_fast.ops.hide_windows import hide_windows as hide_windows
+from xai_fast.ops.region_gather import region_gather as region_gather
 from xai_fast.ops.window_mean import window_mean as window_mean

@@ -47,13 +47,20 @@ class Captured:
         """Whether steps are fused."""
         return self._fusion is not None
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The whole forward as it runs: fused, where steps are."""
+        return self._whole.steps
+
+    def fused(self, steps: Sequence[Step], given: Collection[int], wanted: Collection[int]) -> Sequence[Step]:
+        """A part of the graph as it would run, from the given values to the wanted ones."""
+        return self._fusion(steps, given, wanted) if self._fusion is not None else steps
+
     def program(
         self, steps: Sequence[Step], given: Collection[int], wanted: Collection[int], *, plain: bool = False
     ) -> Program:
         """A part of the graph as a program; `plain` for one that autograd may go through."""
-        if self._fusion is not None and not plain:
-            steps = self._fusion(steps, given, wanted)
-        return Program(self.graph, steps, wanted)
+        return Program(self.graph, steps if plain else self.fused(steps, given, wanted), wanted)
 
     def cut(self, layers: Sequence[str]) -> Cut:
         """The graph cut at the named layers.

@@ -61,7 +61,7 @@ def drop_identities(graph: Graph, anchors: Collection[str]) -> None:
 def substitute(graph: Graph, step: Step, value: int) -> None:
     """Removes a step; whoever read what it made reads `value` instead."""
     graph.steps = [
-        _reading(other, step.makes, value) if step.makes in other.reads else other
+        reading(other, step.makes, value) if step.makes in other.reads else other
         for other in graph.steps
         if other is not step
     ]
@@ -72,7 +72,8 @@ def substitute(graph: Graph, step: Step, value: int) -> None:
         ]
 
 
-def _reading(step: Step, old: int, new: int) -> Step:
+def reading(step: Step, old: int, new: int) -> Step:
+    """The step reading another value in the place of one."""
     args, kwargs = _renamed(step.args, old, new), _renamed(dict(step.kwargs), old, new)
     return Step(step.makes, step.call, args, kwargs, step.operation, step.kind, step.label)
 

@@ -42,6 +42,7 @@ _OPERATIONS = {
         *("clamp", "clip", "clamp_min", "clamp_max", "erf", "sign", "round", "floor", "ceil", "threshold", "rrelu"),
         *("identity", "dropout", "alpha_dropout", "feature_dropout", "contiguous", "clone", "detach", "to", "float"),
         *("double", "type_as", "stochastic_depth", "positive", "alias", "nan_to_num"),
+        *("zeros_like", "ones_like", "full_like"),
         *_over_axes("dropout"),
     },
     Kind.CHANNELWISE: {"batch_norm", "prelu"},
@@ -49,14 +50,14 @@ _OPERATIONS = {
     Kind.WINDOWED: {*_over_axes("conv", "conv_transpose"), "pad"},
     Kind.JOIN: {
         *("add", "sub", "mul", "div", "truediv", "rsub", "pow", "maximum", "minimum", "cat", "concat", "concatenate"),
-        *("addcmul", "where", "lerp", "stack"),
+        *("addcmul", "where", "lerp", "stack", "gt", "lt", "ge", "le", "eq", "ne"),
     },
     Kind.GLOBAL: {
         *_over_axes("adaptive_avg_pool", "adaptive_max_pool"),
         *("mean", "sum", "amax", "amin", "max", "min", "std", "var", "softmax", "log_softmax", "linear", "matmul"),
         *("bmm", "einsum", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"),
         *("scaled_dot_product_attention", "multi_head_attention", "normalize", "interpolate", "upsample"),
-        *("baddbmm", "addmm", "norm", "cumsum"),
+        *("baddbmm", "addmm", "norm", "cumsum", "glu"),
     },
     Kind.SHAPE: {
         *("flatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "unflatten", "expand", "t"),
@@ -86,7 +87,7 @@ _MODULES: dict[type[nn.Module], str] = {
     nn.Softsign: "softsign", nn.LogSigmoid: "logsigmoid", nn.Threshold: "threshold", nn.Hardshrink: "hardshrink",
     nn.Softshrink: "softshrink", nn.Tanhshrink: "tanhshrink", nn.RReLU: "rrelu",
     nn.Linear: "linear", nn.GroupNorm: "group_norm", nn.LayerNorm: "layer_norm", nn.RMSNorm: "rms_norm",
-    nn.LocalResponseNorm: "local_response_norm", nn.Softmax: "softmax", nn.LogSoftmax: "log_softmax",
+    nn.LocalResponseNorm: "local_response_norm", nn.GLU: "glu", nn.Softmax: "softmax", nn.LogSoftmax: "log_softmax",
     nn.Softmax2d: "softmax", nn.MultiheadAttention: "multi_head_attention", nn.Flatten: "flatten",
     nn.Unflatten: "unflatten", nn.PixelShuffle: "pixel_shuffle", nn.PixelUnshuffle: "pixel_unshuffle",
     nn.ChannelShuffle: "channel_shuffle", nn.Upsample: "interpolate", nn.ZeroPad1d: "pad", nn.ZeroPad2d: "pad",

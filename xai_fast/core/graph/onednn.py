@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_MOST_SHAPES = 4  # packed copies of one weight that are kept
+_MOST_SHAPES = 4  # packed copies of one weight that are kept, where they cannot be told apart
 _WORTH_PACKING = 0.95  # of the plain operator's time, where the two are timed against each other
 
 
@@ -75,6 +75,7 @@ class PackedWeight:
     geometry: Geometry
     parts: int = 1
     _packed: dict[tuple[int, ...], list[Tensor]] = field(default_factory=dict)
+    _forms: dict[tuple[int, bytes], Tensor] = field(default_factory=dict)
 
     def packed(self, x: Tensor, padding: tuple[int, int]) -> list[Tensor]:
         """The packed stretches for inputs like `x` (rows, in, H, W)."""
@@ -82,16 +83,26 @@ class PackedWeight:
         key = (*x.shape[2:], *padding, min(len(x), 2))
         found = self._packed.get(key)
         if found is None:
-            if len(self._packed) >= _MOST_SHAPES:
+            found = [self._reordered(number, part, x, padding) for number, part in enumerate(self._stretches())]
+            if len(self._packed) >= _MOST_SHAPES and not self._forms:
                 self._packed.pop(next(iter(self._packed)))
-            found = self._packed[key] = [
-                torch.ops.mkldnn._reorder_convolution_weight(
-                    part, padding, self.geometry.stride, self.geometry.dilation, self.geometry.groups,
-                    [len(x), x.shape[1] // self.parts, *x.shape[2:]],
-                )
-                for part in self._stretches()
-            ]  # fmt: skip
+            self._packed[key] = found
         return found
+
+    def _reordered(self, number: int, part: Tensor, x: Tensor, padding: tuple[int, int]) -> Tensor:
+        """One stretch packed for inputs like `x`; most shapes want the same form, which is then kept once."""
+        geometry = self.geometry
+        packed = torch.ops.mkldnn._reorder_convolution_weight(
+            part, padding, geometry.stride, geometry.dilation, geometry.groups,
+            [len(x), x.shape[1] // self.parts, *x.shape[2:]],
+        )  # fmt: skip
+        form = _form(packed)
+        return packed if form is None else self._forms.setdefault((number, form), packed)
+
+    @functools.cached_property
+    def unpadded(self) -> Geometry:
+        """The geometry without padding."""
+        return replace(self.geometry, padding=(0, 0))
 
     def _stretches(self) -> list[Tensor]:
         weight = self.weight.detach()
@@ -101,14 +112,26 @@ class PackedWeight:
 
 @dataclass(eq=False, repr=False)
 class FusedConvolution:
-    """y = activation(convolution(x)), channels-last, prepacked."""
+    """y = activation(convolution(x)), channels-last, prepacked.
+
+    Attributes:
+        source: the convolution.
+        activation: what follows it.
+        pads: whether it pads, as its geometry says; without padding it runs on regions that bring their surroundings.
+    """
 
     source: PackedWeight
     activation: Activation = NOTHING
+    pads: bool = True
+
+    def unpadded(self) -> FusedConvolution:
+        """The same without padding."""
+        return replace(self, pads=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         """`x` (rows, in, H, W)."""
-        source, geometry = self.source, self.source.geometry
+        source = self.source
+        geometry = source.geometry if self.pads else source.unpadded
         if not usable(x):
             y = F.conv2d(x, source.weight, source.bias, geometry.stride, geometry.padding, geometry.dilation,
                          geometry.groups)  # fmt: skip
@@ -131,15 +154,22 @@ class FusedResidual:
         source: the convolution.
         rectified: whether the ReLU is part of it.
         consumes: whether nobody needs `other` afterwards.
+        pads: as in `FusedConvolution`.
     """
 
     source: PackedWeight
     rectified: bool
     consumes: bool
+    pads: bool = True
+
+    def unpadded(self) -> FusedResidual:
+        """The same without padding, for regions of which nobody else needs `other`."""
+        return replace(self, pads=False, consumes=True)
 
     def __call__(self, x: Tensor, other: Tensor) -> Tensor:
         """`x` (rows, in, H, W), `other` (rows, out, h, w)."""
-        source, geometry = self.source, self.source.geometry
+        source = self.source
+        geometry = source.geometry if self.pads else source.unpadded
         if not (usable(x) and usable(other)):
             y = F.conv2d(x, source.weight, source.bias, geometry.stride, geometry.padding, geometry.dilation,
                          geometry.groups) + other  # fmt: skip
@@ -218,6 +248,14 @@ class FusedAttention:
         q, k, v = projected.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, tokens, width)
         return self.outward(mixed), None
+
+
+def _form(packed: Tensor) -> bytes | None:
+    """How a packed weight lies in memory; None where torch does not tell."""
+    try:
+        return torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
+    except (AttributeError, RuntimeError):
+        return None
 
 
 def usable(x: Tensor) -> bool:

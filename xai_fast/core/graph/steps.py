@@ -115,6 +115,7 @@ class Trait:
         dtype: of the tensor.
         group: number shared by all values that lie in the same memory.
         size: bytes per row.
+        place: offset and strides in that memory when two rows ran: equal where two values are one tensor.
     """
 
     shape: tuple[int, ...] | None
@@ -122,6 +123,7 @@ class Trait:
     dtype: torch.dtype | None
     group: int
     size: int
+    place: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)
@@ -135,6 +137,7 @@ class Graph:
         constants: parameters, buffers and other attributes that steps read: value to (owner, name).
         gradient_gaps: whether a part of the forward ran without gradients, so that autograd must not use these steps.
         traits: per value, once recorded.
+        known: what is no tensor and the same for every number of rows: extents, lengths; once recorded.
         writes: per step, by what it makes: the values into which it writes in place.
         fixed: values that are known before the first step: constants, once bound, and defaults of the forward.
         owner: what has to live as long as the steps.
@@ -146,6 +149,7 @@ class Graph:
     constants: dict[int, tuple[weakref.ref[nn.Module], str]]
     gradient_gaps: bool = False
     traits: dict[int, Trait] = field(default_factory=dict)
+    known: dict[int, Any] = field(default_factory=dict)
     writes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     fixed: dict[int, Any] = field(default_factory=dict)
     owner: Any = None
@@ -188,16 +192,19 @@ class Graph:
         for number, value in values.items():
             shape = first[number]
             if not isinstance(value, Tensor):
-                same = not isinstance(shape, torch.Size) and _equal(shape, value)
+                same = _equal(shape, value)
                 leaves = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
                 # A tuple of tensors has no trait of its own; what is taken out of it has.
                 group = groups.setdefault(leaves[0].untyped_storage().data_ptr(), len(groups)) if leaves else -1
                 self.traits[number] = Trait(None, 0 if same and not leaves else None, None, group, 0)
+                if same and not leaves:
+                    self.known[number] = value
                 continue
             assert isinstance(shape, torch.Size)
             group = groups.setdefault(value.untyped_storage().data_ptr(), len(groups))
             size = value.numel() * value.element_size() // 2
-            self.traits[number] = Trait(tuple(shape), _batched(shape, value.shape), value.dtype, group, size)
+            batched, place = _batched(shape, value.shape), (value.storage_offset(), *value.stride())
+            self.traits[number] = Trait(tuple(shape), batched, value.dtype, group, size, place)
         return output, filled(self.output, values)
 
     def fresh(self) -> Graph:

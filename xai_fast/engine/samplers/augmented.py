@@ -31,6 +31,10 @@ class Augmented:
         """BoolTensor (rows,): which variants are mirror images, so that their maps can be turned back."""
         return torch.tensor([mirrored for mirrored, _ in _PASSES])[rows % self.PER_INPUT]
 
+    def unchanged(self) -> Tensor:
+        """Nothing is known to be."""
+        return torch.zeros(len(self), dtype=torch.bool)
+
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes the scaled, mirrored inputs."""
         for position, row in enumerate(rows.tolist()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 
@@ -21,6 +22,10 @@ class Clean:
     def sample_of(self, rows: Tensor) -> Tensor:
         """Each row is its own input."""
         return rows
+
+    def unchanged(self) -> Tensor:
+        """Nothing is known to be."""
+        return torch.zeros(len(self), dtype=torch.bool)
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Copies the inputs, in the batch's dtype and layout."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from xai_fast.ops import hide_windows
+from xai_fast.ops import hide_windows, region_gather
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,43 @@ class HiddenWindows:
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes the inputs with their windows hidden."""
         hide_windows(self.inputs, self.baseline, self.sample_of(rows), self.boxes[rows % len(self.boxes)], out)
+
+    def spans(self) -> Tensor:
+        """LongTensor (rows, A, 2): the windows along the axes of positions."""
+        return self.boxes[:, 1:].repeat(len(self.inputs), 1, 1)
+
+    def patch(self, rows: Tensor, at: Tensor, out: Tensor) -> None:
+        """Writes the variants from the positions `at` (rows, A) on into `out` (rows, C, *s)."""
+        boxes, sample = self.boxes[rows % len(self.boxes)], self.sample_of(rows)
+        inside = torch.zeros(0)
+        for axis, size in enumerate(out.shape[1:]):
+            first = at[:, axis - 1, None] if axis else torch.zeros(len(rows), 1, dtype=torch.long)
+            position = first + torch.arange(size)
+            hit = (position >= boxes[:, axis, :1]) & (position < boxes[:, axis, 1:])
+            hit = hit.view(len(rows), *[size if a == axis else 1 for a in range(out.ndim - 1)])
+            inside = inside & hit if axis else hit
+        out.copy_(torch.where(inside.to(out.device), self._region(self.baseline, sample, at, out),
+                              self._region(self.inputs, sample, at, out)))  # fmt: skip
+
+    def unchanged(self) -> Tensor:
+        """BoolTensor (rows,): in which rows the window already is the baseline."""
+        differs = (self.inputs != self.baseline).cpu()
+        sums = differs.to(torch.int32)
+        for axis in range(1, sums.ndim):
+            sums = torch.nn.functional.pad(sums.cumsum(axis, dtype=torch.int32).movedim(axis, -1), (1, 0)).movedim(
+                -1, axis
+            )
+        corners = itertools.product((0, 1), repeat=self.boxes.shape[1])
+        count = torch.zeros(len(self.inputs), len(self.boxes), dtype=torch.int32)
+        for corner in corners:
+            index = [self.boxes[:, axis, side] for axis, side in enumerate(corner)]
+            sign = (-1) ** (len(corner) - sum(corner))
+            count += sign * sums[(slice(None), *index)]
+        return (count == 0).flatten()
+
+    def _region(self, values: Tensor, sample: Tensor, at: Tensor, out: Tensor) -> Tensor:
+        region = torch.empty(out.shape, dtype=values.dtype, device=values.device)
+        return region_gather(values.expand_as(self.inputs), None, None, sample, at, region)
 
 
 def per_axis(

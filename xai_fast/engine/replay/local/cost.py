@@ -1,0 +1,177 @@
+"""What regions and whole maps cost: every step of the whole forward timed once, regions by their share of its map."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xai_fast.core.graph.captured import Captured
+from xai_fast.core.graph.steps import INPUT, last_uses
+from xai_fast.ops import region_gather
+
+from .boxes import Spans, lengths
+from .regions import Regions
+from .replay import Replay
+
+# Small maps run at a somewhat lower rate than large ones: what a position costs more inside a patch.
+_PATCH_PENALTY = 1.1
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What was timed for inputs of one shape, in seconds.
+
+    Attributes:
+        steps: per value of the whole forward, one row of the step that makes it.
+        byte: gathering one byte.
+        call: one call of a step on next to nothing, its gathering included.
+    """
+
+    steps: Mapping[int, float]
+    byte: float
+    call: float
+
+    @property
+    def row(self) -> float:
+        """One row of the whole forward."""
+        return sum(self.steps.values())
+
+
+@torch.no_grad()
+def timed(captured: Captured, batch: Tensor) -> Rates:
+    """Times every step of the whole forward on a batch, once warm, and a gather."""
+    _run(captured, batch)
+    first, second = _run(captured, batch), _run(captured, batch)
+    steps = {number: min(seconds, second[number]) / len(batch) for number, seconds in first.items()}
+    return Rates(steps, *_gathering(batch))
+
+
+def _run(captured: Captured, batch: Tensor) -> dict[int, float]:
+    graph, steps = captured.graph, captured.steps
+    values = {INPUT: batch.clone(memory_format=torch.preserve_format), **graph.fixed}
+    last, seconds = last_uses(steps, (*graph.results, *graph.fixed)), {}
+    for position, step in enumerate(steps):
+        _wait(batch)
+        began = time.perf_counter()
+        values[step.makes] = step.run(values)
+        _wait(batch)
+        seconds[step.makes] = time.perf_counter() - began
+        for number in {*step.reads, step.makes}:
+            if last.get(number, -1) <= position:
+                values.pop(number, None)
+    return seconds
+
+
+def _gathering(like: Tensor) -> tuple[float, float]:
+    """Seconds per byte, and per call."""
+    axes = like.ndim - 2
+
+    def once(rows: int, extent: int) -> float:
+        base = torch.empty((1, 64, *[extent] * axes), dtype=like.dtype, device=like.device)
+        out = base.expand(rows, *base.shape[1:]).contiguous()
+        zero = torch.zeros(rows, axes, dtype=torch.long)
+        times = []
+        for _ in range(4):
+            _wait(like)
+            began = time.perf_counter()
+            region_gather(base, None, None, zero[:, 0], zero, out)
+            _wait(like)
+            times.append(time.perf_counter() - began)
+        return min(times) / out.nbytes if rows > 1 else min(times)
+
+    return once(16, 16 if axes > 1 else 256), 2 * once(1, 1)
+
+
+def _wait(tensor: Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+
+
+class Costs:
+    """What one row costs step by step, for boxes of known spans.
+
+    Args:
+        regions: the model.
+        replay: its longest division.
+        rates: what was timed.
+        spans: per value of the division, of all boxes.
+        counts: how many rows have each box.
+    """
+
+    def __init__(
+        self, regions: Regions, replay: Replay, rates: Rates, spans: Mapping[int, Spans], counts: np.ndarray
+    ) -> None:
+        self._regions, self._replay, self._rates = regions, replay, rates
+        self._share = counts / counts.sum()
+        self._sizes = {number: lengths(span) for number, span in spans.items()}
+
+    def position(self, replay: Replay, number: int) -> float:
+        """One position of a value inside a patch: computing it, and gathering what that reads."""
+        rule = replay.rules[number]
+        positions = int(np.prod(rule.grid.extents))
+        seconds = self._rates.steps.get(number, 0.0) * _PATCH_PENALTY / positions
+        if rule.stays:
+            return seconds
+        traits = self._regions.captured.graph.traits
+        read = sum(traits[n].size / int(np.prod(self._regions.scene.grids[n].extents))
+                   for n in rule.sources if n in self._regions.scene.grids)  # fmt: skip
+        return seconds + read * self._rates.byte
+
+    def best(self, rows: int) -> int:
+        """After how many of the model's steps whole maps take over.
+
+        Args:
+            rows: of a batch of patches.
+        """
+        steps, traits = self._regions.steps, self._regions.captured.graph.traits
+        local = {step.makes for step in self._replay.steps}
+        last = last_uses(steps, self._regions.results)
+        before, after = 0.0, self._rates.row
+        alive = {INPUT}
+        found, least = 0, np.inf
+        for position, step in enumerate(steps):
+            number = step.makes
+            after -= self._rates.steps.get(number, 0.0)
+            alive = {n for n in {*alive, number} if last.get(n, -1) > position}
+            if number not in self._regions.rules:
+                continue  # whole maps from here on
+            if number not in local:
+                continue  # fused into a later step
+            before += self._position_mean(number) + self._rates.call / rows
+            total = before + after + sum(traits[n].size for n in alive) * self._rates.byte
+            if total < least:
+                found, least = position + 1, total
+        return found
+
+    def _position_mean(self, number: int) -> float:
+        mean = float(self._sizes[number].prod(axis=1) @ self._share)
+        return mean * self.position(self._replay, number)
+
+    def weights(self, replay: Replay) -> tuple[list[np.ndarray], np.ndarray]:
+        """For grouping: per axis the sizes (boxes, values), and what a position of each value costs."""
+        values = [step.makes for step in replay.steps if not replay.rules[step.makes].stays or self._heavy(step.makes)]
+        axes = self._sizes[INPUT].shape[1]
+        sizes = [np.stack([self._sizes[n][:, axis] for n in values], axis=1) for axis in range(axes)]
+        return sizes, np.array([self.position(replay, n) for n in values])
+
+    def _heavy(self, number: int) -> bool:
+        return self._rates.steps.get(number, 0.0) > 0.01 * self._rates.row
+
+    def total(self, replay: Replay, groups: list[np.ndarray], batch: int) -> float:
+        """The mean row, groups and all."""
+        sizes, weights = self.weights(replay)
+        moves, rows = len(replay.steps), 0.0
+        for group in groups:
+            share = float(self._share[group].sum())
+            largest = np.stack([size[group].max(axis=0) for size in sizes]).prod(axis=0)
+            rows += share * (largest @ weights)
+        made = {step.makes for step in replay.division.rest}
+        rest = sum(seconds for number, seconds in self._rates.steps.items() if number in made)
+        traits = self._regions.captured.graph.traits
+        pasted = sum(traits[n].size for n in replay.division.frontier) * self._rates.byte
+        return rows + rest + pasted + moves * self._rates.call / batch

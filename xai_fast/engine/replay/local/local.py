@@ -1,0 +1,279 @@
+"""The local plan of one call: which steps run on regions, which rows together, how many at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xai_fast.core.prepared import Prepared
+from xai_fast.core.verify import difference, row_of
+
+from ...plan import free_memory
+from .cost import Costs, Rates, timed
+from .grouping import grouped
+from .regions import NotLocalError, Regions
+from .replay import Group, Replay, empty_like
+
+_ROWS = {"cpu": 24, "cuda": 256}  # patches that run at once
+_WHOLE_ROWS = {"cpu": 8, "cuda": 128}  # whole maps that run at once
+_LARGEST = 32 << 20  # bytes of an intermediate on the CPU; see `core.graph.stages`
+_WORTH = 0.95  # of what whole runs cost
+_MOST_INPUTS = 16  # whose clean activations are kept at once, where each has few rows
+
+
+class Boxed(Protocol):
+    """Variants that differ from their inputs inside boxes."""
+
+    def sample_of(self, rows: Tensor) -> Tensor:
+        """The input that each of `rows` is a variant of."""
+        ...
+
+    def spans(self) -> Tensor:
+        """LongTensor (R, A, 2): per row and axis of positions, the half-open range in which it may differ."""
+        ...
+
+    def patch(self, rows: Tensor, at: Tensor, out: Tensor) -> None:
+        """Writes what the variants `rows` are from the positions `at` (rows, A) on into `out` (rows, C, *s)."""
+        ...
+
+    def write(self, rows: Tensor, out: Tensor) -> None:
+        """As `Variants.write`."""
+        ...
+
+
+@dataclass
+class Local:
+    """How variants of one set of boxes run.
+
+    Attributes:
+        replay: the model in two parts.
+        boxes: (B, A, 2) the different boxes.
+        members: per group, the numbers of its boxes.
+        rows: patches at once.
+        whole_rows: whole maps at once.
+        inputs: whose clean activations are kept at once.
+        share: the predicted cost of a row, as a share of a whole run.
+    """
+
+    replay: Replay
+    boxes: np.ndarray
+    members: list[np.ndarray]
+    rows: int
+    whole_rows: int
+    inputs: int
+    share: float
+    _spans: Mapping[int, np.ndarray]
+    _groups: dict[int, Group] = field(default_factory=dict)
+
+    def group(self, number: int) -> Group:
+        """One group, worked out when it is first needed."""
+        if number not in self._groups:
+            self._groups[number] = self.replay.group(self._spans, self.members[number])
+        return self._groups[number]
+
+    @property
+    def saved(self) -> str:
+        """What is spared, for people."""
+        division = self.replay.division
+        return (
+            f"{len(division.local)} steps re-run only the region that changed, {len(division.rest)} the whole map; "
+            f"{len(self.boxes)} different boxes in {len(self.members)} groups; about {1 - self.share:.0%} of a run saved"
+        )
+
+    def answers(
+        self, prepared: Prepared, inputs: Tensor, variants: Boxed, rows: Tensor
+    ) -> Iterator[tuple[Tensor, Any]]:
+        """(rows, raw output) in whatever order is fastest; each of `rows` comes once."""
+        kinds = _numbers_of(variants.spans()[rows].numpy(), self.boxes)
+        sample = variants.sample_of(rows)
+        for start in range(0, len(inputs), self.inputs):
+            here = ((sample >= start) & (sample < start + self.inputs)).nonzero()[:, 0]
+            if not len(here):
+                continue
+            batch = prepared.empty(min(self.inputs, len(inputs) - start), inputs)
+            kept = self.replay.keep(batch.copy_(inputs[start : start + self.inputs]))
+            yield from self._of_inputs(variants, rows[here], kinds[here.numpy()], sample[here] - start, kept)
+
+    def _of_inputs(
+        self, variants: Boxed, rows: Tensor, kinds: np.ndarray, sample: Tensor, kept: Mapping[int, Any]
+    ) -> Iterator[tuple[Tensor, Any]]:
+        pending = _Pending(self.replay, self.whole_rows, len(rows), kept)
+        for number, members in enumerate(self.members):
+            at = torch.from_numpy(np.flatnonzero(np.isin(kinds, members)))
+            if not len(at):
+                continue
+            group = self.group(number)
+            place = torch.from_numpy(np.searchsorted(members, kinds[at.numpy()]))
+            for chosen, part in _parts(at, place, self.rows):
+                boxes = group.first
+                first = empty_like(kept[0], len(chosen), (*kept[0].shape[1:2], *boxes.size))
+                variants.patch(rows[chosen], boxes.at[part], first)
+                patches = self.replay.patches(group, part, first, sample[chosen], kept)
+                yield from pending.take(group, part, patches, sample[chosen], rows[chosen])
+        yield from pending.rest()
+
+
+class _Pending:
+    """Collects whole maps of patches from any groups until there are enough for a batch."""
+
+    def __init__(self, replay: Replay, size: int, total: int, kept: Mapping[int, Any]) -> None:
+        self._replay, self._kept, self._left = replay, kept, total
+        self._most, self._rows = size, []
+        self._filled = 0
+        self._maps: dict[int, Tensor] = {}
+
+    def take(
+        self, group: Group, part: Tensor, patches: Mapping[int, Any], sample: Tensor, rows: Tensor
+    ) -> Iterator[tuple[Tensor, Any]]:
+        """Pastes patches, and answers for every batch that is full."""
+        start = 0
+        while start < len(rows):
+            if not self._maps:
+                self._maps = self._replay.empty(min(self._most, self._left), self._kept)
+                self._size = min(self._most, self._left)
+            stop = min(start + self._size - self._filled, len(rows))
+            some, room = slice(start, stop), slice(self._filled, self._filled + stop - start)
+            self._replay.paste(
+                group, part[some], {n: p[some] for n, p in patches.items()}, sample[some], self._kept,
+                {n: m[room] for n, m in self._maps.items()},
+            )  # fmt: skip
+            self._rows.append(rows[some])
+            self._filled += stop - start
+            start = stop
+            if self._filled == self._size:
+                yield from self.rest()
+
+    def rest(self) -> Iterator[tuple[Tensor, Any]]:
+        """Answers for what has been collected."""
+        if self._filled:
+            maps = {number: value[: self._filled] for number, value in self._maps.items()}
+            rows = torch.cat(self._rows)
+            self._maps, self._rows, self._filled = {}, [], 0
+            self._left -= len(rows)
+            yield rows, self._replay.finish(maps)
+
+
+def local_of(
+    prepared: Prepared, variants: Boxed, inputs: Tensor, limit: int | None, batch_size: int | None, *, forced: bool
+) -> Local | str:
+    """The local plan for these variants, kept for the next call with the same boxes; or why there is none.
+
+    Args:
+        prepared: the model.
+        variants: what will be asked about.
+        inputs: (N, C, *S) on the model's device.
+        limit: bytes that kept activations may take; None takes a share of what is free.
+        batch_size: the user's rows per forward, or None.
+        forced: whether the plan is taken even where whole runs would be as fast.
+    """
+    shape = tuple(inputs.shape[1:])
+    captured = prepared.captured.get(shape)
+    if captured is None:
+        return prepared.resists or "the model is not captured for inputs of this shape"
+    boxes, counts = np.unique(variants.spans().numpy(), axis=0, return_counts=True)
+    boxes_key = hashlib.sha256(boxes.tobytes()).hexdigest()
+    key = ("local", shape, boxes_key, limit, batch_size, forced)
+    if key not in prepared.tails:
+        try:
+            found: Local | str = _planned(prepared, inputs, boxes, counts, limit, batch_size, forced=forced)
+        except NotLocalError as error:
+            found = str(error)
+        if isinstance(found, Local):
+            found = _differs(found, prepared, variants, inputs) or found
+        prepared.tails[key] = found
+    return prepared.tails[key]
+
+
+def _planned(
+    prepared: Prepared,
+    inputs: Tensor,
+    boxes: np.ndarray,
+    counts: np.ndarray,
+    limit: int | None,
+    batch_size: int | None,
+    *,
+    forced: bool,
+) -> Local | str:
+    shape = tuple(inputs.shape[1:])
+    device = inputs.device.type
+    captured = prepared.captured[shape]
+    regions, rates = _measured(prepared, inputs)
+    longest = Replay(regions, regions.divide(len(regions.steps)))
+    spans = longest.spans(boxes)
+    costs = Costs(regions, longest, rates, spans, counts)
+    rows = batch_size or _ROWS.get(device, _ROWS["cuda"])
+    until = costs.best(rows)
+    if not until:
+        return "re-running regions would cost as much as whole runs from the first step on"
+    replay = Replay(regions, regions.divide(until))
+    sizes, weights = costs.weights(replay)
+    groups = grouped(sizes, weights, counts, len(replay.steps) * rates.call, rows)
+    share = costs.total(replay, groups, rows) / rates.row
+    if share > _WORTH and not forced:
+        return f"re-running regions would cost {share:.0%} of whole runs"
+    space = (limit if limit is not None else free_memory(inputs.device)) // 2
+    fits = space // max(replay.row_bytes, 1)
+    if not fits:
+        return (
+            f"the clean activations of one input take {replay.row_bytes >> 20} MiB, more than half of the memory left"
+        )
+    traits = captured.graph.traits
+    largest = max([traits[s.makes].size for s in replay.division.rest if s.makes in rates.steps], default=1)
+    whole_rows = batch_size or _WHOLE_ROWS.get(device, _WHOLE_ROWS["cuda"])
+    if device == "cpu":
+        whole_rows = max(1, min(whole_rows, _LARGEST // max(largest, 1)))
+    # More inputs at once only help where the groups of one are too small to fill their batches.
+    filling = -(-len(groups) * rows * len(inputs) // max(int(counts.sum()), 1))
+    return Local(replay, boxes, groups, rows, whole_rows, min(fits, _MOST_INPUTS, filling), share, replay.spans(boxes))
+
+
+def _measured(prepared: Prepared, inputs: Tensor) -> tuple[Regions, Rates]:
+    """The model's regions and rates for inputs of this shape, worked out once."""
+    shape = tuple(inputs.shape[1:])
+    key = ("regions", shape)
+    if key not in prepared.tails:
+        captured = prepared.captured[shape]
+        largest = max(trait.size for trait in captured.graph.traits.values())
+        rows = max(1, min(_WHOLE_ROWS["cpu"], _LARGEST // max(largest, 1)))
+        batch = prepared.empty(rows, inputs)
+        regions = Regions(captured)
+        prepared.tails[key] = regions, timed(captured, batch.copy_(inputs[:1].expand_as(batch)))
+    return prepared.tails[key]
+
+
+@torch.no_grad()
+def _differs(local: Local, prepared: Prepared, variants: Boxed, inputs: Tensor) -> str | None:
+    """Runs the first, the middle and the last row both ways; says where the answers differ."""
+    count = len(variants.spans())
+    rows = torch.tensor(sorted({0, count // 2, count - 1}))
+    truth = prepared.empty(len(rows), inputs)
+    variants.write(rows, truth)
+    raw = prepared(truth)
+    for found, mine in local.answers(prepared, inputs, variants, rows):
+        for position, row in enumerate(found.tolist()):
+            at = rows.tolist().index(row)
+            reason = difference(
+                row_of(raw, at, len(rows)), row_of(mine, position, len(found)), prepared.dtype or inputs.dtype
+            )
+            if reason is not None:
+                return f"what was re-run does not reproduce the model: {reason}"
+    return None
+
+
+def _numbers_of(spans: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Which of the sorted `boxes` each of `spans` is."""
+    together = np.concatenate([boxes, spans])
+    _, number = np.unique(together, axis=0, return_inverse=True)
+    return number.reshape(-1)[len(boxes) :]
+
+
+def _parts(at: Tensor, place: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Near-equal parts of at most `size` rows."""
+    count = -(-len(at) // size)
+    yield from zip(at.tensor_split(count), place.tensor_split(count), strict=True)
