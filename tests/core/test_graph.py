@@ -9,14 +9,14 @@ from torch import nn
 from torch.nn import functional
 
 import xai_fast as xf
-from xai_fast.core.graph import onednn, stages
+from xai_fast.core.graph import onednn, probe, stages
 from xai_fast.core.graph.capture import export, trace
 from xai_fast.core.graph.captured import Captured, Replaced
 from xai_fast.core.graph.kinds import Kind, kind_of, operation_of
 from xai_fast.core.graph.onednn import Activation, FusedConvolution, FusedLinear, FusedResidual, Geometry, PackedWeight
 from xai_fast.core.prepare import prepare
 
-fused_only = pytest.mark.skipif(onednn.refusal() is not None, reason=str(onednn.refusal()))
+fused_only = pytest.mark.skipif(probe.refusal() is not None, reason=str(probe.refusal()))
 
 
 def prepared_for(model, inputs, anchors=()):
@@ -124,14 +124,20 @@ def test_fused_linear_layers_are_the_public_ones():
         assert linear(x[:, :0]).shape == (2, 0, 16)
 
 
-def test_packed_weights_of_few_shapes_are_kept():
-    if onednn.refusal() is not None:
+@pytest.mark.parametrize("told", [True, False])
+def test_packed_weights_of_many_shapes_take_little_room(monkeypatch, told):
+    """Where torch tells how a packed weight lies in memory, shapes share what is alike; else few shapes are kept."""
+    if probe.refusal() is not None:
         pytest.skip("nothing is packed here")
+    if not told:
+        monkeypatch.setattr(onednn, "_form", lambda packed: None)
     source = PackedWeight(draw(4, 2, 3, 3), None, GEOMETRIES[0])
     with torch.no_grad():
         for side in range(4, 14):
-            FusedConvolution(source)(draw(2, 2, side, side).contiguous(memory_format=torch.channels_last))
-    assert len(source._packed) == onednn._MOST_SHAPES
+            x = draw(2, 2, side, side).contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(FusedConvolution(source)(x), onednn.F.conv2d(x, source.weight, padding=1))
+    kept = {id(part) for parts in source._packed.values() for part in parts}
+    assert len(kept) <= onednn._MOST_SHAPES
 
 
 # Whole models
@@ -275,8 +281,8 @@ def test_forced_plans_say_why_they_do_not_apply():
     engine = xf.Engine(model, plan="tail")
     with pytest.raises(ValueError, match='`plan` "tail" does not apply here: the method looks at no layer'):
         xf.Occlusion(engine, window=32).attribute(inputs, 1)
-    with pytest.raises(ValueError, match='`plan` "local" is not built'):
-        xf.Engine(model, plan="local")
+    with pytest.raises(ValueError, match='`plan` "local" does not apply here: the method does not ask for scores'):
+        xf.GradCAM(xf.Engine(model, plan="local"), layer="layer4").attribute(inputs, 1)
     assert "every row runs the whole model" in xf.Engine(model, plan="dense").explain_plan(
         xf.AblationCAM(model, layer="layer4"), inputs
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from .graph.captured import Captured
-from .graph.onednn import refusal
+from .graph.probe import refusal
 from .guard import own_model
 from .layout import LAYOUTS
 from .verify import Footprint

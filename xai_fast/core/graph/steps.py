@@ -203,7 +203,7 @@ class Graph:
             assert isinstance(shape, torch.Size)
             group = groups.setdefault(value.untyped_storage().data_ptr(), len(groups))
             size = value.numel() * value.element_size() // 2
-            batched, place = _batched(shape, value.shape), (value.storage_offset(), *value.stride())
+            batched, place = _batched(shape, value.shape), (int(value.storage_offset()), *value.stride())
             self.traits[number] = Trait(tuple(shape), batched, value.dtype, group, size, place)
         return output, filled(self.output, values)
 

@@ -1,4 +1,4 @@
-"""Steps without in-place surprises: whoever reads a tensor after a write reads it under the name of what was written."""
+"""Steps without surprises from writes in place: who reads a tensor after a write reads what the write returned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Straight:
     Attributes:
         steps: in order. A step that writes in place into what others read as well writes into a copy instead.
         names: under which name a value of the original steps is found after the last step, where that differs.
-        tangled: groups of memory (`Trait.group`) that are written in part, or through another view, and read afterwards.
+        tangled: groups of memory (`Trait.group`) that are read after a write to a part of them, or by another view.
     """
 
     steps: list[Step]

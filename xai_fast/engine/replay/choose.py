@@ -63,10 +63,7 @@ def choose(engine: Engine, recipe: Recipe, prepared: Prepared, inputs: Tensor) -
 def _local(engine: Engine, recipe: Recipe, prepared: Prepared, inputs: Tensor) -> Local | str:
     variants = recipe.variants
     if not isinstance(recipe.evaluate, Score) or variants is None or variants.change != "boxes":
-        asked = (
-            "about layers or gradients" if recipe.clean.layers or recipe.evaluate.backwards else "about whole inputs"
-        )
-        return f"the method asks {asked}, not about inputs that differ inside a box"
+        return "the method does not ask for scores of inputs that differ inside a box"
     if prepared.compiled is not None:
         return "the whole model was compiled, as was asked for"
     if prepared.dtype in (torch.bfloat16, torch.float16):

@@ -94,9 +94,8 @@ class HiddenWindows:
         differs = (self.inputs != self.baseline).cpu()
         sums = differs.to(torch.int32)
         for axis in range(1, sums.ndim):
-            sums = torch.nn.functional.pad(sums.cumsum(axis, dtype=torch.int32).movedim(axis, -1), (1, 0)).movedim(
-                -1, axis
-            )
+            before = sums.new_zeros([1 if a == axis else n for a, n in enumerate(sums.shape)])
+            sums = torch.cat([before, sums.cumsum(axis, dtype=torch.int32)], dim=axis)
         corners = itertools.product((0, 1), repeat=self.boxes.shape[1])
         count = torch.zeros(len(self.inputs), len(self.boxes), dtype=torch.int32)
         for corner in corners:

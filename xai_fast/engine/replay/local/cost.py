@@ -44,8 +44,7 @@ class Rates:
 
 @torch.no_grad()
 def timed(captured: Captured, batch: Tensor) -> Rates:
-    """Times every step of the whole forward on a batch, once warm, and a gather."""
-    _run(captured, batch)
+    """Times every step of the whole forward on a batch, twice, and a gather."""
     first, second = _run(captured, batch), _run(captured, batch)
     steps = {number: min(seconds, second[number]) / len(batch) for number, seconds in first.items()}
     return Rates(steps, *_gathering(batch))

@@ -1,4 +1,4 @@
-"""Which rows run together: those whose boxes are of nearly one size in every layer, so that little is run for nothing."""
+"""Which rows run together: those whose boxes have nearly one size in every layer, so that little runs for nothing."""
 
 from __future__ import annotations
 

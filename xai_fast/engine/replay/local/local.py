@@ -18,11 +18,13 @@ from ...plan import free_memory
 from .cost import Costs, Rates, timed
 from .grouping import grouped
 from .regions import NotLocalError, Regions
-from .replay import Group, Replay, empty_like
+from .replay import Group, Replay
+from .rows import empty_like
 
 _ROWS = {"cpu": 24, "cuda": 256}  # patches that run at once
-_WHOLE_ROWS = {"cpu": 8, "cuda": 128}  # whole maps that run at once
-_LARGEST = 32 << 20  # bytes of an intermediate on the CPU; see `core.graph.stages`
+_WHOLE_ROWS = {"cpu": 64, "cuda": 128}  # whole maps that run at once: many, because late layers have large weights
+_TIMED_ROWS = 4  # of the batch whose steps are timed
+_LARGEST = 16 << 20  # bytes of an intermediate on the CPU; see `core.graph.stages`
 _WORTH = 0.95  # of what whole runs cost
 _MOST_INPUTS = 16  # whose clean activations are kept at once, where each has few rows
 
@@ -83,7 +85,7 @@ class Local:
         division = self.replay.division
         return (
             f"{len(division.local)} steps re-run only the region that changed, {len(division.rest)} the whole map; "
-            f"{len(self.boxes)} different boxes in {len(self.members)} groups; about {1 - self.share:.0%} of a run saved"
+            f"{len(self.boxes)} boxes in {len(self.members)} groups; saved work: about {1 - self.share:.0%} of a run"
         )
 
     def answers(
@@ -200,9 +202,7 @@ def _planned(
     *,
     forced: bool,
 ) -> Local | str:
-    shape = tuple(inputs.shape[1:])
     device = inputs.device.type
-    captured = prepared.captured[shape]
     regions, rates = _measured(prepared, inputs)
     longest = Replay(regions, regions.divide(len(regions.steps)))
     spans = longest.spans(boxes)
@@ -220,11 +220,8 @@ def _planned(
     space = (limit if limit is not None else free_memory(inputs.device)) // 2
     fits = space // max(replay.row_bytes, 1)
     if not fits:
-        return (
-            f"the clean activations of one input take {replay.row_bytes >> 20} MiB, more than half of the memory left"
-        )
-    traits = captured.graph.traits
-    largest = max([traits[s.makes].size for s in replay.division.rest if s.makes in rates.steps], default=1)
+        return f"the clean activations of an input take {replay.row_bytes >> 20} MiB, over half of the memory allowed"
+    largest = replay.whole_bytes
     whole_rows = batch_size or _WHOLE_ROWS.get(device, _WHOLE_ROWS["cuda"])
     if device == "cpu":
         whole_rows = max(1, min(whole_rows, _LARGEST // max(largest, 1)))
@@ -240,7 +237,7 @@ def _measured(prepared: Prepared, inputs: Tensor) -> tuple[Regions, Rates]:
     if key not in prepared.tails:
         captured = prepared.captured[shape]
         largest = max(trait.size for trait in captured.graph.traits.values())
-        rows = max(1, min(_WHOLE_ROWS["cpu"], _LARGEST // max(largest, 1)))
+        rows = max(1, min(_TIMED_ROWS, _LARGEST // max(largest, 1)))
         batch = prepared.empty(rows, inputs)
         regions = Regions(captured)
         prepared.tails[key] = regions, timed(captured, batch.copy_(inputs[:1].expand_as(batch)))

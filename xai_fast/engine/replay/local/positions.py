@@ -92,7 +92,13 @@ def concatenated(step: Step, scene: Scene) -> Rule | None:
     same = len(shape) == ndim and dim % ndim != 0 and dim % ndim - ndim not in rule.grid.axes
     whole = all(scene.shape(n) is not None and len(scene.shape(n) or ()) == ndim for n in rule.sources)
     every = set(rule.sources) == set(step.reads)  # nothing is broadcast here
-    return rule if same and every and whole else None
+    if not (same and every and whole):
+        return None
+    parts = step.args[0] if step.args else step.kwargs["tensors"]
+    trait = scene.graph.traits[step.makes]
+    if len(parts) == len(rule.sources) and trait.dtype is not None and trait.dtype.is_floating_point:
+        rule.side_by_side = dim % ndim
+    return rule
 
 
 def taken_parts(step: Step, scene: Scene) -> tuple[int, int] | None:

@@ -11,32 +11,11 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.graph.steps import INPUT, Step, filled, last_uses
-from xai_fast.ops import region_gather
 
 from .boxes import Boxes, Grid, Spans, covering
 from .regions import Division, Regions, rules_of
+from .rows import Move, Rows, Source, empty_like, gathered
 from .rule import Border, Rule
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a step reads: the region of a value, gathered, or its patch as it is."""
-
-    number: int
-    boxes: Boxes
-    patch: Boxes
-    gathered: bool
-
-
-@dataclass(frozen=True)
-class Move:
-    """One step for the rows of a group: what it reads, where it lies, what may be forgotten afterwards."""
-
-    step: Step
-    rule: Rule
-    sources: tuple[Source, ...]
-    extras: tuple[Tensor, ...]
-    dead: tuple[int, ...]
 
 
 class Replay:
@@ -48,6 +27,8 @@ class Replay:
 
     Attributes:
         kept: the values whose clean contents regions are gathered from.
+        row_bytes: what those take for one input.
+        whole_bytes: the largest intermediate of one row on whole maps.
     """
 
     def __init__(self, regions: Regions, division: Division) -> None:
@@ -69,6 +50,8 @@ class Replay:
         self._constants = {n: value for n, value in regions.scene.fixed.items() if n in read}
         self._last = last_uses(steps, division.frontier)
         self.row_bytes = sum(graph.traits[n].size for n in (*self.kept, INPUT))
+        whole = [graph.traits[step.makes].size for step in self._rest.steps]
+        self.whole_bytes = max([*whole, sum(graph.traits[n].size for n in division.frontier) // 2, 1])
 
     def spans(self, changed: Spans) -> dict[int, Spans]:
         """What may differ in every value, from what differs in the input (R, A, 2)."""
@@ -130,39 +113,10 @@ class Replay:
             sample: LongTensor (rows,), which of the kept inputs each row is a variant of.
             kept: of `keep`.
         """
-        patches: dict[int, Any] = {INPUT: first}
-        constants = self._regions.scene.fixed
+        rows = Rows(self._regions, part, sample, kept, {INPUT: first})
         for move in group.moves:
-            lookup = (part, patches, sample, kept, move.rule.border, move.rule.grid)
-            regions = [self._region(source, *lookup) for source in move.sources]
-            for position, source in enumerate(move.sources):
-                shared = regions[position] is patches.get(source.number) and source.number not in move.dead
-                if source.number in move.rule.consumes and shared:
-                    regions[position] = regions[position].clone(memory_format=torch.preserve_format)
-            extras = [extra[part] for extra in move.extras]
-            patches[move.step.makes] = move.rule.apply(regions, extras, constants)
-            for number in move.dead:
-                patches.pop(number, None)
-        return {n: patches[n] for n in self.division.frontier}
-
-    def _region(
-        self,
-        source: Source,
-        part: Tensor,
-        patches: Mapping[int, Any],
-        sample: Tensor,
-        kept: Mapping[int, Any],
-        border: Border,
-        own: Grid,
-    ) -> Tensor:
-        patch = patches.get(source.number)
-        if not source.gathered:
-            return patch  # type: ignore[return-value]
-        base = kept[source.number] if source.number in kept else self._regions.scene.fixed[source.number]
-        at = None if patch is None else source.patch.at[part]
-        # A constant lies where the output does.
-        grid = self._regions.scene.grids.get(source.number, own)
-        return gathered(base, patch, at, sample, source.boxes.at[part], source.boxes.size, grid, border)
+            rows.run(move)
+        return {n: rows.patches[n] for n in self.division.frontier}
 
     def paste(
         self,
@@ -177,8 +131,9 @@ class Replay:
         for number, boxes in group.frontier.items():
             grid = self._grid(number)
             at = torch.zeros_like(boxes.at[part])
-            lookup = (planes(kept[number], grid), planes(patches[number], grid), boxes.at[part], sample, at)
-            _write(lookup, out[number], grid, Border())
+            gathered(
+                kept[number], patches[number], boxes.at[part], sample, at, grid, grid.extents, Border(), out[number]
+            )
 
     def empty(self, rows: int, kept: Mapping[int, Any]) -> dict[int, Tensor]:
         """Room for whole maps of the frontier."""
@@ -211,64 +166,3 @@ class Group:
     first: Boxes
     moves: tuple[Move, ...]
     frontier: Mapping[int, Boxes]
-
-
-def gathered(
-    base: Tensor,
-    patch: Tensor | None,
-    patch_at: Tensor | None,
-    sample: Tensor,
-    at: Tensor,
-    size: Sequence[int],
-    grid: Grid,
-    border: Border,
-) -> Tensor:
-    """The region of a value: its patch where that lies, the clean contents elsewhere, in the clean one's layout."""
-    if not base.dtype.is_floating_point:  # conditions and the like, which are rare
-        numbers = None if patch is None else patch.float()
-        return gathered(base.float(), numbers, patch_at, sample, at, size, grid, border).to(base.dtype)
-    if patch is None:
-        base = _as_rows(base, grid)
-    if len(base) == 1:
-        sample = torch.zeros_like(sample)
-    shape = list(base.shape[1:])
-    for axis, extent in zip(grid.axes, size, strict=True):
-        shape[axis] = extent
-    out = empty_like(base, len(at), shape)
-    lookup = (planes(base, grid), None if patch is None else planes(patch, grid), patch_at, sample, at)
-    _write(lookup, out, grid, border)
-    return out
-
-
-def _as_rows(constant: Tensor, grid: Grid) -> Tensor:
-    """A constant that is combined with maps, with axes for rows and channels and with full extents."""
-    constant = constant.view(*[1] * max(0, 1 - min(grid.axes) + 1 - constant.ndim), *constant.shape)
-    shape = list(constant.shape)
-    for axis, extent in zip(grid.axes, grid.extents, strict=True):
-        shape[axis] = extent
-    return constant.expand(shape)
-
-
-def _write(lookup: tuple[Any, ...], out: Tensor, grid: Grid, border: Border) -> None:
-    """`region_gather` into a tensor whose positions lie on any axes."""
-    target = planes(out, grid)
-    region_gather(*lookup, target, border.mode, border.fill)
-    if target.untyped_storage().data_ptr() != out.untyped_storage().data_ptr():  # no view of it has that shape
-        moved = out.movedim(grid.axes, tuple(range(-len(grid.axes), 0)))
-        moved.copy_(target.view(moved.shape))
-
-
-def planes(tensor: Tensor, grid: Grid) -> Tensor:
-    """A view (rows, C, *S) of a tensor whose positions lie on any axes."""
-    axes = len(grid.axes)
-    if tensor.ndim == axes + 2 and grid.axes == tuple(range(-axes, 0)):
-        return tensor
-    moved = tensor.movedim(grid.axes, tuple(range(-axes, 0)))
-    return moved.reshape(len(moved), -1, *moved.shape[moved.ndim - axes :])
-
-
-def empty_like(base: Tensor, rows: int, shape: Sequence[int]) -> Tensor:
-    """Uninitialised (rows, *shape) in the memory order of `base`."""
-    last = base.ndim == 4 and base.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty((rows, *shape), dtype=base.dtype, device=base.device, memory_format=layout)

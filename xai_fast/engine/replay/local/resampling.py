@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from xai_fast.core.graph.steps import Step, Value
@@ -16,7 +16,7 @@ from .arguments import per_axis, taken
 from .boxes import Boxes, Grid, Spans, clipped, covering
 from .rule import Rule, Scene
 
-_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class Spread(Rule):
@@ -178,7 +178,7 @@ def transposed(step: Step, scene: Scene) -> Rule | None:
         return None
     axes = len(scene.grids[source].extents)
     module: Any = step.module
-    if isinstance(module, nn.Module):
+    if module is not None:
         if len(step.args) > 1 or step.kwargs or module.padding_mode != "zeros":
             return None
         weight, bias = module.weight, module.bias

@@ -64,10 +64,12 @@ class Rule:
     Attributes:
         consumes: which of the sources it writes into.
         stays: whether the output lies where its one source does, so that nothing has to be gathered.
+        side_by_side: the axis along which it lays its sources, if that is all it does.
         border: what it reads beyond the edge.
     """
 
     border = Border()
+    side_by_side: int | None = None
 
     def __init__(self, step: Step, grid: Grid, sources: Sequence[int], consumes: Sequence[int] = ()) -> None:
         self.step, self.grid, self.sources, self.consumes = step, grid, tuple(sources), tuple(consumes)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from xai_fast.core.graph.onednn import FusedConvolution, FusedResidual
@@ -19,7 +19,7 @@ from .arguments import per_axis, taken
 from .boxes import Boxes, Grid, Spans, clipped, hull
 from .rule import Border, Rule, Scene
 
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _MODES = {"zeros": "constant", "constant": "constant", "reflect": "reflect", "replicate": "replicate",
           "circular": "circular"}  # fmt: skip
 
@@ -62,7 +62,7 @@ class Windowed(Rule):
         sliding: Sliding,
         before: Grid,
         call: Callable[..., Tensor],
-        border: Border = Border(),
+        border: Border,
         consumes: Sequence[int] = (),
     ) -> None:
         super().__init__(step, grid, sources, consumes)
@@ -100,8 +100,8 @@ def convolution(step: Step, scene: Scene) -> Rule | None:
     call: Any = step.call
     if isinstance(call, FusedConvolution | FusedResidual):
         return _fused(step, scene, source)
-    module = step.module
-    if isinstance(module, nn.Module):
+    module: Any = step.module
+    if module is not None:
         weight, bias = module.weight, module.bias
         stride, padding, dilation, groups = module.stride, module.padding, module.dilation, module.groups
         mode = _MODES[str(module.padding_mode)]

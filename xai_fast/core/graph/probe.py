@@ -1,0 +1,49 @@
+"""Whether oneDNN's private operators may be used here: they are tried once against the public ones."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .onednn import NOTHING, Activation, FusedConvolution, FusedLinear, FusedResidual, Geometry, PackedWeight
+
+
+@functools.cache
+def refusal() -> str | None:
+    """Why the private operators are not used here; None where they gave what the public ones give."""
+    if not torch.backends.mkldnn.is_available():
+        return "torch was built without oneDNN"
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    x = draw(2, 8, 6, 5).contiguous(memory_format=torch.channels_last)
+    other = draw(2, 16, 6, 5).contiguous(memory_format=torch.channels_last)
+    weight, bias = draw(16, 8, 3, 3), draw(16)
+    geometry = Geometry((1, 1), (1, 1), (1, 1), 1)
+    y = F.conv2d(x, weight, bias, padding=1)
+    tokens, matrix = draw(3, 7, 8), draw(16, 8)
+    try:
+        with torch.no_grad():
+            for activation in (Activation("relu"), Activation("swish"), Activation("gelu", (), "none"), NOTHING):
+                _check(FusedConvolution(PackedWeight(weight, bias, geometry), activation)(x), activation(y.clone()))
+                packed = torch.ops.mkldnn._reorder_linear_weight(matrix, 21)
+                linear = FusedLinear(matrix, bias, activation)
+                _check(linear._fused(tokens, packed), linear._plain(tokens))
+            for parts in (1, 2):
+                source = PackedWeight(weight, bias, geometry, parts)
+                _check(FusedConvolution(source, Activation("relu"))(x), y.relu())
+                _check(FusedConvolution(source, Activation("tanh"))(x), y.tanh())
+                _check(FusedResidual(source, rectified=True, consumes=False)(x, other), (y + other).relu())
+    except Exception as error:  # private operators may change in any way
+        return f"oneDNN's fused operators failed their test ({type(error).__name__}: {error})"
+    return None
+
+
+def _check(fused: Tensor, plain: Tensor) -> None:
+    if fused.shape != plain.shape or not torch.allclose(fused, plain, rtol=1e-5, atol=1e-5):
+        raise ArithmeticError("they give other numbers than the public ones")
