@@ -23,9 +23,8 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
     checked(inputs)
     with untouched(deterministic=engine.deterministic):
         recipe = method.recipe(engine.adopt(inputs))
-        prepared = engine.prepared(frozenset(recipe.layers), inputs)
-        with prepared.running():
-            choice = choose(engine, recipe, prepared, inputs)
+        choice = choose(engine, recipe, inputs)
+        prepared = choice.prepared
         budget = budget_for(engine, prepared, inputs, recipe.evaluate)
     variants = len(recipe.variants) if recipe.variants is not None else 0
     chunk = budget.rows(max(variants, len(inputs)))

@@ -223,11 +223,11 @@ class Engine:
         with state:
             yield module
 
-    def prepared(self, anchors: frozenset[str], inputs: Tensor) -> Prepared:
-        """The prepared model for these anchors, verified on inputs of this shape."""
+    def prepared(self, anchors: frozenset[str], inputs: Tensor, *, exact: bool = False) -> Prepared:
+        """The prepared model for these anchors, verified on inputs of this shape; in full precision where `exact`."""
         store = self._current()
         # A compiled forward has no layers to look at, so it serves only calls without anchors.
-        key = (anchors, self.mode != "exact", self.compile is True and not anchors)
+        key = (anchors, self.mode != "exact" and not exact, self.compile is True and not anchors)
         example = inputs[:1]
         prepared = store.prepared.get(key)
         if prepared is not None and tuple(inputs.shape[1:]) not in prepared.footprints:

@@ -74,14 +74,13 @@ class NonFiniteError(FloatingPointError):
 
 def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) -> Outcome:
     """Runs a recipe over inputs (N, C, *S) that were checked; the caller has entered `guard.untouched`."""
-    prepared = engine.prepared(frozenset(recipe.layers), inputs)
-    began = time.perf_counter()
+    choice = choose(engine, recipe, inputs)
+    prepared, began = choice.prepared, time.perf_counter()
     known = prepared.outputs.get(tuple(inputs.shape[1:]))
     if known is not None:
         objective.check(known)
     total = len(inputs) + (len(recipe.variants) if recipe.variants is not None else 0)
     with prepared.running(), Progress(engine.progress, total) as progress:
-        choice = choose(engine, recipe, prepared, inputs)
         loop = _Loop(engine, prepared, inputs, objective, progress, choice.tails, recipe.change)
         loop.sweep(Clean(prepared.adopt(inputs)), recipe.clean, recipe.reduce.clean, clean=True)
         if recipe.variants is not None:

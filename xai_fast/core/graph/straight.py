@@ -52,20 +52,19 @@ def straightened(graph: Graph) -> Straight:
                     tangled.add(graph.traits[number].group)
         existing.add(original.makes)
         steps.append(step)
-    steps = [_on_copies(step, graph, readers) if _spared(step, graph, tangled) else step for step in steps]
+    steps = [on_copies(step) if _overwrites(step, graph, tangled, readers) else step for step in steps]
     return Straight(steps, {number: _latest(names, number) for number in names}, frozenset(tangled))
 
 
-def _spared(step: Step, graph: Graph, tangled: set[int]) -> bool:
-    """Whether a step writes in place where nothing relies on memory being shared."""
+def _overwrites(step: Step, graph: Graph, tangled: set[int], readers: dict[int, int]) -> bool:
+    """Whether a step writes in place into what others read, where nothing relies on memory being shared."""
     written = graph.writes.get(step.makes, ())
-    return bool(written) and not any(graph.traits[number].group in tangled for number in written)
+    apart = not any(graph.traits[number].group in tangled for number in written)
+    return apart and any(readers.get(number, 0) > 1 for number in written)
 
 
-def _on_copies(step: Step, graph: Graph, readers: dict[int, int]) -> Step:
-    """The step, or where others read what it writes into, one that writes into a copy."""
-    if all(readers.get(number, 0) <= 1 for number in graph.writes[step.makes]):
-        return step
+def on_copies(step: Step) -> Step:
+    """The step, writing into copies of the tensors that it reads."""
     call = _OnCopies(step.call, step)
     return Step(step.makes, call, step.args, step.kwargs, step.operation, step.kind, step.label)
 

@@ -13,7 +13,8 @@ from xai_fast.core.prepared import Prepared
 from xai_fast.engine.evaluate import Score
 from xai_fast.engine.recipe import Recipe
 
-from .local.local import Boxed, Local, local_of
+from .local.cost import halves_pay
+from .local.local import Boxed, Local, Settings, local_of
 from .tail import Tail, tail_of
 
 if TYPE_CHECKING:
@@ -26,51 +27,59 @@ class Choice:
 
     Attributes:
         plan: "dense", "tail" or "local".
+        prepared: the model that runs.
         tails: the tails that the recipe's questions use, by their layers.
         local: how variants run that differ inside boxes.
         refused: plans that do not apply, each with the reason.
     """
 
     plan: str
+    prepared: Prepared
     tails: Mapping[tuple[str, ...], Tail] = field(default_factory=dict)
     local: Local | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-def choose(engine: Engine, recipe: Recipe, prepared: Prepared, inputs: Tensor) -> Choice:
-    """The cheapest exact plan, or the one that is wanted.
+def choose(engine: Engine, recipe: Recipe, inputs: Tensor) -> Choice:
+    """The cheapest exact plan, or the one that is wanted, and the model prepared for it.
 
     Raises:
         ValueError: the wanted plan does not apply; says why. Or a layer runs more than once.
     """
-    wanted = engine.plan
+    wanted, layers = engine.plan, frozenset(recipe.layers)
     if wanted == "dense":
-        return Choice("dense", refused=dict.fromkeys(("local", "tail"), 'plan="dense" was asked for'))
+        reason = 'plan="dense" was asked for'
+        return Choice("dense", engine.prepared(layers, inputs), refused={"local": reason, "tail": reason})
+    local = _local(engine, recipe, inputs) if wanted != "tail" else 'plan="tail" was asked for'
+    if isinstance(local, tuple):
+        refused = {"tail": "the method looks at no layer (its variants change boxes of the input)"}
+        return Choice("local", local[0], local=local[1], refused=refused)
+    prepared = engine.prepared(layers, inputs)
     tails, no_tail = _tails(recipe, prepared, inputs)
-    local = _local(engine, recipe, prepared, inputs) if wanted != "tail" else 'plan="tail" was asked for'
-    refused = {"local": local} if isinstance(local, str) else {}
-    refused.update({"tail": no_tail} if no_tail is not None else {})
+    refused = {"local": local, **({"tail": no_tail} if no_tail is not None else {})}
     if wanted in refused:
         raise ValueError(
             f'`plan` "{wanted}" does not apply here: {refused[wanted]}; give "auto", which takes the fastest '
             "plan that applies"
         )
-    if not isinstance(local, str):
-        return Choice("local", local=local, refused=refused)
-    return Choice("dense" if no_tail is not None else "tail", tails, refused=refused)
+    return Choice("dense" if no_tail is not None else "tail", prepared, tails, refused=refused)
 
 
-def _local(engine: Engine, recipe: Recipe, prepared: Prepared, inputs: Tensor) -> Local | str:
+def _local(engine: Engine, recipe: Recipe, inputs: Tensor) -> tuple[Prepared, Local] | str:
+    """The local plan and the model that it runs; or why there is none."""
     variants = recipe.variants
     if not isinstance(recipe.evaluate, Score) or variants is None or variants.change != "boxes":
         return "the method does not ask for scores of inputs that differ inside a box"
-    if prepared.compiled is not None:
-        return "the whole model was compiled, as was asked for"
-    if prepared.dtype in (torch.bfloat16, torch.float16):
-        return "in half precision regions are not re-run yet"
+    if engine.compile is True:
+        return "the whole model was to be compiled"
+    # In reduced precision regions carry their difference to a clean run in full precision.
+    prepared = engine.prepared(frozenset(recipe.layers), inputs, exact=True)
+    device = prepared.device or inputs.device
+    reduced = engine.mode != "exact" and prepared.dtype is torch.float32 and halves_pay(device, torch.bfloat16)
     batch_size = None if engine.batch_size == "auto" else int(engine.batch_size)
-    boxed = cast("Boxed", variants)
-    return local_of(prepared, boxed, inputs, engine.memory_limit, batch_size, forced=engine.plan == "local")
+    settings = Settings(engine.memory_limit, batch_size, torch.bfloat16 if reduced else None, engine.plan == "local")
+    local = local_of(prepared, cast("Boxed", variants), inputs, settings)
+    return local if isinstance(local, str) else (prepared, local)
 
 
 def _tails(recipe: Recipe, prepared: Prepared, inputs: Tensor) -> tuple[dict[tuple[str, ...], Tail], str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from .replay import Replay
 
 # Small maps run at a somewhat lower rate than large ones: what a position costs more inside a patch.
 _PATCH_PENALTY = 1.1
+_HALF_GAIN = 0.8  # of the time in single precision; carrying differences costs additions
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,25 @@ def _gathering(like: Tensor) -> tuple[float, float]:
 def _wait(tensor: Tensor) -> None:
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
+
+
+@functools.cache
+@torch.no_grad()
+def halves_pay(device: torch.device, half: torch.dtype) -> bool:
+    """Whether convolutions in half precision are faster here; without instructions for it they are emulated."""
+    seconds = {}
+    for dtype in (torch.float32, half):
+        x = torch.ones(16, 64, 14, 14, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+        weight = torch.ones(64, 64, 3, 3, dtype=dtype, device=device)
+        times = []
+        for _ in range(4):
+            _wait(x)
+            began = time.perf_counter()
+            torch.nn.functional.conv2d(x, weight)
+            _wait(x)
+            times.append(time.perf_counter() - began)
+        seconds[dtype] = min(times)
+    return seconds[half] < _HALF_GAIN * seconds[torch.float32]
 
 
 class Costs:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xai_fast.core.graph.capture import first_line
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.verify import difference, row_of
 
@@ -47,6 +48,23 @@ class Boxed(Protocol):
     def write(self, rows: Tensor, out: Tensor) -> None:
         """As `Variants.write`."""
         ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user and the mode ask of a local plan.
+
+    Attributes:
+        limit: bytes that kept activations may take; None takes a share of what is free.
+        batch_size: rows per forward, or None.
+        half: the dtype in which regions carry differences; None for regions as they are.
+        forced: whether the plan is taken even where whole runs would be as fast.
+    """
+
+    limit: int | None = None
+    batch_size: int | None = None
+    half: torch.dtype | None = None
+    forced: bool = False
 
 
 @dataclass
@@ -161,70 +179,57 @@ class _Pending:
             yield rows, self._replay.finish(maps)
 
 
-def local_of(
-    prepared: Prepared, variants: Boxed, inputs: Tensor, limit: int | None, batch_size: int | None, *, forced: bool
-) -> Local | str:
+def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, settings: Settings) -> Local | str:
     """The local plan for these variants, kept for the next call with the same boxes; or why there is none.
 
     Args:
         prepared: the model.
         variants: what will be asked about.
         inputs: (N, C, *S) on the model's device.
-        limit: bytes that kept activations may take; None takes a share of what is free.
-        batch_size: the user's rows per forward, or None.
-        forced: whether the plan is taken even where whole runs would be as fast.
+        settings: what is asked for.
     """
     shape = tuple(inputs.shape[1:])
-    captured = prepared.captured.get(shape)
-    if captured is None:
+    if shape not in prepared.captured:
         return prepared.resists or "the model is not captured for inputs of this shape"
     boxes, counts = np.unique(variants.spans().numpy(), axis=0, return_counts=True)
-    boxes_key = hashlib.sha256(boxes.tobytes()).hexdigest()
-    key = ("local", shape, boxes_key, limit, batch_size, forced)
+    key = ("local", shape, hashlib.sha256(boxes.tobytes()).hexdigest(), len(inputs), settings)
     if key not in prepared.tails:
         try:
-            found: Local | str = _planned(prepared, inputs, boxes, counts, limit, batch_size, forced=forced)
+            found: Local | str = _planned(prepared, inputs, boxes, counts, settings)
+            if isinstance(found, Local):
+                found = _differs(found, prepared, variants, inputs) or found
         except NotLocalError as error:
             found = str(error)
-        if isinstance(found, Local):
-            found = _differs(found, prepared, variants, inputs) or found
+        except Exception as error:  # steps on inputs that the model never gives them may raise anything
+            found = f"re-running regions fails: {first_line(error)}"
         prepared.tails[key] = found
     return prepared.tails[key]
 
 
 def _planned(
-    prepared: Prepared,
-    inputs: Tensor,
-    boxes: np.ndarray,
-    counts: np.ndarray,
-    limit: int | None,
-    batch_size: int | None,
-    *,
-    forced: bool,
+    prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.ndarray, settings: Settings
 ) -> Local | str:
     device = inputs.device.type
     regions, rates = _measured(prepared, inputs)
-    longest = Replay(regions, regions.divide(len(regions.steps)))
-    spans = longest.spans(boxes)
-    costs = Costs(regions, longest, rates, spans, counts)
-    rows = batch_size or _ROWS.get(device, _ROWS["cuda"])
-    until = costs.best(rows)
-    if not until:
-        return "re-running regions would cost as much as whole runs from the first step on"
-    replay = Replay(regions, regions.divide(until))
-    sizes, weights = costs.weights(replay)
+    every = len(regions.steps)
+    longest = Replay(regions, regions.divide(every))
+    costs = Costs(regions, longest, rates, longest.spans(boxes), counts)
+    rows = settings.batch_size or _ROWS.get(device, _ROWS["cuda"])
+    # Differences stay small in reduced precision as far as regions go, so they go as far as they can.
+    until = costs.best(rows) if settings.half is None else every
+    replay = Replay(regions, regions.divide(until or every), settings.half)
+    sizes, weights = costs.weights(longest if settings.half is not None else replay)
     groups = grouped(sizes, weights, counts, len(replay.steps) * rates.call, rows)
-    share = costs.total(replay, groups, rows) / rates.row
-    if share > _WORTH and not forced:
+    share = costs.total(replay if settings.half is None else longest, groups, rows) / rates.row
+    if (share > _WORTH or not until) and not settings.forced:
         return f"re-running regions would cost {share:.0%} of whole runs"
-    space = (limit if limit is not None else free_memory(inputs.device)) // 2
+    space = (settings.limit if settings.limit is not None else free_memory(inputs.device)) // 2
     fits = space // max(replay.row_bytes, 1)
     if not fits:
         return f"the clean activations of an input take {replay.row_bytes >> 20} MiB, over half of the memory allowed"
-    largest = replay.whole_bytes
-    whole_rows = batch_size or _WHOLE_ROWS.get(device, _WHOLE_ROWS["cuda"])
+    whole_rows = settings.batch_size or _WHOLE_ROWS.get(device, _WHOLE_ROWS["cuda"])
     if device == "cpu":
-        whole_rows = max(1, min(whole_rows, _LARGEST // max(largest, 1)))
+        whole_rows = max(1, min(whole_rows, _LARGEST // replay.whole_bytes))
     # More inputs at once only help where the groups of one are too small to fill their batches.
     filling = -(-len(groups) * rows * len(inputs) // max(int(counts.sum()), 1))
     return Local(replay, boxes, groups, rows, whole_rows, min(fits, _MOST_INPUTS, filling), share, replay.spans(boxes))
@@ -255,9 +260,8 @@ def _differs(local: Local, prepared: Prepared, variants: Boxed, inputs: Tensor) 
     for found, mine in local.answers(prepared, inputs, variants, rows):
         for position, row in enumerate(found.tolist()):
             at = rows.tolist().index(row)
-            reason = difference(
-                row_of(raw, at, len(rows)), row_of(mine, position, len(found)), prepared.dtype or inputs.dtype
-            )
+            dtype = local.replay.half or prepared.dtype or inputs.dtype
+            reason = difference(row_of(raw, at, len(rows)), row_of(mine, position, len(found)), dtype)
             if reason is not None:
                 return f"what was re-run does not reproduce the model: {reason}"
     return None

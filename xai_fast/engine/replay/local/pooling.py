@@ -44,6 +44,10 @@ class Averaged(Windowed):
         sums = self._call(*regions)
         return sums * extras[0].to(sums)
 
+    def difference(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
+        """The same."""
+        return self.apply(regions, extras, constants)
+
 
 def maximum(step: Step, scene: Scene) -> Rule | None:
     """The rule of a max-pooling that returns values alone."""
@@ -78,7 +82,8 @@ def mean(step: Step, scene: Scene) -> Rule | None:
         y = pool(x, extent, stride)
         return y if count is None and uniform else y * (total / (count or 1))
 
-    rule = windowed(step, scene, source, sliding, run, Border(), kind=Windowed if count or uniform else Averaged)
+    kind = Windowed if count or uniform else Averaged
+    rule = windowed(step, scene, source, sliding, run, Border(), kind=kind, bare=run)
     if isinstance(rule, Averaged):
         before = scene.grids[source].extents
         rule.divisors = tuple(

@@ -16,9 +16,18 @@ from .arguments import taken
 from .boxes import Grid, Spans, hull
 from .rule import Rule, Scene
 
+# Linear functions of the tensors that they read, if all of those differ inside boxes.
+_LINEAR = {"add", "sub", "identity", "contiguous", "clone", "detach", "alias", "cat", "concat", "concatenate", "neg",
+           "chunk", "split", "tensor_split", "unbind", "channel_shuffle"}  # fmt: skip
+
 
 class Pointwise(Rule):
     """Any number of sources, brought to the union of their boxes."""
+
+    def __init__(self, step: Step, grid: Grid, sources: Sequence[int], consumes: Sequence[int] = ()) -> None:
+        super().__init__(step, grid, sources, consumes)
+        numbers = [v.number for v in values_in((step.args, dict(step.kwargs)))]
+        self.linear = step.operation in _LINEAR and set(numbers) == set(sources)
 
     def reach(self, spans: Sequence[Spans]) -> Spans:
         """The union of what may differ."""
@@ -27,6 +36,8 @@ class Pointwise(Rule):
 
 class Part(Rule):
     """One tensor of a tuple, in the boxes of the tuple."""
+
+    linear = True
 
     def apply(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
         """The part."""
@@ -171,10 +182,10 @@ def _normalised(step: Step, scene: Scene, ndim: int) -> _Along | None:
     if step.module is not None:
         shape = getattr(step.module, "normalized_shape", None)
     else:
-        names = ("input", "normalized_shape", "weight", "bias", "eps")
-        found = taken(step, scene, names, {"weight": None, "bias": None, "eps": None})
+        names = ("input", "normalized_shape", "weight", "bias", "eps", "cudnn_enable")
+        found = taken(step, scene, names, dict.fromkeys(names[2:]))
         shape = found["normalized_shape"] if found is not None else None
-    return tuple(range(-len(shape), 0)) if shape else (), False
+    return (tuple(range(-len(shape), 0)), False) if shape else None
 
 
 def _responses(step: Step, scene: Scene, ndim: int) -> _Along | None:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.graph.steps import INPUT, Step, filled, last_uses
+from xai_fast.core.graph.straight import on_copies
 
 from .boxes import Boxes, Grid, Spans, covering
+from .differences import Differences
 from .regions import Division, Regions, rules_of
 from .rows import Move, Rows, Source, empty_like, gathered
 from .rule import Border, Rule
@@ -24,6 +26,7 @@ class Replay:
     Args:
         regions: the model.
         division: of its steps.
+        half: the dtype in which regions carry their difference to the clean input; None for regions as they are.
 
     Attributes:
         kept: the values whose clean contents regions are gathered from.
@@ -31,18 +34,23 @@ class Replay:
         whole_bytes: the largest intermediate of one row on whole maps.
     """
 
-    def __init__(self, regions: Regions, division: Division) -> None:
+    def __init__(self, regions: Regions, division: Division, half: torch.dtype | None = None) -> None:
         captured, graph = regions.captured, regions.captured.graph
-        self._regions, self.division = regions, division
-        steps = captured.fused(division.local, {INPUT}, division.frontier)
+        self._regions, self.division, self.half = regions, division, half
+        steps = captured.fused(division.local, {INPUT}, division.frontier) if half is None else division.local
         rules = rules_of(steps, regions)
         if rules is None:
             steps, rules = division.local, {step.makes: regions.rules[step.makes] for step in division.local}
         self.steps: Sequence[Step] = steps
         self.rules: Mapping[int, Rule] = rules
-        moving = {n for rule in rules.values() if not rule.stays for n in rule.sources}
+        reading = (rule for rule in rules.values() if not (rule.stays if half is None else rule.linear))
+        moving = {n for rule in reading for n in rule.sources}
         self.kept = tuple(sorted((moving | set(division.frontier)) - set(regions.scene.fixed) - {INPUT}))
-        self._clean = captured.program(division.clean, {INPUT}, self.kept, plain=captured.short_sums)
+        clean = [
+            on_copies(step) if graph.writes.get(step.makes) and set(step.reads) & set(self.kept) else step
+            for step in division.clean
+        ]
+        self._clean = captured.program(clean, {INPUT}, self.kept, plain=captured.short_sums)
         given = {*division.frontier, *division.shapes}
         results = [n for n in regions.results if n not in given]
         self._rest = captured.program(division.rest, given, results)
@@ -113,10 +121,13 @@ class Replay:
             sample: LongTensor (rows,), which of the kept inputs each row is a variant of.
             kept: of `keep`.
         """
-        rows = Rows(self._regions, part, sample, kept, {INPUT: first})
+        if self.half is None:
+            rows = Rows(self._regions, part, sample, kept, {INPUT: first})
+        else:
+            rows = Differences(self._regions, part, sample, kept, {INPUT: first}, group.first, self.half)
         for move in group.moves:
             rows.run(move)
-        return {n: rows.patches[n] for n in self.division.frontier}
+        return {n: rows.contents(n, group.frontier[n]) for n in self.division.frontier}
 
     def paste(
         self,

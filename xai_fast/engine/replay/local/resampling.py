@@ -25,13 +25,15 @@ class Spread(Rule):
     Its boxes begin where the window of a source position does, so that all rows of a batch have one alignment.
     """
 
+    linear = True
+
     def __init__(
         self,
         step: Step,
         grid: Grid,
         source: int,
         window: tuple[Sequence[int], Sequence[int], Sequence[int]],
-        call: Callable[[Tensor], Tensor],
+        call: Callable[..., Tensor],
     ) -> None:
         super().__init__(step, grid, (source,))
         reach, stride, padding = (np.asarray(part) for part in window)
@@ -61,8 +63,13 @@ class Spread(Rule):
 
     def apply(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
         """The windows of the region, cut to the boxes."""
-        (region,) = regions
-        made = self._call(region)
+        return self._cut(regions[0], self._call(regions[0], biased=True))
+
+    def difference(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
+        """The same without the bias."""
+        return self._cut(regions[0], self._call(regions[0], biased=False))
+
+    def _cut(self, region: Tensor, made: Tensor) -> Tensor:
         axes = len(self._stride)
         inner = np.asarray(region.shape[2:]) - 2 * self._halo
         size = (inner - 1) * self._stride + self._reach
@@ -77,6 +84,8 @@ class Resampled(Rule):
     Args:
         matrices: per axis, (positions made, positions of the source).
     """
+
+    linear = True
 
     def __init__(self, step: Step, grid: Grid, source: int, matrices: Sequence[Tensor]) -> None:
         super().__init__(step, grid, (source,))
@@ -133,6 +142,8 @@ class Resampled(Rule):
 
 class Shuffled(Rule):
     """Channels become positions: each position becomes a block of them."""
+
+    linear = True
 
     def __init__(self, step: Step, grid: Grid, source: int, factor: int) -> None:
         super().__init__(step, grid, (source,))
@@ -197,8 +208,8 @@ def transposed(step: Step, scene: Scene) -> Rule | None:
     reach = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilation, strict=True)]
     spread = _TRANSPOSED[axes]
 
-    def run(x: Tensor) -> Tensor:
-        return spread(x, weight, bias, stride, 0, 0, groups, dilation)
+    def run(x: Tensor, *, biased: bool) -> Tensor:
+        return spread(x, weight.to(x.dtype), bias if biased else None, stride, 0, 0, groups, dilation)
 
     return Spread(step, Grid(tuple(range(-axes, 0)), shape[2:]), source, (reach, stride, padding), run)
 
@@ -232,6 +243,8 @@ def interpolated(step: Step, scene: Scene) -> Rule | None:
 
 class Same(Rule):
     """A step that returns what it was given."""
+
+    linear = True
 
     def apply(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
         """The region."""

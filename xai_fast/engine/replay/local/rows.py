@@ -68,6 +68,10 @@ class Rows:
         for number in move.dead:
             self.patches.pop(number, None)
 
+    def contents(self, number: int, boxes: Boxes) -> Tensor:
+        """What the rows have in the boxes of a value."""
+        return self.patches[number]
+
     def _region(self, move: Move, source: Source) -> Tensor:
         if source.gathered:
             return gathered(*self._lookup(move, source), source.boxes.size, move.rule.border)
@@ -90,11 +94,15 @@ class Rows:
 
     def _lookup(self, move: Move, source: Source) -> Lookup:
         number, patch = source.number, self.patches.get(source.number)
-        base = self._kept[number] if number in self._kept else self._regions.scene.fixed[number]
-        # A constant lies where the output does.
-        grid = self._regions.scene.grids.get(number, move.rule.grid)
+        base, grid = self._base(number, move.rule.grid)
         patch_at = None if patch is None else self._origin(source.patch)
         return Lookup(base, patch, patch_at, self._sample, self._origin(source.boxes), grid)
+
+    def _base(self, number: int, own: Grid) -> tuple[Tensor, Grid]:
+        """The clean contents of a value, and where its positions lie: a constant's lie where the output's do."""
+        if number in self._kept:
+            return self._kept[number], self._regions.scene.grids[number]
+        return _as_rows(self._regions.scene.fixed[number], own), own
 
     def _origin(self, boxes: Boxes) -> Tensor:
         """The origins of these rows; many steps share their boxes."""
@@ -129,8 +137,6 @@ def gathered(
     if not base.dtype.is_floating_point:  # conditions and the like, which are rare
         numbers = None if patch is None else patch.float()
         return gathered(base.float(), numbers, patch_at, sample, at, grid, size, border).to(base.dtype)
-    if patch is None:
-        base = _as_rows(base, grid)
     if len(base) == 1:
         sample = torch.zeros_like(sample)
     out = room(base, len(at), base.shape[1:], grid, size) if out is None else out

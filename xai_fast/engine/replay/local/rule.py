@@ -65,10 +65,12 @@ class Rule:
         consumes: which of the sources it writes into.
         stays: whether the output lies where its one source does, so that nothing has to be gathered.
         side_by_side: the axis along which it lays its sources, if that is all it does.
+        linear: whether the difference that it makes depends on the differences of its sources alone, linearly.
         border: what it reads beyond the edge.
     """
 
     border = Border()
+    linear = False
     side_by_side: int | None = None
 
     def __init__(self, step: Step, grid: Grid, sources: Sequence[int], consumes: Sequence[int] = ()) -> None:
@@ -95,3 +97,7 @@ class Rule:
     def apply(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
         """The output in its boxes."""
         return self.step.run({**constants, **dict(zip(self.sources, regions, strict=True))})
+
+    def difference(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
+        """What differences of the sources make of the output, where that is linear: without biases and fills."""
+        return self.apply(regions, extras, constants)

@@ -18,7 +18,13 @@ from .windows import Sliding, windowed
 _PRIMES = (1, 2, 3, 5, 7, 11, 13)  # extents that tell axes apart; the first is the row's
 
 
-class Reshaped(Rule):
+class View(Rule):
+    """The same elements in another order, or some of them."""
+
+    linear = True
+
+
+class Reshaped(View):
     """A view of another shape; its extents along positions are those of the boxes.
 
     Args:
@@ -76,7 +82,7 @@ def permuted(step: Step, scene: Scene) -> Rule | None:
     if sorted(order) != list(range(len(shape))) or order[0] != 0:
         return None
     axes = tuple(order.index(axis + len(shape)) - len(shape) for axis in grid.axes)
-    return Rule(step, Grid(axes, grid.extents), (source,))
+    return View(step, Grid(axes, grid.extents), (source,))
 
 
 def indexed(step: Step, scene: Scene) -> Rule | None:
@@ -99,7 +105,7 @@ def indexed(step: Step, scene: Scene) -> Rule | None:
     if kept is None:
         return spaced(step, scene, source, index)
     axes = tuple(kept.index(axis + len(shape)) - len(kept) for axis in scene.grids[source].axes)
-    return Rule(step, Grid(axes, scene.grids[source].extents), (source,)) if len(kept) == len(made) else None
+    return View(step, Grid(axes, scene.grids[source].extents), (source,)) if len(kept) == len(made) else None
 
 
 def spaced(step: Step, scene: Scene, source: int, index: tuple[Any, ...]) -> Rule | None:
@@ -118,7 +124,7 @@ def spaced(step: Step, scene: Scene, source: int, index: tuple[Any, ...]) -> Rul
     def run(x: Tensor) -> Tensor:
         return x[(slice(None), slice(None), *[slice(None, None, r.step) for r in ranges])]
 
-    return windowed(step, scene, source, sliding, run, Border())
+    return windowed(step, scene, source, sliding, run, Border(), bare=run)
 
 
 def cut(step: Step, scene: Scene) -> Rule | None:
@@ -138,7 +144,7 @@ def cut(step: Step, scene: Scene) -> Rule | None:
         grid = Grid(tuple(axis + sum(axis < gone for gone in along) for axis in grid.axes), grid.extents)
     elif len(made) != len(shape):
         return None
-    return Rule(step, grid, (source,))
+    return View(step, grid, (source,))
 
 
 def _kept_axes(index: tuple[Any, ...], ndim: int, positions: set[int]) -> list[int] | None:

@@ -50,6 +50,7 @@ class Windowed(Rule):
         sliding: how the window moves.
         before: the positions of the source.
         call: the step without padding, on the regions.
+        bare: the same without a bias, in the dtype of the regions, where the step is linear.
         border: what is read beyond the edge.
         consumes: sources that are written into.
     """
@@ -64,9 +65,11 @@ class Windowed(Rule):
         call: Callable[..., Tensor],
         border: Border,
         consumes: Sequence[int] = (),
+        bare: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__(step, grid, sources, consumes)
         self.sliding, self._before, self._call, self.border = sliding, before, call, border
+        self._bare, self.linear = bare, bare is not None
         self.stays = False
 
     def reach(self, spans: Sequence[Spans]) -> Spans:
@@ -90,6 +93,11 @@ class Windowed(Rule):
         """The step without padding."""
         return self._call(*regions)
 
+    def difference(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
+        """The step without padding and bias."""
+        assert self._bare is not None
+        return self._bare(*regions)
+
 
 def convolution(step: Step, scene: Scene) -> Rule | None:
     """The rule of a convolution: fused, by module, or by function with constant weights."""
@@ -100,29 +108,40 @@ def convolution(step: Step, scene: Scene) -> Rule | None:
     call: Any = step.call
     if isinstance(call, FusedConvolution | FusedResidual):
         return _fused(step, scene, source)
-    module: Any = step.module
-    if module is not None:
-        weight, bias = module.weight, module.bias
-        stride, padding, dilation, groups = module.stride, module.padding, module.dilation, module.groups
-        mode = _MODES[str(module.padding_mode)]
-    else:
-        found = taken(step, scene, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
-                      {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1})  # fmt: skip
-        if found is None:
-            return None
-        weight, bias, mode = found["weight"], found["bias"], "constant"
-        stride, padding, dilation, groups = (found[name] for name in ("stride", "padding", "dilation", "groups"))
+    found = _parameters(step, scene)
+    if found is None:
+        return None
+    weight, bias, stride, padding, dilation, groups, mode = found
     if not isinstance(weight, Tensor) or weight.ndim != axes + 2:
         return None
     stride, dilation = per_axis(stride, axes), per_axis(dilation, axes)
     before, after = _sides(padding, tuple(weight.shape[2:]), dilation)
-    plain, convolve = isinstance(module, PlainConv2d), _CONVOLUTIONS[axes]
+    plain, convolve = isinstance(step.module, PlainConv2d), _CONVOLUTIONS[axes]
 
     def run(x: Tensor) -> Tensor:
         return convolve(x.contiguous() if plain else x, weight, bias, stride, 0, dilation, groups)
 
+    reduced: dict[torch.dtype, Tensor] = {}
+
+    def bare(x: Tensor) -> Tensor:
+        if x.dtype not in reduced:
+            reduced[x.dtype] = weight.detach().to(x.dtype)
+        return convolve(x, reduced[x.dtype], None, stride, 0, dilation, groups)
+
     sliding = Sliding(tuple(weight.shape[2:]), stride, before, after, dilation)
-    return windowed(step, scene, source, sliding, run, Border(mode))
+    return windowed(step, scene, source, sliding, run, Border(mode), bare=bare)
+
+
+def _parameters(step: Step, scene: Scene) -> tuple[Any, ...] | None:
+    """(weight, bias, stride, padding, dilation, groups, border mode) of a convolution."""
+    module: Any = step.module
+    if module is not None:
+        mode = _MODES[str(module.padding_mode)]
+        geometry = (module.stride, module.padding, module.dilation, module.groups)
+        return module.weight, module.bias, *geometry, mode
+    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    found = taken(step, scene, names, {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1})
+    return None if found is None else (*(found[name] for name in names[1:]), "constant")
 
 
 def padded(step: Step, scene: Scene) -> Rule | None:
@@ -147,7 +166,8 @@ def padded(step: Step, scene: Scene) -> Rule | None:
     before, after = tuple(sides[0::2][::-1]), tuple(sides[1::2][::-1])
     ones = (1,) * axes
     border = Border(_MODES[mode], float(value or 0.0))
-    return windowed(step, scene, source, Sliding(ones, ones, before, after, ones), lambda x: x, border)
+    sliding = Sliding(ones, ones, before, after, ones)
+    return windowed(step, scene, source, sliding, lambda x: x, border, bare=lambda x: x)
 
 
 _PADDING_MODULES = {"Zero": "constant", "Constant": "constant", "Reflection": "reflect", "Replication": "replicate",
@@ -176,6 +196,7 @@ def windowed(
     border: Border,
     also: int | None = None,
     kind: type[Windowed] = Windowed,
+    bare: Callable[..., Tensor] | None = None,
 ) -> Windowed | None:
     """The rule of a window over a value laid out (rows, C, *S); None for another layout."""
     before, shape = scene.grids[source], scene.shape(step.makes)
@@ -186,7 +207,7 @@ def windowed(
         return None
     grid = Grid(standard, shape[2:])
     if also is None:
-        return kind(step, grid, (source,), sliding, before, run, border)
+        return kind(step, grid, (source,), sliding, before, run, border, bare=bare)
     # The sum is made in the memory of what is added.
     return kind(step, grid, (source, also), sliding, before, run, border, consumes=(also,))
 
