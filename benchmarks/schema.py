@@ -46,20 +46,36 @@ _FORWARD = {
     "first_seconds": dict,
     "preparation_seconds": _NUMBER,
 }
+_PLAN = {
+    "case": str,
+    "window": int,
+    "stride": int,
+    "windows": int,
+    "part": int,
+    "bars": dict,
+    "ratios": dict,
+    "seconds": dict,
+    "errors": dict,
+    "first_seconds": _NUMBER,
+    "growth_bytes": int,
+    "plan": str,
+}
 
 
 def check(results: dict[str, Any]) -> None:
     """Raises ValueError where conditions or figures are missing: no number without its conditions.
 
     Args:
-        results: {"conditions": ..., "records": [...]}, as `methods.py --json` and `forwards.py --json` write it.
+        results: {"conditions": ..., "records": [...]}, as `methods.py`, `forwards.py` and `plans.py` write it.
     """
     _fields(results.get("conditions"), _CONDITIONS, "conditions")
     records = results.get("records")
     if not isinstance(records, list) or not records:
         raise ValueError("`records` is missing or empty")
     for record in records:
-        if "network" in record:
+        if "windows" in record:
+            _plan(record)
+        elif "network" in record:
             _forward(record)
         else:
             _method(record)
@@ -88,6 +104,14 @@ def _forward(record: dict[str, Any]) -> None:
     for side, spread in record["seconds"].items():
         _fields(spread, _SPREAD, f"{name} {side}")
         _fields(record["errors"], {side: _NUMBER}, f"{name} errors")  # equality stands beside every speed figure
+
+
+def _plan(record: dict[str, Any]) -> None:
+    name = record["case"]
+    _fields(record, _PLAN, f"record {name!r}")
+    for side in ("local", "dense"):
+        _fields(record["seconds"].get(side), _SPREAD, f"{name} {side}")
+        _fields(record["errors"].get(side), {"max": _NUMBER, "rms": _NUMBER}, f"{name} error {side}")
 
 
 def _fields(found: Any, wanted: dict[str, Any], where: str) -> None:
