@@ -158,7 +158,7 @@ def _errors(case: Case, model: torch.nn.Module, x: Tensor, target: Tensor) -> di
     def occluded(engine: xf.Engine, inputs: Tensor) -> Tensor:
         return xf.Occlusion(engine, window=case.window, stride=max(ERROR_STRIDE, case.part)).attribute(inputs, target)
 
-    truth = occluded(xf.Engine(copy.deepcopy(model).double(), plan="dense"), x.double())
+    truth = occluded(xf.Engine(copy.deepcopy(model).double(), plan="dense", batch_size=2), x.double())
     found = {}
     for plan in ("local", "dense"):
         error = (occluded(xf.Engine(copy.deepcopy(model), plan=plan), x) - truth) / truth.abs().max()

@@ -143,3 +143,15 @@ def test_forwards_agree(module) -> None:
     record = module("forwards").measure("resnet18", rows=2, size=64, rounds=2, compiling="none")
     assert set(record["seconds"]) == set(SIDES)
     assert max(record["errors"].values()) < 1e-4
+
+
+def test_plans_agree(module, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = module("plans")
+    small = plans.Case("resnet18", 2.0, None, size=64, window=15, stride=16, part=32)
+    monkeypatch.setitem(plans.CASES, "small", small)
+    record = plans.measure("small", rounds=1)
+    assert record["windows"] == 16
+    assert record["part"] == 4
+    assert set(record["seconds"]) == {"local", "dense"}
+    assert max(error["max"] for error in record["errors"].values()) < 1e-3
+    module("schema").check({"conditions": module("methods").conditions(1), "records": [record]})

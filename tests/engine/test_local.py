@@ -25,6 +25,7 @@ import xai_fast as xf
 from xai_fast.engine import Recipe
 from xai_fast.engine.reducers.coverage import CoverageMean
 from xai_fast.engine.replay.local.grouping import grouped
+from xai_fast.engine.replay.local.replay import Replay
 from xai_fast.engine.samplers.masks import HiddenMasks
 from xai_fast.engine.samplers.windows import Windows
 
@@ -360,6 +361,38 @@ def test_few_inputs_are_kept_at_once_where_memory_is_short(small):
     tight.memory_limit = int(2.5 * local_plan(roomy).replay.row_bytes)
     actual = xf.Occlusion(tight, window=5).attribute(inputs)
     assert (actual - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+@pytest.mark.parametrize("place", ["patches", "finish"])
+def test_fewer_rows_where_memory_runs_out(small, monkeypatch, place):
+    model, inputs = small
+    method = xf.Occlusion(xf.Engine(model, plan="local"), window=3)
+    expected = method.attribute(inputs)
+    original, sizes = getattr(Replay, place), []
+
+    def scarce(replay, *args):
+        rows = len(args[1]) if place == "patches" else len(next(iter(args[0].values())))
+        if rows > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        sizes.append(rows)
+        return original(replay, *args)
+
+    monkeypatch.setattr(Replay, place, scarce)
+    assert (method.attribute(inputs) - expected).abs().max() <= 1e-10 * expected.abs().max()
+    assert max(sizes) <= 3
+
+
+def test_a_row_that_does_not_fit_is_an_error(small, monkeypatch):
+    model, inputs = small
+    method = xf.Occlusion(xf.Engine(model, plan="local"), window=3)
+    method.attribute(inputs)
+
+    def none(*_args):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(Replay, "patches", none)
+    with pytest.raises(MemoryError, match="single row"):
+        method.attribute(inputs)
 
 
 def test_groups_hold_every_box_once_and_save_what_they_can():

@@ -11,6 +11,7 @@ from xai_fast.ops import backends
 
 from .budgets import budget_for
 from .inputs import checked
+from .plan import RowBudget
 from .recipe import Recipe
 from .replay.choose import Choice, choose
 
@@ -33,8 +34,7 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
         f"rows: {_rows(method, recipe, inputs)}",
         f"plan: {_plan(choice)}",
         *(f"  {plan} refused: {reason}" for plan, reason in choice.refused.items()),
-        f"rows per forward: {chunk}{' at first, then timed' if budget.measuring else ''}"
-        + (f", at most {budget.most} fit into memory" if budget.most is not None else ""),
+        f"rows per forward: {_at_once(choice, budget, chunk)}",
         f"model: {_model(prepared)}",
         *(f"  {note}" for note in prepared.notes),
         f"preparation: {prepared.seconds:.2f} s; compiled: {'yes' if engine.compile is True else 'no'}",
@@ -63,6 +63,17 @@ def _plan(choice: Choice) -> str:
     return (
         f"tail, what precedes {'a layer' if len(parts) > 1 else 'the layer'} runs once; saved work: {'; '.join(parts)}"
     )
+
+
+def _at_once(choice: Choice, budget: RowBudget, chunk: int) -> str:
+    local = choice.local
+    if local is not None:
+        kept = f"clean activations of {local.inputs} input{'s' if local.inputs > 1 else ''} kept"
+        return (
+            f"{local.rows} regions, {local.whole_rows} whole maps; {kept}, {local.replay.row_bytes / 1e6:.0f} MB each"
+        )
+    timed = " at first, then timed" if budget.measuring else ""
+    return f"{chunk}{timed}" + (f", at most {budget.most} fit into memory" if budget.most is not None else "")
 
 
 def _model(prepared: Any) -> str:

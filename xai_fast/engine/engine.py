@@ -58,8 +58,9 @@ class Engine:
         model: a `torch.nn.Module`, or any callable from a batch (rows, C, *S) to its outputs. A callable is used as it
             is: nothing is folded, and layers cannot be named.
         mode: "exact" keeps the model's dtype and every evaluation the formula asks for. "fast" makes the same
-            evaluations in bfloat16 (CPU) or float16 (CUDA), scores in float32. "turbo" is "fast", and estimators may
-            stop early at a stated error (no estimator exists yet, so today it equals "fast").
+            evaluations in bfloat16 (CPU) or float16 (CUDA), scores in float32; regions that re-run carry how they
+            differ from a float32 run, in bfloat16 where the device computes that faster. "turbo" is "fast", and
+            estimators may stop early at a stated error (no estimator exists yet, so today it equals "fast").
         plan: "auto" takes the cheapest exact plan. "tail": what precedes the layer that a method looks at runs once,
             only what follows it runs again. "local": where variants differ from the input inside a box, each layer
             re-runs only the region that the change reaches. "dense": every variant runs the whole model. A forced plan

@@ -20,7 +20,7 @@ from .regions import Regions
 from .replay import Replay
 
 # Small maps run at a somewhat lower rate than large ones: what a position costs more inside a patch.
-_PATCH_PENALTY = 1.1
+_PATCH_PENALTY = 1.05
 _HALF_GAIN = 0.8  # of the time in single precision; carrying differences costs additions
 
 
@@ -133,8 +133,7 @@ class Costs:
     def position(self, replay: Replay, number: int) -> float:
         """One position of a value inside a patch: computing it, and gathering what that reads."""
         rule = replay.rules[number]
-        positions = int(np.prod(rule.grid.extents))
-        seconds = self._rates.steps.get(number, 0.0) * _PATCH_PENALTY / positions
+        seconds = self._rates.steps.get(number, 0.0) * _PATCH_PENALTY / rule.worth()
         if rule.stays:
             return seconds
         traits = self._regions.captured.graph.traits

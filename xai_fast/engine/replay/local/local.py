@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.graph.capture import first_line
+from xai_fast.core.graph.steps import INPUT
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.verify import difference, row_of
 
 from ...plan import free_memory
 from .cost import Costs, Rates, timed
 from .grouping import grouped
+from .pending import Pending, unless_full
 from .regions import NotLocalError, Regions
 from .replay import Group, Replay
 from .rows import empty_like
@@ -26,6 +28,7 @@ _ROWS = {"cpu": 24, "cuda": 256}  # patches that run at once
 _WHOLE_ROWS = {"cpu": 64, "cuda": 128}  # whole maps that run at once: many, because late layers have large weights
 _TIMED_ROWS = 4  # of the batch whose steps are timed
 _LARGEST = 16 << 20  # bytes of an intermediate on the CPU; see `core.graph.stages`
+_MOST_PLANS = 8  # of one model that are kept: segments make new ones for every image
 _WORTH = 0.95  # of what whole runs cost
 _MOST_INPUTS = 16  # whose clean activations are kept at once, where each has few rows
 
@@ -123,60 +126,29 @@ class Local:
     def _of_inputs(
         self, variants: Boxed, rows: Tensor, kinds: np.ndarray, sample: Tensor, kept: Mapping[int, Any]
     ) -> Iterator[tuple[Tensor, Any]]:
-        pending = _Pending(self.replay, self.whole_rows, len(rows), kept)
+        pending = Pending(self.replay, self.whole_rows, len(rows), kept)
         for number, members in enumerate(self.members):
             at = torch.from_numpy(np.flatnonzero(np.isin(kinds, members)))
             if not len(at):
                 continue
             group = self.group(number)
             place = torch.from_numpy(np.searchsorted(members, kinds[at.numpy()]))
-            for chosen, part in _parts(at, place, self.rows):
-                boxes = group.first
-                first = empty_like(kept[0], len(chosen), (*kept[0].shape[1:2], *boxes.size))
-                variants.patch(rows[chosen], boxes.at[part], first)
-                patches = self.replay.patches(group, part, first, sample[chosen], kept)
-                yield from pending.take(group, part, patches, sample[chosen], rows[chosen])
+            start = 0
+            while start < len(at):
+                index, count = _part(start, len(at), self.rows)
+                chosen, part = at[index], place[index]
+                first = empty_like(kept[INPUT], len(chosen), (*kept[INPUT].shape[1:2], *group.first.size))
+                variants.patch(rows[chosen], group.first.at[part], first)
+                patches = unless_full(self.replay.patches, group, part, first, sample[chosen], kept)
+                if patches is None and len(part) == 1:
+                    raise MemoryError("the regions of a single row do not fit into memory")
+                if patches is None:
+                    self.rows = len(part) // 2
+                    continue
+                some = chosen[:count]
+                yield from pending.take(group, part[:count], patches, sample[some], rows[some])
+                start += count
         yield from pending.rest()
-
-
-class _Pending:
-    """Collects whole maps of patches from any groups until there are enough for a batch."""
-
-    def __init__(self, replay: Replay, size: int, total: int, kept: Mapping[int, Any]) -> None:
-        self._replay, self._kept, self._left = replay, kept, total
-        self._most, self._rows = size, []
-        self._filled = 0
-        self._maps: dict[int, Tensor] = {}
-
-    def take(
-        self, group: Group, part: Tensor, patches: Mapping[int, Any], sample: Tensor, rows: Tensor
-    ) -> Iterator[tuple[Tensor, Any]]:
-        """Pastes patches, and answers for every batch that is full."""
-        start = 0
-        while start < len(rows):
-            if not self._maps:
-                self._maps = self._replay.empty(min(self._most, self._left), self._kept)
-                self._size = min(self._most, self._left)
-            stop = min(start + self._size - self._filled, len(rows))
-            some, room = slice(start, stop), slice(self._filled, self._filled + stop - start)
-            self._replay.paste(
-                group, part[some], {n: p[some] for n, p in patches.items()}, sample[some], self._kept,
-                {n: m[room] for n, m in self._maps.items()},
-            )  # fmt: skip
-            self._rows.append(rows[some])
-            self._filled += stop - start
-            start = stop
-            if self._filled == self._size:
-                yield from self.rest()
-
-    def rest(self) -> Iterator[tuple[Tensor, Any]]:
-        """Answers for what has been collected."""
-        if self._filled:
-            maps = {number: value[: self._filled] for number, value in self._maps.items()}
-            rows = torch.cat(self._rows)
-            self._maps, self._rows, self._filled = {}, [], 0
-            self._left -= len(rows)
-            yield rows, self._replay.finish(maps)
 
 
 def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, settings: Settings) -> Local | str:
@@ -202,6 +174,9 @@ def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, settings: Sett
             found = str(error)
         except Exception as error:  # steps on inputs that the model never gives them may raise anything
             found = f"re-running regions fails: {first_line(error)}"
+        kept = [other for other in prepared.tails if other[0] == "local"]
+        for other in kept[: max(0, len(kept) + 1 - _MOST_PLANS)]:
+            del prepared.tails[other]
         prepared.tails[key] = found
     return prepared.tails[key]
 
@@ -209,21 +184,21 @@ def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, settings: Sett
 def _planned(
     prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.ndarray, settings: Settings
 ) -> Local | str:
-    device = inputs.device.type
+    device = (prepared.device or inputs.device).type
     regions, rates = _measured(prepared, inputs)
     every = len(regions.steps)
-    longest = Replay(regions, regions.divide(every))
+    longest = _divided(prepared, inputs, regions, every, None)
     costs = Costs(regions, longest, rates, longest.spans(boxes), counts)
     rows = settings.batch_size or _ROWS.get(device, _ROWS["cuda"])
     # Differences stay small in reduced precision as far as regions go, so they go as far as they can.
     until = costs.best(rows) if settings.half is None else every
-    replay = Replay(regions, regions.divide(until or every), settings.half)
+    replay = _divided(prepared, inputs, regions, until or every, settings.half)
     sizes, weights = costs.weights(longest if settings.half is not None else replay)
     groups = grouped(sizes, weights, counts, len(replay.steps) * rates.call, rows)
     share = costs.total(replay if settings.half is None else longest, groups, rows) / rates.row
     if (share > _WORTH or not until) and not settings.forced:
         return f"re-running regions would cost {share:.0%} of whole runs"
-    space = (settings.limit if settings.limit is not None else free_memory(inputs.device)) // 2
+    space = (settings.limit if settings.limit is not None else free_memory(prepared.device or inputs.device)) // 2
     fits = space // max(replay.row_bytes, 1)
     if not fits:
         return f"the clean activations of an input take {replay.row_bytes >> 20} MiB, over half of the memory allowed"
@@ -233,6 +208,14 @@ def _planned(
     # More inputs at once only help where the groups of one are too small to fill their batches.
     filling = -(-len(groups) * rows * len(inputs) // max(int(counts.sum()), 1))
     return Local(replay, boxes, groups, rows, whole_rows, min(fits, _MOST_INPUTS, filling), share, replay.spans(boxes))
+
+
+def _divided(prepared: Prepared, inputs: Tensor, regions: Regions, until: int, half: torch.dtype | None) -> Replay:
+    """The model divided after so many steps, worked out once."""
+    key = ("replay", tuple(inputs.shape[1:]), until, half)
+    if key not in prepared.tails:
+        prepared.tails[key] = Replay(regions, regions.divide(until), half)
+    return prepared.tails[key]
 
 
 def _measured(prepared: Prepared, inputs: Tensor) -> tuple[Regions, Rates]:
@@ -274,7 +257,10 @@ def _numbers_of(spans: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return number.reshape(-1)[len(boxes) :]
 
 
-def _parts(at: Tensor, place: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Near-equal parts of at most `size` rows."""
-    count = -(-len(at) // size)
-    yield from zip(at.tensor_split(count), place.tensor_split(count), strict=True)
+def _part(start: int, total: int, size: int) -> tuple[Tensor, int]:
+    """The next rows of a group, and how many of them count: parts have one size, so the last row may repeat.
+
+    Kernels are made for each number of rows anew, which costs more than a few rows that are thrown away.
+    """
+    size = -(-total // -(-total // size))
+    return torch.arange(start, start + size).clamp(max=total - 1), min(size, total - start)

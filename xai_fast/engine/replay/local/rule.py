@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from xai_fast.core.graph.steps import Graph, Step, Value
@@ -97,6 +98,10 @@ class Rule:
     def apply(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
         """The output in its boxes."""
         return self.step.run({**constants, **dict(zip(self.sources, regions, strict=True))})
+
+    def worth(self) -> float:
+        """How many positions of a patch cost as much as the whole map; fewer than it has where padding is skipped."""
+        return float(np.prod(self.grid.extents))
 
     def difference(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
         """What differences of the sources make of the output, where that is linear: without biases and fills."""

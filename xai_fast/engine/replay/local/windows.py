@@ -89,6 +89,15 @@ class Windowed(Rule):
         size = tuple(int((n - 1) * stride + reach) for n, stride, reach in pairs)
         return [Boxes(at, size), *(own for _ in self.sources[1:])]
 
+    def worth(self) -> float:
+        """Whole convolutions skip products with padding, which regions bring along."""
+        moving, positions = self.sliding, 1.0
+        for axis, extent in enumerate(self._before.extents):
+            first = np.arange(self.grid.extents[axis]) * moving.stride[axis] - moving.before[axis]
+            taps = first[:, None] + np.arange(moving.extent[axis]) * moving.dilation[axis]
+            positions *= ((taps >= 0) & (taps < extent)).sum() / moving.extent[axis]
+        return max(positions, 1.0)
+
     def apply(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
         """The step without padding."""
         return self._call(*regions)

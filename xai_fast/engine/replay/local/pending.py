@@ -1,0 +1,77 @@
+"""Whole maps on their way to the steps that re-run them: patches of any groups, until there are enough for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...plan import out_of_memory
+from .replay import Group, Replay
+
+
+class Pending:
+    """Collects whole maps of patches from any groups until there are enough for a batch."""
+
+    def __init__(self, replay: Replay, size: int, total: int, kept: Mapping[int, Any]) -> None:
+        self._replay, self._kept, self._left = replay, kept, total
+        self._most, self._rows = size, []
+        self._filled = 0
+        self._maps: dict[int, Tensor] = {}
+
+    def take(
+        self, group: Group, part: Tensor, patches: Mapping[int, Any], sample: Tensor, rows: Tensor
+    ) -> Iterator[tuple[Tensor, Any]]:
+        """Pastes patches, and answers for every batch that is full."""
+        start = 0
+        while start < len(rows):
+            if not self._maps:
+                self._maps = self._replay.empty(min(self._most, self._left), self._kept)
+                self._size = min(self._most, self._left)
+            stop = min(start + self._size - self._filled, len(rows))
+            some, room = slice(start, stop), slice(self._filled, self._filled + stop - start)
+            self._replay.paste(
+                group, part[some], {n: p[some] for n, p in patches.items()}, sample[some], self._kept,
+                {n: m[room] for n, m in self._maps.items()},
+            )  # fmt: skip
+            self._rows.append(rows[some])
+            self._filled += stop - start
+            start = stop
+            if self._filled == self._size:
+                yield from self.rest()
+
+    def rest(self) -> Iterator[tuple[Tensor, Any]]:
+        """Answers for what has been collected."""
+        if self._filled:
+            maps = {number: value[: self._filled] for number, value in self._maps.items()}
+            rows = torch.cat(self._rows)
+            self._maps, self._rows, self._filled = {}, [], 0
+            self._left -= len(rows)
+            yield from self._finished(rows, maps)
+
+    def _finished(self, rows: Tensor, maps: Mapping[int, Tensor]) -> Iterator[tuple[Tensor, Any]]:
+        """The answers, in halves where memory runs out."""
+        raw = unless_full(self._replay.finish, maps)
+        if raw is not None:
+            yield rows, raw
+            return
+        if len(rows) == 1:
+            raise MemoryError("the whole maps of a single row do not fit into memory")
+        self._most = half = -(-len(rows) // 2)
+        for part in (slice(half), slice(half, None)):
+            yield from self._finished(rows[part], {number: value[part] for number, value in maps.items()})
+
+
+def unless_full(call: Callable[..., Any], *args: Any) -> Any:
+    """What a call returns, or None where memory ran out."""
+    try:
+        return call(*args)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+    # Outside the handler: the traceback of the error held on to the batch.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return None
