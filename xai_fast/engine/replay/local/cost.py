@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,8 +152,10 @@ class Costs:
         last = last_uses(steps, self._regions.results)
         before, after = 0.0, self._rates.row
         alive = {INPUT}
-        found, least = 0, np.inf
+        found, least, whole_until = 0, np.inf, 0
+        ends = self._ends(local)
         for position, step in enumerate(steps):
+            whole_until = max(whole_until, ends.get(step.makes, 0))
             number = step.makes
             after -= self._rates.steps.get(number, 0.0)
             alive = {n for n in {*alive, number} if last.get(n, -1) > position}
@@ -163,9 +165,18 @@ class Costs:
                 continue  # fused into a later step
             before += self._position_mean(number) + self._rates.call / rows
             total = before + after + sum(traits[n].size for n in alive) * self._rates.byte
-            if total < least:
+            if total < least and position >= whole_until:
                 found, least = position + 1, total
         return found
+
+    def _ends(self, local: Collection[int]) -> dict[int, int]:
+        """For steps that were fused into a later one: the position of that one, before which nothing may be divided."""
+        steps, ends = self._regions.steps, {}
+        users = {number: position for position, step in enumerate(steps) for number in step.reads}
+        for step in reversed(steps):
+            if step.makes in self._regions.rules and step.makes not in local and step.makes in users:
+                ends[step.makes] = ends.get(steps[users[step.makes]].makes, users[step.makes])
+        return ends
 
     def _position_mean(self, number: int) -> float:
         mean = float(self._sizes[number].prod(axis=1) @ self._share)
