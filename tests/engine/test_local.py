@@ -217,6 +217,29 @@ def test_operations_of_every_class():
     assert_local(model, inputs, window=3, stride=2)
 
 
+class Rewritten(nn.Module):
+    """One map under several names, written into again and again, every name read afterwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.next = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.last = nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        early = self.next(x)
+        y = x.relu_()
+        z = y.add_(early)
+        w = z.mul_(0.5)
+        return self.last((self.next(x) * y.sigmoid() + z - w.tanh()).mean((2, 3)))
+
+
+def test_a_map_that_is_written_into_again_and_again():
+    torch.manual_seed(5)
+    model = nn.Sequential(Rewritten()).double().eval()
+    assert_local(model, torch.randn(2, 3, 11, 12, dtype=torch.float64), window=3, stride=2)
+
+
 # What is left out
 
 

@@ -41,19 +41,25 @@ def straightened(graph: Graph) -> Straight:
         for number in original.reads:
             if (latest := _latest(names, number)) != number:
                 step = reading(step, number, latest)
-        written = graph.writes.get(original.makes, ())
-        for number in written:
-            for member in _sharing(graph, number) & existing:
-                if last.get(member, -1) <= position:
-                    continue
-                if _one_tensor(graph, member, original.makes):
-                    names[_latest(names, member)] = original.makes
-                else:
-                    tangled.add(graph.traits[number].group)
+        needed = {n for n in existing if last.get(n, -1) > position}
+        tangled |= _rename(graph, original, needed, names)
         existing.add(original.makes)
         steps.append(step)
     steps = [on_copies(step) if _overwrites(step, graph, tangled, readers) else step for step in steps]
     return Straight(steps, {number: _latest(names, number) for number in names}, frozenset(tangled))
+
+
+def _rename(graph: Graph, step: Step, needed: set[int], names: dict[int, int]) -> set[int]:
+    """Names what a step writes over after what it returns; the groups of memory for which that would not be true."""
+    tangled = set()
+    for number in graph.writes.get(step.makes, ()):
+        for member in _sharing(graph, number) & needed:
+            latest = _latest(names, member)
+            if not _one_tensor(graph, member, step.makes):
+                tangled.add(graph.traits[number].group)
+            elif latest != step.makes:
+                names[latest] = step.makes
+    return tangled
 
 
 def _overwrites(step: Step, graph: Graph, tangled: set[int], readers: dict[int, int]) -> bool:

@@ -28,12 +28,13 @@ class Reshaped(View):
     """A view of another shape; its extents along positions are those of the boxes.
 
     Args:
+        before: the positions of the source.
         shape: for one row, without the row's axis.
     """
 
-    def __init__(self, step: Step, grid: Grid, source: int, shape: Sequence[int]) -> None:
+    def __init__(self, step: Step, grid: Grid, source: int, before: Grid, shape: Sequence[int]) -> None:
         super().__init__(step, grid, (source,))
-        self._shape = tuple(shape)
+        self._before, self._shape = before, tuple(shape)
 
     def apply(self, regions: Sequence[Any], extras: Sequence[Tensor], constants: Mapping[int, Any]) -> Any:
         """The region in the new shape."""
@@ -42,8 +43,6 @@ class Reshaped(View):
         for axis, before in zip(self.grid.axes, self._before.axes, strict=True):
             shape[axis] = region.shape[before]
         return region.reshape(len(region), *shape)
-
-    _before: Grid
 
 
 def reshaped(step: Step, scene: Scene) -> Rule | None:
@@ -62,9 +61,7 @@ def reshaped(step: Step, scene: Scene) -> Rule | None:
         if len(fits) != 1 or extent == 1:
             return None
         axes.append(fits[0] - len(shape))
-    rule = Reshaped(step, Grid(tuple(axes), grid.extents), source, shape[1:])
-    rule._before = grid
-    return rule
+    return Reshaped(step, Grid(tuple(axes), grid.extents), source, grid, shape[1:])
 
 
 def permuted(step: Step, scene: Scene) -> Rule | None:
