@@ -28,6 +28,7 @@ _ROWS = {"cpu": 24, "cuda": 256}  # patches that run at once
 _WHOLE_ROWS = {"cpu": 64, "cuda": 128}  # whole maps that run at once: many, because late layers have large weights
 _TIMED_ROWS = 4  # of the batch whose steps are timed
 _LARGEST = 16 << 20  # bytes of an intermediate on the CPU; see `core.graph.stages`
+_FEWEST = 48  # rows that earn back timing the model and checking the plan
 _MOST_PLANS = 8  # of one model that are kept: segments make new ones for every image
 _WORTH = 0.95  # of what whole runs cost
 _MOST_INPUTS = 16  # whose clean activations are kept at once, where each has few rows
@@ -166,6 +167,10 @@ def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, settings: Sett
     boxes, counts = np.unique(variants.spans().numpy(), axis=0, return_counts=True)
     key = ("local", shape, hashlib.sha256(boxes.tobytes()).hexdigest(), len(inputs), settings)
     if key not in prepared.tails:
+        seen = prepared.tails.get(("seen", shape), 0) + int(counts.sum())
+        prepared.tails["seen", shape] = seen
+        if seen < _FEWEST and not settings.forced:
+            return f"planning costs more than so few rows could save; it is done once {_FEWEST} have been asked for"
         try:
             found: Local | str = _planned(prepared, inputs, boxes, counts, settings)
             if isinstance(found, Local):
