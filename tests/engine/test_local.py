@@ -369,7 +369,7 @@ def test_the_plan_is_told_and_a_forced_one_is_taken(small):
 
 
 def test_few_rows_are_not_planned_for_until_there_are_many(small):
-    model, inputs = small
+    model, inputs = copy.deepcopy(small[0]), small[1]  # engines of one model share what is planned and counted
     engine = xf.Engine(model)
     method = xf.Occlusion(engine, window=9)
     assert "so few rows" in engine.explain_plan(method, inputs[:1])
