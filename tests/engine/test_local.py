@@ -357,6 +357,17 @@ def test_hooks_that_change_an_output_do(small):
     handle.remove()
 
 
+def test_hooks_see_the_rows_that_were_asked_for_and_no_others():
+    torch.manual_seed(6)
+    body = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    model = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).double().eval()
+    inputs, rows = torch.randn(2, 3, 16, 16, dtype=torch.float64), []
+    method = xf.Occlusion(xf.Engine(model, plan="local"), window=3, stride=2)
+    model[4].register_forward_hook(lambda _m, args, _o: rows.append(len(args[0])))
+    explanation = method(inputs, 1)
+    assert sum(rows) == explanation.evaluations.sum()
+
+
 # Planning
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -117,3 +119,16 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         phrase in str(error).lower() for phrase in ("out of memory", "can't allocate memory", "not enough memory")
     )
+
+
+def unless_full(call: Callable[..., Any], *args: Any) -> Any:
+    """What a call returns, or None where memory ran out."""
+    try:
+        return call(*args)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+    # Outside the handler: the traceback of the error held on to the batch.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return None

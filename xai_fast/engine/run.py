@@ -17,7 +17,7 @@ from xai_fast.core.prepared import Prepared, widened
 from .budgets import budget_for, remember
 from .evaluate import Answers, Evaluate, Score, Tails
 from .layer_questions import LayerQuestions
-from .plan import RowBudget, out_of_memory
+from .plan import RowBudget, unless_full
 from .progress import Progress
 from .recipe import Recipe, Variants
 from .replay.choose import choose
@@ -273,12 +273,4 @@ def _chunks(chosen: Tensor, budget: RowBudget, ask: Callable[[Tensor], Answers])
 
 def _asked(ask: Callable[[Tensor], Answers], rows: Tensor) -> Answers | None:
     """The answers, or None where memory ran out and fewer rows may still fit."""
-    try:
-        return ask(rows)
-    except Exception as error:
-        if not out_of_memory(error) or len(rows) == 1:
-            raise
-    # Outside the handler: the traceback of the error held on to the batch.
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    return None
+    return ask(rows) if len(rows) == 1 else unless_full(ask, rows)

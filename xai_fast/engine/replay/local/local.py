@@ -9,17 +9,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai_fast.core.graph.capture import first_line
 from xai_fast.core.graph.steps import INPUT
 from xai_fast.core.prepared import Prepared
-from xai_fast.core.verify import difference, row_of
+from xai_fast.core.verify import difference, row_of, unhooked
 
-from ...plan import free_memory
+from ...plan import free_memory, unless_full
 from .cost import Costs, Rates, timed
 from .grouping import grouped
-from .pending import Pending, unless_full
+from .pending import Pending
 from .regions import NotLocalError, Regions
 from .replay import Group, Replay
 from .rows import empty_like
@@ -171,10 +171,12 @@ def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, settings: Sett
         prepared.tails["seen", shape] = seen
         if seen < _FEWEST and not settings.forced:
             return f"planning costs more than so few rows could save; it is done once {_FEWEST} have been asked for"
+        assert isinstance(prepared.module, nn.Module)
         try:
-            found: Local | str = _planned(prepared, inputs, boxes, counts, settings)
-            if isinstance(found, Local):
-                found = _differs(found, prepared, variants, inputs) or found
+            with unhooked(prepared.module):  # the user did not ask for these runs
+                found: Local | str = _planned(prepared, inputs, boxes, counts, settings)
+                if isinstance(found, Local):
+                    found = _differs(found, prepared, variants, inputs) or found
         except NotLocalError as error:
             found = str(error)
         except Exception as error:  # steps on inputs that the model never gives them may raise anything

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...plan import out_of_memory
+from ...plan import unless_full
 from .replay import Group, Replay
 
 
@@ -62,16 +62,3 @@ class Pending:
         self._most = half = -(-len(rows) // 2)
         for part in (slice(half), slice(half, None)):
             yield from self._finished(rows[part], {number: value[part] for number, value in maps.items()})
-
-
-def unless_full(call: Callable[..., Any], *args: Any) -> Any:
-    """What a call returns, or None where memory ran out."""
-    try:
-        return call(*args)
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-    # Outside the handler: the traceback of the error held on to the batch.
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    return None

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xai_fast.core.graph.steps import Step, Value
+from xai_fast.core.graph.steps import Step
 
 from .arguments import per_axis, taken
 from .boxes import Boxes, Grid, Spans, clipped, covering
 from .rule import Rule, Scene
+from .windows import only_first
 
 _TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
@@ -267,10 +268,10 @@ def shuffled(step: Step, scene: Scene) -> Rule | None:
 
 def _standard(step: Step, scene: Scene) -> int | None:
     """The first argument, if it differs inside a box and is laid out (rows, C, *S)."""
-    first = step.args[0] if step.args else None
-    if not isinstance(first, Value) or first.number not in scene.grids:
+    source = only_first(step, scene)
+    if source is None:
         return None
-    grid, shape = scene.grids[first.number], scene.shape(first.number)
+    grid, shape = scene.grids[source], scene.shape(source)
     axes = len(grid.extents)
     fits = grid.axes == tuple(range(-axes, 0)) and shape is not None and len(shape) == axes + 2
-    return first.number if fits else None
+    return source if fits else None
