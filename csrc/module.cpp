@@ -140,8 +140,11 @@ PYBIND11_MODULE(_compiled, module) {
   using without_gil = py::call_guard<py::gil_scoped_release>;
   module.doc() = "The compiled CPU kernels of xai_fast.ops; contracts are documented there.";
 
+  module.def("add_noise", &xai_fast::add_noise, without_gil());
   module.def("cam_reduce", &xai_fast::cam_reduce, without_gil());
   module.def("hide_windows", &xai_fast::hide_windows, without_gil());
+  module.def("moments", &xai_fast::moments, without_gil());
+  module.def("path_points", &xai_fast::path_points, without_gil());
   module.def("region_gather", &xai_fast::region_gather, without_gil());
   module.def("window_mean", &xai_fast::window_mean, without_gil());
 }

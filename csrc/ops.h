@@ -2,6 +2,7 @@
 // xai_fast/ops/<op>.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "tensor.h"
@@ -12,6 +13,20 @@ namespace xai_fast {
 // floating tensors have any strides, the integer ones are dense.
 void hide_windows(const Tensor& inputs, const Tensor& baseline, const Tensor& sample, const Tensor& boxes,
                   const Tensor& out);
+
+// inputs (N, C, *S) and out (M, C, *S), floating, any strides; scale float64, sample, key and draw (M,), dense.
+void add_noise(const Tensor& inputs, const Tensor& scale, const Tensor& sample, const Tensor& key,
+               const Tensor& draw, uint64_t seed, const Tensor& out);
+
+// inputs (N, C, *S) and baseline (B, C, *S) of one dtype, out (M, C, *S), floating, any strides; sample,
+// reference and alpha, which is float64, (M,), dense. out may be inputs where sample counts its rows.
+void path_points(const Tensor& inputs, const Tensor& baseline, const Tensor& sample, const Tensor& reference,
+                 const Tensor& alpha, const Tensor& out);
+
+// values (M, *E), at most five axes E, floating, any strides; weight (M,) float64 or nothing, group (M,), dense;
+// total and squares (G, *E) float64, dense, or one of them nothing.
+void moments(const Tensor& values, const Tensor& weight, const Tensor& group, const Tensor& total,
+             const Tensor& squares);
 
 // values (N, W, K) float32 or float64, any strides; boxes (W, A, 2) dense; out (N, K, *A axes) dense, of that
 // dtype.

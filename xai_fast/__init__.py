@@ -25,21 +25,46 @@ _MODULES = {
     "methods": "xai_fast.methods",
     "explain": "xai_fast.explain",
 }
-_METHODS = ("AblationCAM", "GradCAM", "InputXGradient", "Occlusion", "ReciproCAM", "Saliency")
+_METHODS = (
+    "AblationCAM",
+    "Deconvolution",
+    "DeepLift",
+    "DeepLiftShap",
+    "ErrorAttribution",
+    "GradCAM",
+    "GradientShap",
+    "GuidedBackprop",
+    "GuidedGradCAM",
+    "InputXGradient",
+    "IntegratedGradients",
+    "Occlusion",
+    "ReciproCAM",
+    "Saliency",
+    "SmoothGrad",
+)
 
 __all__ = [
     "AblationCAM",
     "Cost",
+    "Deconvolution",
+    "DeepLift",
+    "DeepLiftShap",
     "Engine",
+    "ErrorAttribution",
     "Explanation",
     "GradCAM",
+    "GradientShap",
+    "GuidedBackprop",
+    "GuidedGradCAM",
     "InputXGradient",
+    "IntegratedGradients",
     "MethodInfo",
     "NonFiniteError",
     "Occlusion",
     "Preprocess",
     "ReciproCAM",
     "Saliency",
+    "SmoothGrad",
     "explain",
     "load",
     "methods",
@@ -59,9 +84,18 @@ if TYPE_CHECKING:
     from xai_fast.methods.cam.ablation_cam import AblationCAM as AblationCAM
     from xai_fast.methods.cam.gradcam import GradCAM as GradCAM
     from xai_fast.methods.cam.recipro_cam import ReciproCAM as ReciproCAM
+    from xai_fast.methods.deconvolution import Deconvolution as Deconvolution
+    from xai_fast.methods.deep_lift import DeepLift as DeepLift
+    from xai_fast.methods.deep_lift import DeepLiftShap as DeepLiftShap
+    from xai_fast.methods.error_attribution import ErrorAttribution as ErrorAttribution
+    from xai_fast.methods.gradient_shap import GradientShap as GradientShap
+    from xai_fast.methods.guided_backprop import GuidedBackprop as GuidedBackprop
+    from xai_fast.methods.guided_gradcam import GuidedGradCAM as GuidedGradCAM
     from xai_fast.methods.input_x_gradient import InputXGradient as InputXGradient
+    from xai_fast.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
     from xai_fast.methods.occlusion import Occlusion as Occlusion
     from xai_fast.methods.saliency import Saliency as Saliency
+    from xai_fast.methods.smooth_grad import SmoothGrad as SmoothGrad
     from xai_fast.models import load as load
 
 

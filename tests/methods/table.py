@@ -2,61 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 import replicas
 import torch
+from method_case import Linear, cases
+from table_gradient import GRADIENT_CASES, GRADIENT_CLOSED_FORMS
 from torch import nn
-
-import xai_fast as xf
-
-
-@dataclass(frozen=True)
-class Case:
-    """A method under one choice of settings.
-
-    Attributes:
-        method: the registered name.
-        replica: the paper, slowly: (model, inputs, targets, **settings) to float64 values.
-        settings: keyword arguments of the constructor, and of the replica.
-        call: keyword arguments of `attribute`, and of the replica.
-    """
-
-    method: str
-    replica: Callable[..., torch.Tensor]
-    settings: dict[str, Any] = field(default_factory=dict)
-    call: dict[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        given = {**self.settings, **self.call}
-        return f"{self.method}({', '.join(f'{key}={value}' for key, value in given.items())})".replace(" ", "")
-
-    def on(self, model: Any) -> Any:
-        """The method on a model or an engine."""
-        return getattr(xf, self.method)(model, **self.settings)
-
-    def expected(self, model: Any, inputs: torch.Tensor, targets: list[int]) -> torch.Tensor:
-        """What the replica says."""
-        return self.replica(model, inputs, targets, **self.settings, **self.call)
-
-
-def _cases(method, replica, *rows):
-    return [
-        Case(
-            method,
-            replica,
-            {key: value for key, value in row.items() if key != "resolution"},
-            {key: value for key, value in row.items() if key == "resolution"},
-        )
-        for row in rows
-    ]
-
 
 # For inputs (N, 3, 13, 11) of `subjects.Small`. The first row of a method stands for it where one is enough.
 CASES = [
-    *_cases(
+    *cases(
         "Occlusion",
         replicas.occlusion,
         {"window": 4, "stride": 3},
@@ -69,7 +23,7 @@ CASES = [
         {"window": (13, 11), "stride": 1, "baseline": "image_mean"},
         {"window": (1, 13, 11)},
     ),
-    *_cases(
+    *cases(
         "Saliency",
         replicas.saliency,
         {},
@@ -79,8 +33,8 @@ CASES = [
         {"channels": "sum"},
         {"layer": "body"},
     ),
-    *_cases("InputXGradient", replicas.input_x_gradient, {}, {"layer": "stem_norm"}),
-    *_cases(
+    *cases("InputXGradient", replicas.input_x_gradient, {}, {"layer": "stem_norm"}),
+    *cases(
         "GradCAM",
         replicas.gradcam,
         {"layer": "body_norm"},
@@ -93,7 +47,7 @@ CASES = [
         {"layer": "body", "eigen_smooth": True},
         {"layer": ["body", "stem"], "aug_smooth": True, "eigen_smooth": True, "resolution": "native"},
     ),
-    *_cases(
+    *cases(
         "AblationCAM",
         replicas.ablation_cam,
         {"layer": "body_norm"},
@@ -106,7 +60,7 @@ CASES = [
         {"layer": "body", "eigen_smooth": True},
         {"layer": ["body", "stem"], "aug_smooth": True, "eigen_smooth": True, "resolution": "native"},
     ),
-    *_cases(
+    *cases(
         "ReciproCAM",
         replicas.recipro_cam,
         {"layer": "body_norm"},
@@ -118,21 +72,9 @@ CASES = [
         {"layer": "body", "aug_smooth": True},
         {"layer": ["body", "pool"], "fuse": "mean", "aug_smooth": True, "gaussian": False, "resolution": "native"},
     ),
+    *GRADIENT_CASES,
 ]
 FIRST = [next(case for case in CASES if case.method == name) for name in dict.fromkeys(c.method for c in CASES)]
-
-
-class Linear(nn.Module):
-    """s = W x + b over all elements of the input, as a 1x1 convolution and its mean could not be: W is (K, C, H, W)."""
-
-    def __init__(self, shape, classes=4):
-        super().__init__()
-        generator = torch.Generator().manual_seed(3)
-        self.weight = nn.Parameter(torch.randn(classes, *shape, generator=generator))
-        self.bias = nn.Parameter(torch.randn(classes, generator=generator))
-
-    def forward(self, x):
-        return torch.einsum("nchw,kchw->nk", x, self.weight) + self.bias
 
 
 def _pooled_head(shape, classes=4):
@@ -191,4 +133,5 @@ CLOSED_FORMS = {
     "GradCAM": _linear_gradcam,
     "AblationCAM": _linear_ablation_cam,
     "ReciproCAM": _linear_recipro_cam,
+    **GRADIENT_CLOSED_FORMS,
 }

@@ -23,7 +23,13 @@ first = pytest.mark.parametrize("case", FIRST, ids=lambda case: case.method)
 
 
 def attribute(case, model, inputs, target=None, **call):
+    target = case.target(inputs) if target is None else target
     return case.on(model).attribute(inputs, target, **case.call, **call)
+
+
+def skip_uncopyable(case, lock):
+    if lock and case.needs_graph:
+        pytest.skip("the method refuses what cannot be captured, see test_models")
 
 
 def largest_score(model, inputs):
@@ -103,7 +109,7 @@ def test_memory_limit_changes_the_chunks_only(case):
     expected = attribute(case, model, inputs)
     model.record.chunks.clear()
     actual = attribute(case, xf.Engine(model, memory_limit=1), inputs)
-    assert max(model.record.chunks[-8:]) == 1
+    assert max(model.record.chunks[-8:]) == (2 if case.needs_graph else 1)  # a pair is two rows
     assert_near(actual, expected, 1e-5 * largest_score(model, inputs))
 
 
@@ -143,6 +149,7 @@ def as_a_user_leaves_it(lock):
 @pytest.mark.parametrize("lock", [False, True], ids=["copied", "uncopyable"])
 @first
 def test_leaves_everything_as_found(case, lock, error):
+    skip_uncopyable(case, lock)
     model, inputs = as_a_user_leaves_it(lock), signals()
     kept = inputs.clone()
     method = case.on(xf.Engine(model, batch_size=1))
@@ -279,7 +286,7 @@ def test_the_model_runs_the_rows_that_cost_announced(case):
     model.record.chunks.clear()
     explanation = method(inputs, TARGETS, **case.call)
     cost = method.cost(inputs.shape)
-    assert model.record.rows == cost.forwards
+    assert model.record.rows <= cost.forwards if case.shares_rows else model.record.rows == cost.forwards
     assert explanation.evaluations.tolist() == [method.cost(inputs.shape[1:]).forwards] * 3
     assert explanation.evaluations.sum() == cost.forwards
     assert cost == method.cost(inputs.shape[1:]) * 3
@@ -338,13 +345,14 @@ def test_plans_agree(case):
 @every
 def test_repr_rebuilds_the_method(case):
     model, inputs = Small(), signals()
-    method = case.on(model)
+    method = case.on(xf.Engine(model, batch_size=4))  # sums over rows are rounded as the rows are chunked
     names = {name: getattr(xf, name) for name in xf.methods()}
-    again = eval(repr(method), {"engine": method.engine, **names})
+    again = eval(repr(method), {"engine": method.engine, "tensor": torch.tensor, **names})
     assert type(again) is type(method)
     assert repr(again) == repr(method)
     assert again.engine is method.engine
-    assert torch.equal(again.attribute(inputs, **case.call), method.attribute(inputs, **case.call))
+    target = case.target(inputs)
+    assert torch.equal(again.attribute(inputs, target, **case.call), method.attribute(inputs, target, **case.call))
     assert all(f"{key}=" in repr(method) for key in case.settings)
 
 
@@ -376,6 +384,7 @@ def resident():
 @pytest.mark.parametrize("lock", [False, True], ids=["copied", "uncopyable"])
 @first
 def test_200_calls_leave_memory_flat(case, lock):
+    skip_uncopyable(case, lock)
     model, inputs = Small(lock=lock), signals(2, (3, 40, 40))  # 38 KiB a call, 8 MiB if all were kept
     method = case.on(model)
     if case.method == "Occlusion":
@@ -404,11 +413,12 @@ def refer_to(model, module, args, output):
 @pytest.mark.parametrize("hooked", [False, True], ids=["plain", "hooked"])
 @first
 def test_the_model_can_die(case, lock, hooked):
+    skip_uncopyable(case, lock)
     model, inputs = Small(lock=lock), signals()
     if hooked:
         model.head.register_forward_hook(partial(refer_to, model))
     method = case.on(model)
-    explanation = method(inputs, **case.call)
+    explanation = method(inputs, case.target(inputs), **case.call)
     dead = [weakref.ref(model), weakref.ref(method), weakref.ref(method.engine), weakref.ref(model.stem.weight)]
     del model, method
     gc.collect()
@@ -423,7 +433,7 @@ def test_the_model_dies_without_the_collector(case):
     gc.disable()
     try:
         model, inputs = Small(), signals()
-        case.on(model).attribute(inputs, **case.call)
+        attribute(case, model, inputs)
         dead = weakref.ref(model)
         del model
         assert dead() is None
@@ -436,9 +446,15 @@ def test_an_engine_is_shared_and_two_threads_may_use_it(case):
     model, inputs = Small(), signals()
     method = case.on(model)
     assert method.engine is xf.Engine.of(model)
-    expected = method.attribute(inputs, **case.call)
+    target = case.target(inputs)
+    method.attribute(inputs, target, **case.call)  # settles the batch size, and with it the order of sums
+    expected = method.attribute(inputs, target, **case.call)
     results = []
-    threads = [threading.Thread(target=lambda: results.append(method.attribute(inputs, **case.call))) for _ in range(2)]
+
+    def call():
+        results.append(method.attribute(inputs, target, **case.call))
+
+    threads = [threading.Thread(target=call) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

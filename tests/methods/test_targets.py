@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import networks
 import pytest
 import torch
 from subjects import Small, signals
@@ -134,6 +135,17 @@ def _pick(scores, classes):
     return scores.gather(1, classes[:, None])[:, 0]
 
 
+def test_named_targets_serve_inside_functions_of_ones_own(model, inputs):
+    """Classes are those of the rows' inputs, however few of the inputs a forward sees."""
+    engine = xf.Engine(model, batch_size=1)
+    named = targets.margin([4, 4, 1], torch.tensor([1, 3, 0]))
+    same(engine.scores(inputs, lambda s, n: 2 * named(s, n)), 2 * engine.scores(inputs, named))
+    with pytest.raises(ValueError, match=r"`classes` of margin must be given"):
+        targets.margin(1)(model(inputs), torch.arange(3))
+    with pytest.raises(ValueError, match=r"`classes` has 2 entries and there are 3 inputs or more"):
+        targets.probability([0, 1])(model(inputs), torch.arange(3))
+
+
 def test_a_loss_is_the_loss_itself():
     """Hiding what speaks for the class raises the loss, so it attributes negatively."""
     inputs = torch.zeros(1, 1, 4, 4)
@@ -155,3 +167,191 @@ def test_engine_scores(case, model, inputs):
     same(engine.scores(inputs), clean.amax(1))
     same(engine.scores(inputs, torch.tensor([[0, 1]] * 3)), clean[:, :2])
     same(engine.scores(inputs, lambda s: s.sum(1)), clean.sum(1))
+
+
+# Targets that are formulas of the whole output.
+
+
+@first
+def test_similarity_is_the_cosine(case, model, inputs):
+    method, wanted = case.on(model), signals(3, (5,), seed=5).double()
+
+    def cosine(output, sample):
+        one = wanted[sample]
+        return (output * one).sum(1) / (output.square().sum(1).sqrt() * one.square().sum(1).sqrt())
+
+    explanation = method(inputs, targets.similarity(wanted))
+    same(explanation.values, method.attribute(inputs, cosine))
+    same(explanation.score, cosine(model(inputs), torch.arange(3)).detach())
+    assert explanation.values.abs().max() > 1e-5
+    alike = method.attribute(inputs, targets.similarity(wanted[0]))
+    same(alike[:1], explanation.values[:1])
+    same(alike, method.attribute(inputs, targets.similarity(wanted[:1].expand(3, 5) * 7)))
+
+
+class Detector(torch.nn.Module):
+    """Finds what it is told to, in every row: boxes and labels fixed, scores times the row's mean."""
+
+    def __init__(self, boxes, labels, scores):
+        super().__init__()
+        self.found = torch.tensor(boxes), torch.tensor(labels), torch.tensor(scores)
+
+    def forward(self, x):
+        boxes, labels, scores = self.found
+        return [{"boxes": boxes, "labels": labels, "scores": scores * row.mean()} for row in x]
+
+
+BOXES = [[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [0.0, 0.0, 10.0, 5.0], [40.0, 40.0, 50.0, 60.0]]
+MEANS = torch.tensor([1.0, 0.5])
+BRIGHT = MEANS[:, None, None, None].expand(2, 3, 8, 8).clone()
+
+
+def detected(detector, boxes, labels):
+    return xf.Engine(detector).scores(BRIGHT, targets.detection(torch.tensor(boxes), labels))
+
+
+def test_detection_is_the_best_overlap_times_score_of_the_class():
+    detector = Detector(BOXES, [1, 1, 2, 2], [0.3, 0.9, 0.8, 0.6])
+    # The box itself at 0.3, or the one of which a third of the union is shared at 0.9.
+    torch.testing.assert_close(detected(detector, BOXES[0], 1), 0.3 * MEANS)
+    torch.testing.assert_close(detected(detector, [0.0, 0.0, 15.0, 10.0], 1), 0.9 * 100 / 150 * MEANS)
+    torch.testing.assert_close(detected(detector, BOXES[0], 2), 0.8 * 0.5 * MEANS)  # another class's boxes do not count
+    torch.testing.assert_close(detected(detector, BOXES[3], 1), 0 * MEANS)
+    torch.testing.assert_close(detected(detector, BOXES[0], 7), 0 * MEANS)
+    each = detected(detector, [BOXES[0], BOXES[3]], [2, 2])
+    torch.testing.assert_close(each, torch.tensor([0.4, 0.6]) * MEANS)
+    same(detected(detector, [BOXES[0]] * 2, [1, 2]), torch.stack([0.3 * MEANS[0], 0.4 * MEANS[1]]))
+
+
+def test_detection_of_nothing_and_of_all_class_probabilities():
+    none = Detector(BOXES, [1, 1, 2, 2], [0.3, 0.9, 0.8, 0.6])
+    none.found = tuple(part[:0] for part in none.found)
+    torch.testing.assert_close(detected(none, BOXES[0], 1), torch.zeros(2))
+    probabilities = [[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.5, 0.5]]
+    every = Detector(BOXES, [9, 9, 9, 9], probabilities)
+    torch.testing.assert_close(detected(every, BOXES[0], 0), 0.8 * 50 / 150 * MEANS)
+    torch.testing.assert_close(detected(every, BOXES[0], 1), 0.9 * MEANS)
+
+
+@pytest.fixture(scope="module")
+def rcnn():
+    """A torchvision detector with random weights that finds other boxes in other photographs."""
+    settings = {"num_classes": 5, "min_size": 64, "max_size": 96, "box_score_thresh": 0.0}
+    few = {"rpn_post_nms_top_n_test": 50, "box_detections_per_img": 20}
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    return networks.awakened(name, weights_backbone=None, **settings, **few)
+
+
+def test_detection_by_a_torchvision_detector(rcnn):
+    inputs = networks.photos(2, 64)
+    with torch.no_grad():
+        found = rcnn(inputs)
+    boxes = torch.stack([one["boxes"][0] for one in found])
+    target = targets.detection(boxes, [int(one["labels"][0]) for one in found])
+    engine = xf.Engine(rcnn, batch_size=3)
+    surest = torch.stack([one["scores"][0] for one in found])  # they come sorted, and a box overlaps itself wholly
+    torch.testing.assert_close(engine.scores(inputs, target), surest, rtol=1e-4, atol=1e-5)
+    values = xf.Occlusion(engine, window=32).attribute(inputs, target)
+    assert (values.amax((1, 2, 3)) > 0.05).all(), "hiding parts of an object makes it no harder to find"
+    cell = torch.zeros(1, 3, 64, 64)
+    cell[..., :32, :32] = 1
+    hidden = engine.scores(inputs * (1 - cell), target)
+    torch.testing.assert_close(values[:, 0, 5, 5], surest - hidden, rtol=1e-3, atol=1e-4)
+
+
+def test_region_of_a_torchvision_segmentation():
+    model = networks.awakened("lraspp_mobilenet_v3_large", weights_backbone=None, num_classes=4).double()
+    inputs = networks.photos(2, 64).double()
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[0, 10:20, 5:30] = True
+    masks[1, 40:, 3:9] = True
+    target = targets.region(masks, [2, 1])
+    with torch.no_grad():
+        out = model(inputs)["out"]
+    expected = torch.stack([out[0, 2][masks[0]].mean(), out[1, 1][masks[1]].mean()])
+    same(xf.Engine(model, batch_size=1).scores(inputs, target), expected)
+
+    def mean_of_second(output, sample):
+        return torch.stack([row[1 if n else 2][masks[n]].mean() for row, n in zip(output["out"], sample, strict=True)])
+
+    for method in (xf.Saliency(model), xf.Occlusion(model, window=32)):
+        values = method.attribute(inputs, target)
+        same(values, method.attribute(inputs, mean_of_second))
+        assert (values.abs().amax((1, 2, 3)) > 1e-2).all()
+
+
+def test_region_weighs_the_pixels_of_any_score_map():
+    maps = signals(2, (3, 4, 5), dtype=torch.float64)
+    weights = torch.tensor([0.0, 0.25, 1.0, 0.5, 0.0], dtype=torch.float64).expand(4, 5)
+    expected = (maps[:, 1] * weights).sum((1, 2)) / 7
+    same(xf.Engine(lambda x: x).scores(maps, targets.region(weights, 1)), expected)
+    same(xf.Engine(lambda x: {"out": x, "aux": -x}).scores(maps, targets.region(weights.float(), 1)), expected)
+    everywhere = torch.ones(1, 4, 5, dtype=torch.bool)
+    same(xf.Engine(lambda x: x).scores(maps, targets.region(everywhere, [2, 0])), maps.mean((2, 3))[[0, 1], [2, 0]])
+
+
+def test_targets_of_the_output_have_short_names():
+    """They label pictures."""
+    assert repr(targets.similarity(torch.ones(512))) == "similarity(embedding=tensor (1, 512))"
+    assert repr(targets.similarity(torch.tensor([0.25, 2]))) == "similarity(embedding=[0.25, 2.0])"
+    assert repr(targets.detection(torch.tensor(BOXES[1]), 7)) == "detection(boxes=[5.0, 0.0, 15.0, 10.0], labels=7)"
+    assert repr(targets.detection(torch.tensor(BOXES), 7)) == "detection(boxes=tensor (4, 4), labels=7)"
+    assert repr(targets.region(torch.ones(8, 9), [1, 2])) == "region(mask=tensor (1, 8, 9), classes=tensor (2,))"
+
+
+BOX, MASK = torch.tensor(BOXES[0]), torch.ones(4, 5)
+REFUSED = {
+    "embedding list": (lambda: targets.similarity([1.0, 2.0]), TypeError, "`embedding` came as list"),
+    "embedding ints": (lambda: targets.similarity(torch.arange(4)), TypeError, "`embedding` came as torch.int64"),
+    "embedding zero": (lambda: targets.similarity(torch.eye(3)[:, :2]), ValueError, "`embedding` is 0 everywhere"),
+    "embedding axes": (
+        lambda: targets.similarity(torch.ones(2, 3, 4)),
+        ValueError,
+        r"`embedding` of shape \(2, 3, 4\)",
+    ),
+    "embedding nan": (lambda: targets.similarity(torch.tensor([torch.nan])), ValueError, "`embedding` .* not finite"),
+    "box turned": (lambda: targets.detection(BOX.flip(0), 1), ValueError, "`boxes` came as .* x1 < x2"),
+    "box short": (lambda: targets.detection(BOX[:3], 1), ValueError, "`boxes` came as"),
+    "no label": (lambda: targets.detection(BOX, None), TypeError, "`labels` came as None"),
+    "float label": (lambda: targets.detection(BOX, 1.5), TypeError, "`labels` came as 1.5"),
+    "three and two": (
+        lambda: targets.detection(torch.stack([BOX] * 3), [1, 2]),
+        ValueError,
+        "`boxes` 3 and `labels` 2 entries do not belong",
+    ),
+    "mask empty": (lambda: targets.region(MASK * 0, 1), ValueError, "`mask` .* 0 everywhere"),
+    "mask negative": (lambda: targets.region(-MASK, 1), ValueError, "`mask` holds negative"),
+    "mask ints": (lambda: targets.region(MASK.long(), 1), TypeError, "`mask` came as torch.int64"),
+    "class negative": (lambda: targets.region(MASK, -1), ValueError, "`classes` holds -1"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_input_could_fit_is_refused_when_it_is_made(name):
+    make, error, message = REFUSED[name]
+    with pytest.raises(error, match=message):
+        make()
+
+
+MISFITS = {
+    "width": (
+        targets.similarity(torch.ones(4)),
+        ValueError,
+        r"`embedding` has 4 elements and the model returned \(3, 5\)",
+    ),
+    "rows": (targets.similarity(torch.ones(2, 5)), ValueError, "`embedding` has 2 entries and there are 3 inputs"),
+    "no detector": (targets.detection(BOX, 1), TypeError, "`target` detection needs .* returned Tensor"),
+    "no map": (targets.region(MASK, 1), ValueError, r"`mask` is of size \(4, 5\) and the model returned \(3, 5\)"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_what_does_not_fit_the_output_is_an_error_that_says_so(name, model, inputs):
+    target, error, message = MISFITS[name]
+    with pytest.raises(error, match=message):
+        xf.Saliency(model).attribute(inputs, target)
+
+
+def test_a_class_that_the_segmentation_lacks():
+    with pytest.raises(ValueError, match="`classes` holds 9; the model has 3"):
+        xf.Engine(lambda x: x).scores(torch.ones(2, 3, 4, 5), targets.region(MASK, 9))

@@ -7,22 +7,40 @@ from contextlib import contextmanager
 import torch
 
 from xai_fast import ops
+from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
 from xai_fast.ops.hide_windows.cases import CASES as HIDE_WINDOWS
+from xai_fast.ops.moments.cases import CASES as MOMENTS
+from xai_fast.ops.path_points.cases import CASES as PATH_POINTS
 from xai_fast.ops.region_gather.cases import CASES as REGION_GATHER
 from xai_fast.ops.window_mean.cases import CASES as WINDOW_MEAN
+
+
+def moments(**arguments):
+    """Adds to copies of the sums and returns them as one tensor, as the other ops return what they wrote."""
+    sums = {name: arguments[name] for name in ("total", "squares") if arguments[name] is not None}
+    sums = {name: given.clone() for name, given in sums.items()}
+    ops.moments(**{**arguments, **sums})
+    return torch.stack(list(sums.values()))
+
 
 FUNCTIONS = {
     "hide_windows": ops.hide_windows,
     "window_mean": ops.window_mean,
     "cam_reduce": ops.cam_reduce,
     "region_gather": ops.region_gather,
+    "add_noise": ops.add_noise,
+    "path_points": ops.path_points,
+    "moments": moments,
 }
 CASES = {
     "hide_windows": HIDE_WINDOWS,
     "window_mean": WINDOW_MEAN,
     "cam_reduce": CAM_REDUCE,
     "region_gather": REGION_GATHER,
+    "add_noise": ADD_NOISE,
+    "path_points": PATH_POINTS,
+    "moments": MOMENTS,
 }
 BACKENDS = ("cpp", "triton")
 
@@ -51,6 +69,41 @@ def run(backend, name, arguments):
         return FUNCTIONS[name](**arguments)
 
 
+def largest(*values):
+    return max((value.abs().max().item() for value in values if value is not None and value.numel()), default=0.0)
+
+
+def precision(arguments, dtype):
+    """The larger unit of rounding of what is computed in and what is written."""
+    computed = torch.float64 if arguments["inputs"].dtype == torch.float64 else torch.float32
+    return max(torch.finfo(computed).eps, torch.finfo(dtype).eps)
+
+
+def add_noise_tolerance(arguments, dtype):
+    """Normal numbers may be off by 4 units, and none of those drawn here is above 5."""
+    scale = 5 * largest(arguments["scale"])
+    computed = torch.finfo(torch.float64 if arguments["inputs"].dtype == torch.float64 else torch.float32).eps
+    return 4 * computed * scale + precision(arguments, dtype) * (largest(arguments["inputs"]) + scale)
+
+
+def path_points_tolerance(arguments, dtype):
+    return 2 * precision(arguments, dtype) * largest(arguments["inputs"], arguments["baseline"])
+
+
+def moments_tolerance(arguments, dtype):
+    """Sums of products may be rounded once or twice per row."""
+    values = largest(arguments["values"])
+    added = len(arguments["values"]) * max(largest(arguments["weight"]), 1.0) * max(values, values**2)
+    return (1 + len(arguments["values"])) * torch.finfo(dtype).eps * (added + largest(arguments["total"]))
+
+
+ARITHMETIC = {
+    "add_noise": add_noise_tolerance,
+    "path_points": path_points_tolerance,
+    "moments": moments_tolerance,
+}
+
+
 def tolerance(name, arguments, dtype, backend="cpp"):
     """How far a result may be from the reference's, absolutely; what only copies, not at all."""
     if name == "window_mean":
@@ -62,6 +115,8 @@ def tolerance(name, arguments, dtype, backend="cpp"):
         scale = torch.einsum("nkc,nc...->nk...", *size).max().item()
         extent = max(arguments["activations"].shape[2:])  # torch rounds where a resized element reads
         return (4 + extent) * torch.finfo(dtype).eps * scale
+    if name in ARITHMETIC:
+        return ARITHMETIC[name](arguments, dtype)
     if name == "hide_windows" and backend == "triton" and dtype == torch.bfloat16 and not torch.cuda.is_available():
         return 0.04  # Triton's interpreter truncates to bfloat16 where the hardware rounds; values are below 5
     return 0.0

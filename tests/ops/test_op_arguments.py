@@ -47,7 +47,48 @@ def region_gather(**changes):
     return ops.region_gather(**{**arguments, **changes})
 
 
-OPS = (hide_windows, window_mean, cam_reduce, region_gather)
+def add_noise(**changes):
+    arguments = {
+        "inputs": torch.zeros(SHAPE),
+        "scale": torch.ones(3).double(),
+        "sample": torch.tensor([0, 1, 1]),
+        "key": torch.tensor([-(2**63), 0, 2**63 - 1]),
+        "draw": torch.tensor([0, 5, 2**32 - 1]),
+        "seed": 2**64 - 1,
+        "out": torch.zeros(3, *SHAPE[1:]),
+    }
+    return ops.add_noise(**{**arguments, **changes})
+
+
+def path_points(**changes):
+    arguments = {
+        "inputs": torch.zeros(SHAPE),
+        "baseline": torch.zeros(1, *SHAPE[1:]),
+        "sample": torch.tensor([0, 1, 1]),
+        "reference": torch.tensor([0, 0, 0]),
+        "alpha": torch.tensor([0.0, 0.5, 1.0]).double(),
+        "out": torch.zeros(3, *SHAPE[1:]),
+    }
+    return ops.path_points(**{**arguments, **changes})
+
+
+def in_place(**changes):
+    batch = torch.zeros(3, *SHAPE[1:])
+    return path_points(inputs=batch, out=batch, **{"sample": torch.arange(3), **changes})
+
+
+def moments(**changes):
+    arguments = {
+        "values": torch.zeros(SHAPE),
+        "weight": torch.ones(2).double(),
+        "group": torch.tensor([2, 0]),
+        "total": torch.zeros(3, *SHAPE[1:]).double(),
+        "squares": torch.zeros(3, *SHAPE[1:]).double(),
+    }
+    return ops.moments(**{**arguments, **changes})
+
+
+OPS = (hide_windows, window_mean, cam_reduce, region_gather, add_noise, path_points, in_place, moments)
 
 
 @pytest.mark.parametrize("call", OPS, ids=lambda call: call.__name__)
@@ -111,6 +152,49 @@ def test_what_fits_is_taken(call):
         (region_gather, {"out": torch.zeros(3, 3, 4, 6, device="meta")}, ValueError, "`base` is on cpu but `out`"),
         (region_gather, {"border": "zeros"}, ValueError, "`border` is 'zeros'; it takes one of constant, replicate"),
         (region_gather, {"base": torch.zeros(2, 3, 0, 9), "border": "reflect"}, ValueError, "`base` has the empty ex"),
+        (add_noise, {"inputs": torch.zeros(SHAPE).int()}, TypeError, "`inputs` is torch.int32; it takes torch.float32"),
+        (add_noise, {"inputs": torch.zeros(3, 8)}, ValueError, r"`inputs` has shape \(3, 8\); it takes \(N, C, \*S\)"),
+        (add_noise, {"inputs": torch.zeros(1, 1, 1).expand(2, 2**20, 2**14)}, ValueError, r"`out` has shape"),
+        (add_noise, {"scale": torch.ones(3)}, TypeError, "`scale` is torch.float32; it takes torch.float64"),
+        (add_noise, {"scale": torch.ones(2).double()}, ValueError, r"`scale` has shape \(2,\); it takes \(M,\)"),
+        (add_noise, {"sample": torch.tensor([0, 1, 2])}, ValueError, "`sample` has values from 0 to 2; it takes rows"),
+        (add_noise, {"key": torch.zeros(3)}, TypeError, "`key` is torch.float32; it takes torch.int64"),
+        (add_noise, {"key": torch.zeros(3, 1).long()}, ValueError, r"`key` has shape \(3, 1\)"),
+        (add_noise, {"key": torch.zeros(3, device="meta").long()}, ValueError, "`key` is on meta but `out` is on cpu"),
+        (add_noise, {"draw": torch.tensor([0, 1, -1])}, ValueError, "`draw` has values from -1 to 1; it takes numbers"),
+        (add_noise, {"draw": torch.tensor([0, 2**32, 1])}, ValueError, "`draw` has values from 0 to 4294967296"),
+        (add_noise, {"seed": 2**64}, ValueError, "`seed` is 18446744073709551616; it takes one from 0 to"),
+        (add_noise, {"seed": -1}, ValueError, "`seed` is -1; it takes one from 0 to"),
+        (add_noise, {"seed": 1.0}, TypeError, "`seed` is a float; it takes an int"),
+        (add_noise, {"out": torch.zeros(3, 3, 8, 1).expand(3, 3, 8, 9)}, ValueError, "`out` is an expanded"),
+        (add_noise, {"out": torch.zeros(3, *SHAPE[1:]).int()}, TypeError, "`out` is torch.int32"),
+        (add_noise, {"out": torch.zeros(3, *SHAPE[1:], device="meta")}, ValueError, "`inputs` is on cpu but `out`"),
+        (path_points, {"inputs": torch.zeros(SHAPE).int()}, TypeError, "`inputs` is torch.int32; it takes torch.float"),
+        (path_points, {"inputs": torch.zeros(3, 8)}, ValueError, r"`inputs` has shape \(3, 8\); it takes \(N, C, \*S"),
+        (path_points, {"baseline": torch.zeros(SHAPE).double()}, TypeError, "`baseline` is torch.float64; it takes"),
+        (path_points, {"baseline": torch.zeros(2, 3, 8, 1)}, ValueError, r"`baseline` has shape \(2, 3, 8, 1\).*\(B, C"),
+        (path_points, {"baseline": torch.zeros(())}, ValueError, r"`baseline` has shape \(\)"),
+        (path_points, {"sample": torch.tensor([0, 1, 2])}, ValueError, "`sample` has values from 0 to 2; it takes rows"),
+        (path_points, {"reference": torch.tensor([0, 1, 0])}, ValueError, "`reference` has values from 0 to 1; it ta"),
+        (path_points, {"alpha": torch.zeros(3)}, TypeError, "`alpha` is torch.float32; it takes torch.float64"),
+        (path_points, {"alpha": torch.zeros(2).double()}, ValueError, r"`alpha` has shape \(2,\); it takes \(M,\)"),
+        (path_points, {"out": torch.zeros(3, 3, 8, 1).expand(3, 3, 8, 9)}, ValueError, "`out` is an expanded"),
+        (path_points, {"out": torch.zeros(3, 3, 9, 8)}, ValueError, r"`out` has shape \(3, 3, 9, 8\)"),
+        (path_points, {"out": torch.zeros(3, *SHAPE[1:], device="meta")}, ValueError, "`inputs` is on cpu but `out`"),
+        (in_place, {"sample": torch.tensor([0, 2, 1])}, ValueError, "`out` is `inputs` but `sample` does not count"),
+        (moments, {"values": torch.zeros(SHAPE).int()}, TypeError, "`values` is torch.int32; it takes torch.float32"),
+        (moments, {"values": torch.zeros(())}, ValueError, r"`values` has shape \(\); it takes \(M, \*E\)"),
+        (moments, {"values": torch.zeros([2] * 7)}, ValueError, "it takes .* with at most five axes E"),
+        (moments, {"weight": torch.ones(2)}, TypeError, "`weight` is torch.float32; it takes torch.float64"),
+        (moments, {"weight": torch.ones(3).double()}, ValueError, r"`weight` has shape \(3,\); it takes \(M,\) = \(2,"),
+        (moments, {"group": torch.zeros(2)}, TypeError, "`group` is torch.float32; it takes torch.int64"),
+        (moments, {"group": torch.tensor([0, 3])}, ValueError, "`group` has values from 0 to 3; it takes rows of `tot"),
+        (moments, {"group": torch.zeros(2, device="meta").long()}, ValueError, "`group` is on meta but `values` is on"),
+        (moments, {"total": torch.zeros(3, *SHAPE[1:])}, TypeError, "`total` is torch.float32; it takes torch.float64"),
+        (moments, {"total": torch.zeros(3, 9, 8, 3).double().mT}, ValueError, r"`total` has shape \(3, 9, 3, 8\)"),
+        (moments, {"squares": torch.zeros(2, *SHAPE[1:]).double()}, ValueError, r"`squares` has shape \(2, 3, 8, 9\)"),
+        (moments, {"squares": torch.zeros(3, 3, 9, 8).double().mT}, ValueError, "`squares` has strides .* contiguous"),
+        (moments, {"total": None, "squares": None}, ValueError, "`total` and `squares` are both None; give at least"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(call, changes, error, message):

@@ -87,6 +87,68 @@ def test_region_gather(data):
     assert_agree(run("cpp", "region_gather", arguments), run("reference", "region_gather", arguments), 0.0)
 
 
+def rows_of(draw, count, rows):
+    return torch.tensor(draw(st.lists(st.integers(0, count - 1), min_size=rows, max_size=rows))).long()
+
+
+@given(st.data())
+@quickly
+def test_add_noise(data):
+    extents = data.draw(extents_of_rows)
+    samples, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 4))
+    arguments = {
+        "inputs": data.draw(tensors((samples, *extents))),
+        "scale": torch.linspace(-1, 1, rows, dtype=torch.float64),
+        "sample": rows_of(data.draw, samples, rows),
+        "key": rows_of(data.draw, 3, rows) * data.draw(st.integers(-(2**62), 2**62)) - 1,
+        "draw": rows_of(data.draw, 2**32, rows),
+        "seed": data.draw(st.integers(0, 2**64 - 1)),
+        "out": data.draw(tensors((rows, *extents))),
+    }
+    expected = run("reference", "add_noise", arguments)
+    atol = tolerance("add_noise", arguments, expected.dtype)
+    assert_agree(run("cpp", "add_noise", arguments), expected, atol)
+
+
+@given(st.data())
+@quickly
+def test_path_points(data):
+    extents = data.draw(extents_of_rows)
+    samples, starts, rows = (data.draw(st.integers(least, 4)) for least in (1, 1, 0))
+    inputs = data.draw(tensors((samples, *extents)))
+    shared = tuple(data.draw(st.sampled_from([1, n])) for n in extents)
+    arguments = {
+        "inputs": inputs,
+        "baseline": data.draw(tensors((starts, *shared), (inputs.dtype,))).expand(starts, *extents),
+        "sample": rows_of(data.draw, samples, rows),
+        "reference": rows_of(data.draw, starts, rows),
+        "alpha": torch.tensor([data.draw(st.floats(0, 1)) for _ in range(rows)], dtype=torch.float64),
+        "out": data.draw(tensors((rows, *extents))),
+    }
+    expected = run("reference", "path_points", arguments)
+    atol = tolerance("path_points", arguments, expected.dtype)
+    assert_agree(run("cpp", "path_points", arguments), expected, atol)
+
+
+@given(st.data())
+@quickly
+def test_moments(data):
+    extents = data.draw(st.lists(st.integers(0, 7), min_size=0, max_size=5))
+    groups, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 4))
+    which = data.draw(st.sampled_from([("total",), ("squares",), ("total", "squares")]))
+    sums = {name: torch.randn(groups, *extents, dtype=torch.float64) for name in which}
+    arguments = {
+        "values": data.draw(tensors((rows, *extents))),
+        "weight": torch.linspace(-1, 1, rows, dtype=torch.float64) if data.draw(st.booleans()) else None,
+        "group": rows_of(data.draw, groups, rows),
+        "total": sums.get("total"),
+        "squares": sums.get("squares"),
+    }
+    expected = run("reference", "moments", arguments)
+    atol = tolerance("moments", arguments, expected.dtype)
+    assert_agree(run("cpp", "moments", arguments), expected, atol)
+
+
 @given(st.data())
 @quickly
 def test_window_mean(data):

@@ -23,8 +23,11 @@ REGION = {"SPACE": 2, "AXIS0": -1, "AXIS1": 0, "AXIS2": 1, "AXIS3": -1, "PATCHED
 
 def kernels():
     """Per kernel: its function, the types of its arguments and its constants, as the ops launch it."""
+    from xai_fast.ops.add_noise import triton as add_noise
     from xai_fast.ops.cam_reduce import triton as cam_reduce
     from xai_fast.ops.hide_windows import triton as hide_windows
+    from xai_fast.ops.moments import triton as moments
+    from xai_fast.ops.path_points import triton as path_points
     from xai_fast.ops.region_gather import triton as region_gather
     from xai_fast.ops.window_mean import triton as window_mean
 
@@ -32,6 +35,14 @@ def kernels():
     for source, target in (("fp32", "bf16"), ("bf16", "bf16"), ("fp64", "fp16")):
         pointers = {"inputs": f"*{source}", "baseline": f"*{source}", "out": f"*{target}", **integers}
         yield hide_windows.hide_windows_kernel, {**pointers, **STRIDES}, {**AXES, "BLOCK": hide_windows.BLOCK}
+        numbers = dict.fromkeys(("sample", "key", "draw", "reference"), "*i64") | {"scale": "*fp64", "alpha": "*fp64"}
+        pointers = {"inputs": f"*{source}", "baseline": f"*{source}", "out": f"*{target}", **numbers}
+        yield add_noise.add_noise_kernel, {**pointers, "seed": "u64"}, {"BLOCK": add_noise.BLOCK}
+        yield path_points.path_points_kernel, pointers, {"BLOCK": path_points.BLOCK}
+        sums = {"values": f"*{source}", "weight": "*fp64", "group": "*i64", "total": "*fp64", "squares": "*fp64"}
+        for total, squares in ((True, False), (True, True)):
+            constants = {"WEIGHTED": squares, "TOTAL": total, "SQUARES": squares, "BLOCK": moments.BLOCK}
+            yield moments.moments_kernel, sums, constants
     for dtype in ("fp32", "bf16", "fp16", "fp64"):
         pointers = {name: f"*{dtype}" for name in ("base", "patch", "out")}
         pointers |= {name: "*i64" for name in ("patch_at", "sample", "at")}
@@ -78,21 +89,19 @@ def test_kernels_compile_without_spilling(capability, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="the kernels run in this very session")
-def test_kernels_interpreted_agree_with_the_references():
-    """Runs the comparison of all backends again where Triton's interpreter stands in for the device."""
-    tests = Path(__file__).with_name("test_op_backends.py")
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["test_op_backends"], "triton and (float32 or bfloat16)"),
+        (["test_noise", "test_path_points", "test_moments"], "triton"),
+    ],
+    ids=["every case", "what is particular to one op"],
+)
+def test_kernels_interpreted_agree_with_the_references(names, chosen):
+    """Runs tests of all backends again where Triton's interpreter stands in for the device."""
+    tests = [Path(__file__).with_name(f"{name}.py") for name in names]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            "triton and (float32 or bfloat16)",
-            tests,
-        ],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *tests],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,

@@ -21,8 +21,24 @@ def copied(model: nn.Module) -> nn.Module:
             # deepcopy refuses tensors with a history, such as an activation that someone stored on the module.
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    original = getattr(model, "_orig_mod", model)  # torch.compile's wrapper holds the module it was given
-    return copy.deepcopy(original, memo).eval().requires_grad_(False)
+    return copy.deepcopy(unwrapped(model), memo).eval().requires_grad_(False)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside what distributes it over devices or compiles it; its layers' names begin there."""
+    while (name := wrapper(model)) is not None:
+        inner = model.get_submodule(name)
+        if any(getattr(model, kind) for kind in _HOOKS):
+            return model  # hooks on the wrapper itself are to fire
+        model = inner
+    return model
+
+
+def wrapper(model: nn.Module) -> str | None:
+    """The name under which a wrapper holds the module that computes; None for any other module."""
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return "module"
+    return "_orig_mod" if isinstance(getattr(model, "_orig_mod", None), nn.Module) else None
 
 
 def traits(model: nn.Module) -> tuple[torch.dtype | None, torch.device | None]:

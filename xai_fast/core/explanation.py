@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xai_fast.report import Scale, Style
 
 FILE = "explanation.safetensors"
+_SNAPSHOT = "snapshot."
 _TENSORS = ("values", "score", "evaluations", "outputs", "standard_error", "completeness_gap")
 
 
@@ -39,7 +40,9 @@ class Explanation:
         layer: names of the layers that were looked at; empty for methods that look at the input.
         evaluations: LongTensor (N,), model rows used per input.
         standard_error: of `values`, for estimators; None otherwise.
-        completeness_gap: (N,) sum of the map minus what it should sum to; None for methods that promise no sum.
+        completeness_gap: (N,) or (N, K), sum of the map minus what it should sum to; None for methods that promise no
+            sum. A small gap does not bound the error of the map.
+        snapshots: maps as `values` was after that many draws, by their number, for methods that draw.
         seconds: wall-clock of the call, preparation excluded.
         signed: whether negative values have a meaning (they speak against the target).
         preprocess: how a photo became an input, for pictures; not saved.
@@ -55,6 +58,7 @@ class Explanation:
     outputs: Tensor | None = None
     standard_error: Tensor | None = None
     completeness_gap: Tensor | None = None
+    snapshots: Mapping[int, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     signed: bool = True
     preprocess: Any = None
@@ -164,6 +168,7 @@ class Explanation:
         path = Path(directory) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {key: getattr(self, key) for key in _TENSORS if getattr(self, key) is not None}
+        tensors |= {f"{_SNAPSHOT}{count}": maps for count, maps in self.snapshots.items()}
         if isinstance(self.target, Tensor):
             tensors["target"] = self.target
         facts = {
@@ -200,8 +205,10 @@ class Explanation:
         facts = json.loads(metadata)
         classes = tuple(facts["classes"]) if facts["classes"] else None
         target = tensors.pop("target", None)
+        numbers = sorted(int(key.removeprefix(_SNAPSHOT)) for key in tensors if key.startswith(_SNAPSHOT))
         return cls(
-            **tensors,
+            **{key: tensor for key, tensor in tensors.items() if not key.startswith(_SNAPSHOT)},
+            snapshots={number: tensors[f"{_SNAPSHOT}{number}"] for number in numbers},
             target=facts["target"] if target is None else target,
             method=facts["method"],
             layer=tuple(facts["layer"]),
@@ -222,7 +229,7 @@ class Explanation:
             for field in dataclasses.fields(self)
             if isinstance(getattr(self, field.name), Tensor)
         }
-        return dataclasses.replace(self, **moved)
+        return dataclasses.replace(self, **moved, snapshots={n: maps.to(device) for n, maps in self.snapshots.items()})
 
     def figure(self, images: Any = None) -> Image.Image:
         """A side-by-side picture: a row per input, its photo (where given), the map of each target and its scale."""

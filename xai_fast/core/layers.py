@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .copies import unwrapped, wrapper
+
 Layer = str | nn.Module | Sequence[str | nn.Module]
 
 # Their output repeats or pools what came before, so a map read there shows nothing that the layer before does not.
@@ -34,7 +36,11 @@ def layer_names(model: Any, layer: Layer, argument: str = "layer") -> tuple[str,
     entries: list[Any] = list(layer) if several else [layer]  # type: ignore[arg-type]
     if not entries:
         raise ValueError(f"`{argument}` came as an empty list; give at least one layer")
-    names = {name: module for name, module in model.named_modules() if name}
+    inside, prefix = unwrapped(model), ""
+    while model is not inside:  # names may also begin at a wrapper
+        prefix, model = f"{prefix}{wrapper(model)}.", model.get_submodule(wrapper(model) or "")
+    entries = [entry.removeprefix(prefix) if isinstance(entry, str) else entry for entry in entries]
+    names = {name: module for name, module in inside.named_modules() if name}
     return tuple(_one_name(names, entry, argument) for entry in entries)
 
 

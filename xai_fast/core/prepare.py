@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .copies import copied, has_hooks, hooked, traits
+from .copies import copied, has_hooks, hooked, traits, unwrapped
 from .graph.capture import export, first_line, is_own_leaf
 from .graph.captured import Captured, Replaced
 from .graph.fold import drop_identities, fold_batchnorms
@@ -19,7 +19,7 @@ from .layout import keep_long_sums_plain, normalises, to_channels_last
 from .prepared import Prepared
 from .verify import Observation, difference, observe, row_of, unhooked
 
-_FAST = {"cpu": torch.bfloat16, "cuda": torch.float16}
+HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16}
 
 
 def prepare(
@@ -50,7 +50,7 @@ def prepare(
         plain = copied(model)
     except Exception as error:  # anything may refuse to be copied, for any reason of its own
         note = f"the model cannot be copied ({type(error).__name__}: {error}), so its own object runs, under guard"
-        return Prepared(model, copied=False, dtype=dtype, device=device, notes=[note], resists=note)
+        return Prepared(unwrapped(model), copied=False, dtype=dtype, device=device, notes=[note], resists=note)
     prepared = Prepared(plain, copied=True, dtype=dtype, device=device)
     seen = observe(plain, prepared.trial(example, dtype))
     prepared.footprints[tuple(example.shape[1:])] = seen.footprint
@@ -118,7 +118,7 @@ def _lay_out(prepared: Prepared, *, fast: bool, plain: nn.Module) -> None:
     module, dtype, device = prepared.module, prepared.dtype, prepared.device
     assert isinstance(module, nn.Module)
     if fast and dtype is not None and device is not None:
-        prepared.dtype = _FAST.get(device.type, dtype)
+        prepared.dtype = HALVES.get(device.type, dtype)
         module.to(prepared.dtype)
     # oneDNN and cuDNN both prefer it; in float64 the CPU's convolutions would copy back and forth.
     prepared.channels_last = not (device is not None and device.type == "cpu" and dtype is torch.float64)

@@ -1,14 +1,14 @@
-"""Targets beyond a class index: functions of the (rows, K) scores around one class per input, for `target=`.
+"""Targets beyond a class index, for `target=`: formulas of class scores, of embeddings, of detections, of regions.
 
 A loss is the loss itself: positive attribution raises it. Classes are given as an int (for every input), a sequence or
-a LongTensor (N,); None takes each input's argmax, settled once on the clean input.
+a LongTensor (N,); where the formula is one of (rows, K) scores, None takes each input's argmax, settled once on the
+clean input. What else a target takes is one tensor for every input, or one entry per input, N of them.
 """
 
 from __future__ import annotations
 
 import difflib
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Classes = int | Sequence[int] | Tensor | None
+from .output_targets import detection, region, similarity
+from .scores import Classes, class_indices, entries, entries_at, find_scores
+
+__all__ = ["cross_entropy", "detection", "log_probability", "margin", "probability", "region", "similarity"]
+
 Target = int | Sequence[int] | Tensor | Callable[..., Tensor] | None
 UNSETTLED = -1
 
@@ -47,9 +51,9 @@ class ScoreTarget:
 
     def __call__(self, output: Any, sample: Tensor) -> Tensor:
         """The value (rows,) for a raw output, so that it can be used inside a callable of one's own."""
-        index = self.columns(int(sample.max()) + 1)[sample.cpu()]
-        if (index == UNSETTLED).any():
+        if any(classes is None for classes in self.classes):
             raise ValueError(f"`classes` of {self.name} must be given when it is called directly")
+        index = torch.stack([entries_at("classes", entries("classes", c), sample.cpu()) for c in self.classes], dim=1)
         scores = find_scores(output)
         return self.formula(scores, index.to(scores.device))
 
@@ -105,70 +109,6 @@ def class_named(name: str, classes: Sequence[str] | None) -> int:
     close = difflib.get_close_matches(name.lower(), lowered, n=4, cutoff=0.5) or lowered[:4]
     listed = ", ".join(repr(classes[lowered.index(match)]) for match in close)
     raise ValueError(f"`target` {name!r} is not one of the model's {len(classes)} classes; close are {listed}")
-
-
-def find_scores(output: Any) -> Tensor:
-    """The (rows, K) scores inside whatever a model returns: a tensor, `.logits`, or the first match in a dict or tuple.
-
-    Raises:
-        TypeError: nothing in the output is a floating tensor.
-    """
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(getattr(output, "logits", None), Tensor):
-        return output.logits
-    if isinstance(output, Mapping):
-        named = [output[key] for key in ("logits", "scores", "out", "output", "prediction") if key in output]
-        output = [*named, *output.values()]
-    if isinstance(output, list | tuple):
-        for part in output:
-            if isinstance(part, Tensor) and part.is_floating_point():
-                return part
-    raise TypeError(
-        f"the model returned {type(output).__name__}, in which no scores were found; pass the engine `output`, "
-        "a function from what the model returns to its (N, K) scores"
-    )
-
-
-def class_indices(classes: Any, n_samples: int, name: str, *, several: bool = False) -> Tensor:
-    """Class indices in normal form, a LongTensor (N,); (N, K) passes too where `several`.
-
-    Raises:
-        TypeError: they are not integers.
-        ValueError: their count does not fit the number of inputs.
-    """
-    fits = f"an int, {n_samples} ints or a LongTensor ({n_samples},)"
-    if several:
-        fits += f" or ({n_samples}, K), or a callable"
-    index = _as_tensor(classes, name, fits)
-    if index.ndim == 0:
-        index = index.expand(n_samples)
-    if len(index) != n_samples or index.ndim > (2 if several else 1) or index.numel() == 0:
-        raise ValueError(f"`{name}` of shape {tuple(index.shape)} does not fit {n_samples} inputs; give {fits}")
-    if bool((index < 0).any()):
-        raise ValueError(f"`{name}` holds {int(index.min())}; class indices count from 0, give {fits}")
-    return index.clone()
-
-
-def _as_tensor(classes: Any, name: str, fits: str) -> Tensor:
-    if isinstance(classes, Tensor):
-        if classes.is_floating_point() or classes.is_complex() or classes.dtype is torch.bool:
-            raise TypeError(f"`{name}` came as {classes.dtype}; give {fits}")
-        return classes.detach().cpu().long()
-    try:
-        if hasattr(classes, "__index__") and not hasattr(classes, "__len__"):  # NumPy's arrays have both
-            return torch.tensor(_as_int(classes))
-        if isinstance(classes, str):
-            raise TypeError
-        return torch.tensor([_as_int(value) for value in classes], dtype=torch.long)
-    except TypeError:
-        raise TypeError(f"`{name}` came as {classes!r}; give {fits}") from None
-
-
-def _as_int(value: Any) -> int:
-    if isinstance(value, bool):
-        raise TypeError("a truth value is not a class index")
-    return operator.index(value)
 
 
 def _pick(scores: Tensor, index: Tensor) -> Tensor:

@@ -26,10 +26,18 @@ def budget_for(engine: Engine, prepared: Prepared, inputs: Tensor, question: Eva
     device = prepared.device or inputs.device
     graph = not isinstance(question, LayerQuestions) and question.backwards > 0
     most = rows_that_fit(prepared.footprints.get(shape), device, engine.memory_limit, graph=graph)
-    fixed = None if engine.batch_size == "auto" else int(engine.batch_size)
+    most = None if most is None else max(1, most // question.together)
+    fixed = None if engine.batch_size == "auto" else max(1, int(engine.batch_size) // question.together)
     if fixed is None and prepared.compiled is not None:
         fixed = FIRST_SIZE.get(device.type, FIRST_SIZE["cuda"])  # every other size would be compiled anew
     return RowBudget(device.type, fixed, most, prepared.batch_sizes.get((shape, _key(question))))
+
+
+def beside(engine: Engine) -> int:
+    """How many points of one row's path run together."""
+    if engine.memory_limit is not None:
+        return 1
+    return 8 if engine.batch_size == "auto" else min(8, int(engine.batch_size))
 
 
 def remember(

@@ -12,18 +12,19 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.copies import copied, has_hooks
+from xai_fast.core.copies import copied, has_hooks, traits, unwrapped
 from xai_fast.core.fingerprint import Fingerprint
 from xai_fast.core.guard import own_model, untouched
 from xai_fast.core.known import known
 from xai_fast.core.layers import Layer, last_spatial_layer, layer_activations, layer_names
 from xai_fast.core.objective import Objective
-from xai_fast.core.prepare import prepare, verify
+from xai_fast.core.prepare import HALVES, prepare, verify
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.targets import Target
 from xai_fast.core.verify import unhooked
 
 from .inputs import checked, refuse_single_image
+from .precision import halves_pay
 from .recipe import Recipe
 from .reducers.clean import clean_scores
 from .run import Outcome, run
@@ -58,8 +59,8 @@ class Engine:
         model: a `torch.nn.Module`, or any callable from a batch (rows, C, *S) to its outputs. A callable is used as it
             is: nothing is folded, and layers cannot be named.
         mode: "exact" keeps the model's dtype and every evaluation the formula asks for. "fast" makes the same
-            evaluations in bfloat16 (CPU) or float16 (CUDA), scores in float32; regions that re-run carry how they
-            differ from a float32 run, in bfloat16 where the device computes that faster. "turbo" is "fast", and
+            evaluations in bfloat16 (CPU) or float16 (CUDA) where the device computes that faster (timed once), scores
+            in float32; regions that re-run carry how they differ from a float32 run. "turbo" is "fast", and
             estimators may stop early at a stated error (no estimator exists yet, so today it equals "fast").
         plan: "auto" takes the cheapest exact plan. "tail": what precedes the layer that a method looks at runs once,
             only what follows it runs again. "local": where variants differ from the input inside a box, each layer
@@ -220,7 +221,8 @@ class Engine:
             module = copied(self.model)
             state = unhooked(module)
         except Exception:  # as in `prepare`: anything may refuse to be copied
-            module, state = self.model, own_model(self.model)
+            module = unwrapped(self.model)
+            state = own_model(module)
         with state:
             yield module
 
@@ -228,7 +230,7 @@ class Engine:
         """The prepared model for these anchors, verified on inputs of this shape; in full precision where `exact`."""
         store = self._current()
         # A compiled forward has no layers to look at, so it serves only calls without anchors.
-        key = (anchors, self.mode != "exact" and not exact, self.compile is True and not anchors)
+        key = (anchors, not exact and self._reduces(inputs), self.compile is True and not anchors)
         example = inputs[:1]
         prepared = store.prepared.get(key)
         if prepared is not None and tuple(inputs.shape[1:]) not in prepared.footprints:
@@ -242,6 +244,13 @@ class Engine:
                 _STORES.pop(self.model, None)
                 self._own_store = store
         return prepared
+
+    def _reduces(self, inputs: Tensor) -> bool:
+        """Whether the model runs in half precision: it was asked for, and the device computes that faster."""
+        if self.mode == "exact" or not isinstance(self.model, nn.Module):
+            return False
+        dtype, device = traits(self.model)
+        return device is not None and halves_pay(device, HALVES.get(device.type, dtype or inputs.dtype))
 
     def explain_plan(self, method: Any, inputs: Tensor) -> str:
         """What `method` would do with `inputs`, in words: rows, plan, chunk size, op backends, preparation time.

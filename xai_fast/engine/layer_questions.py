@@ -36,6 +36,7 @@ class LayerQuestions:
         response: Response,
         size: tuple[int, ...],
     ) -> None:
+        self.together = 1
         self._prepared, self.layer, self._tail = prepared, layer, tail
         self._change, self._response, self._size = change, response, size
         self.count = change.count(response.activation, size)

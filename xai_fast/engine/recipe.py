@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -65,6 +66,43 @@ class Reducer(Protocol):
         ...
 
 
+@runtime_checkable
+class Detailed(Protocol):
+    """A reducer that knows more than the map."""
+
+    def details(self, scores: Tensor) -> Details:
+        """What belongs to the maps, once `finish` has been called; `scores` (N, K) are of the clean inputs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Details:
+    """What belongs to maps (N, K, ...).
+
+    Attributes:
+        gap: (N, K) the sum of each map minus what it should sum to.
+        snapshots: maps (N, K, ...) as they were after that many draws.
+    """
+
+    gap: Tensor | None = None
+    snapshots: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Rows that are asked about after others.
+
+    Attributes:
+        variants: which.
+        evaluate: what is asked.
+        take: who takes the answers: (rows, answers).
+    """
+
+    variants: Variants
+    evaluate: Evaluate
+    take: Callable[[Tensor, Answers], None]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A method for one call, as data.
@@ -76,6 +114,8 @@ class Recipe:
         evaluate: what is asked about each variant.
         change: how each layer's output is changed for every row that runs, clean and variant alike; each change is
             one more row. None where layers are only looked at.
+        then: after the variants it is called again and again, and what it returns is swept, until it returns None;
+            given the clean scores (N, K).
     """
 
     reduce: Reducer
@@ -83,6 +123,7 @@ class Recipe:
     variants: Variants | None = None
     evaluate: Evaluate = field(default_factory=Score)
     change: LayerChange | None = None
+    then: Callable[[Tensor], Sweep | None] | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from .evaluate import Answers, Evaluate, Score, Tails
 from .layer_questions import LayerQuestions
 from .plan import RowBudget, unless_full
 from .progress import Progress
-from .recipe import Recipe, Variants
+from .recipe import Detailed, Details, Recipe, Variants
 from .replay.choose import choose
 from .replay.local.local import Boxed, Local
 from .samplers.clean import Clean
@@ -42,6 +42,7 @@ class Outcome:
         outputs: (N, n_outputs) all class scores of the clean inputs; None where the model has none.
         evaluations: LongTensor (N,), model rows run per input.
         seconds: wall-clock of the call, preparation excluded.
+        details: what belongs to the maps: gaps, snapshots; without an axis K where the target had none.
     """
 
     values: Tensor
@@ -49,6 +50,7 @@ class Outcome:
     outputs: Tensor | None
     evaluations: Tensor
     seconds: float
+    details: Details
 
 
 class NonFiniteError(FloatingPointError):
@@ -85,13 +87,30 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
         loop.sweep(Clean(prepared.adopt(inputs)), recipe.clean, recipe.reduce.clean, clean=True)
         if recipe.variants is not None:
             loop.vary(recipe.variants, recipe.evaluate, recipe.reduce.update, choice.local)
-    values = recipe.reduce.finish()
-    values = (values if objective.several else values[:, 0]).to(device=inputs.device, dtype=inputs.dtype)
+        while recipe.then is not None and (more := recipe.then(torch.cat(loop.scores))) is not None:
+            progress.expect(len(more.variants))
+            loop.sweep(more.variants, more.evaluate, more.take)
+    adopt = _adopter(objective, inputs)
+    values, scores = adopt(recipe.reduce.finish()), torch.cat(loop.scores)
+    found = recipe.reduce.details(scores) if isinstance(recipe.reduce, Detailed) else Details()
+    details = Details(
+        found.gap if found.gap is None or objective.several else found.gap[:, 0],
+        {count: adopt(maps) for count, maps in found.snapshots.items()},
+    )
     if loop.broken:
         values[sorted(loop.broken)] = float("nan")
         raise NonFiniteError(sorted(loop.broken), values)
     outputs = torch.cat(loop.outputs) if loop.outputs else None
-    return Outcome(values, torch.cat(loop.scores), outputs, loop.evaluations, time.perf_counter() - began)
+    return Outcome(values, scores, outputs, loop.evaluations, time.perf_counter() - began, details)
+
+
+def _adopter(objective: Objective, inputs: Tensor) -> Callable[[Tensor], Tensor]:
+    """From maps (N, K, ...) to what the caller asked for, on the device and in the dtype of the inputs."""
+
+    def adopt(maps: Tensor) -> Tensor:
+        return (maps if objective.several else maps[:, 0]).to(device=inputs.device, dtype=inputs.dtype)
+
+    return adopt
 
 
 class _Scores:
@@ -99,6 +118,10 @@ class _Scores:
 
     def __init__(self, objective: Objective, sample: Tensor, learn: Callable[[Any], None] | None = None) -> None:
         self._objective, self._sample, self._learn = objective, sample, learn
+
+    def at(self, positions: Tensor) -> _Scores:
+        """The scores of some of the rows."""
+        return _Scores(self._objective, self._sample[positions])
 
     def __call__(self, raw: Any) -> Tensor:
         raw = widened(raw)
@@ -181,11 +204,11 @@ class _Loop:
             variants.write(rows, batch)
             learn = self._learn if clean else None
             score_of = _Scores(self._objective, variants.sample_of(rows), learn)
-            return evaluate(self._prepared, batch, score_of, self._tails)
+            return evaluate(self._prepared, batch, score_of, self._tails, rows)
 
         for rows, answers in _chunks(chosen, budget, ask):
             sample = variants.sample_of(rows)
-            self._note(sample, answers, clean=clean)
+            self._note(sample, answers, clean=clean, forwards=evaluate.forwards)
             if self._change is not None and answers.responses:
                 answers = self._changed(variants, rows, evaluate.layers, answers)
             take(rows, answers)
@@ -243,8 +266,8 @@ class _Loop:
             self._prepared.outputs[tuple(self._inputs.shape[1:])] = outputs.shape[1]
             self._outputs = outputs
 
-    def _note(self, sample: Tensor, answers: Answers, *, clean: bool) -> None:
-        self.evaluations += torch.bincount(sample, minlength=len(self.evaluations))
+    def _note(self, sample: Tensor, answers: Answers, *, clean: bool, forwards: int = 1) -> None:
+        self.evaluations += forwards * torch.bincount(sample, minlength=len(self.evaluations))
         finite = answers.finite()
         self.broken.update(sample[~finite].tolist())
         if clean:

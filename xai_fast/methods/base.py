@@ -52,7 +52,8 @@ class AbstractMethod(ABC):
             target: None (the argmax of the clean scores), an int, N ints, a LongTensor (N,) or (N, K), or a callable
                 from the model's raw output, and optionally the input index of each row, to (rows,) numbers.
             resolution: "input", or "native" for a map on the method's own grid (pixel methods have no other).
-            sample_ids: LongTensor (N,), keys of the random draws. This method draws nothing, so they change nothing.
+            sample_ids: LongTensor (N,), by which random draws are keyed, so that an input gets the same ones in
+                whatever batch it comes; None: 0 for all. They change nothing where a method draws nothing.
 
         Returns:
             (N, C, *S) from pixel methods, (N, 1, *S) from map methods; for (N, K) targets an axis K follows N.
@@ -84,6 +85,8 @@ class AbstractMethod(ABC):
             layer=self.layers(inputs),
             evaluations=outcome.evaluations,
             outputs=outcome.outputs,
+            completeness_gap=outcome.details.gap,
+            snapshots=outcome.details.snapshots,
             seconds=outcome.seconds,
             signed=self.signed,
             preprocess=self.engine.preprocess,
@@ -112,7 +115,7 @@ class AbstractMethod(ABC):
         return ()
 
     @abstractmethod
-    def recipe(self, inputs: Tensor, resolution: Resolution = "input") -> Recipe:
+    def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """The method for these inputs (N, C, *S), which are on the model's device, as data for the loop."""
 
     @abstractmethod
@@ -133,7 +136,7 @@ class AbstractMethod(ABC):
             or sample_ids.shape != checked(inputs).shape[:1]
         ):
             raise ValueError(f"`sample_ids` must be a LongTensor ({len(checked(inputs))},), one key per input")
-        return self.engine.run(lambda adopted: self.recipe(adopted, resolution), inputs, target)
+        return self.engine.run(lambda adopted: self.recipe(adopted, resolution, sample_ids), inputs, target)
 
     def __repr__(self) -> str:
         settings = [f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self) if f.kw_only]

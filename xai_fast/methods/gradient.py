@@ -1,26 +1,52 @@
-"""What the gradient methods share: the gradient is taken by the input, or by a chosen layer."""
+"""What the gradient methods share: questions about samples, the clean inputs or noisy ones, at the input or a layer."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from xai_fast.core.layers import Layer, layer_names
-from xai_fast.engine import Recipe
-from xai_fast.engine.evaluate import Answers, InputGradient, LayerResponse
+from xai_fast.engine import Cost, Recipe
+from xai_fast.engine.backward import Rule
+from xai_fast.engine.evaluate import Answers, Evaluate, InputGradient, LayerResponse
+from xai_fast.engine.recipe import Variants
 from xai_fast.engine.reducers.clean import CleanFormula
+from xai_fast.engine.reducers.maps import Parts, SampleMaps, Stored, Whole
+from xai_fast.engine.samplers.clean import Clean
+from xai_fast.engine.samplers.path import Source
 
-from .base import AbstractMethod
+from .base import AbstractMethod, Resolution
 
 # (what the gradient is taken by (rows, ...), the gradient (rows, K, ...)) to maps (rows, K, ...)
 Formula = Callable[[Tensor, Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a method asks about the samples of a source, and how the answers make a map of each.
+
+    Attributes:
+        variants: rows, those of one sample after each other.
+        evaluate: what is asked about each.
+        parts: what each row contributes.
+        whole: what the sum of a sample's parts becomes; None: it is the map.
+        per_sample: rows per sample.
+    """
+
+    variants: Variants
+    evaluate: Evaluate
+    parts: Parts
+    whole: Whole | None = None
+    per_sample: int = 1
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class AbstractGradientMethod(AbstractMethod):
-    """A method that is a formula of a gradient by the input or by one layer's output."""
+    """A method that is made of gradients by the input or by one layer's output."""
 
     layer: Layer | None = None
 
@@ -28,19 +54,38 @@ class AbstractGradientMethod(AbstractMethod):
         """The layer, where one was chosen."""
         return () if self.layer is None else self.engine.layers(self.layer, inputs)
 
-    def _gradient_recipe(self, inputs: Tensor, formula: Formula) -> Recipe:
+    @property
+    def linear(self) -> bool:
+        """Whether the map of a sample is a linear function of its gradient, the same for every sample."""
+        return False
+
+    @abstractmethod
+    def asked(self, source: Source, inputs: Tensor) -> Asked:
+        """What is asked about the samples of a source, which are made of `inputs` (N, C, *S)."""
+
+    def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
+        """The questions about the clean inputs."""
+        source = Clean(inputs, sample_ids)
+        asked = self.asked(source, inputs)
+        if asked.variants is source:
+            return Recipe(clean=asked.evaluate, reduce=CleanFormula(lambda rows, found: asked.parts(rows, found)[0]))
+        reduce = SampleMaps(asked.parts, asked.whole, asked.per_sample, Stored())
+        return Recipe(variants=asked.variants, evaluate=asked.evaluate, reduce=reduce)
+
+    @abstractmethod
+    def rows(self, shape: tuple[int, ...]) -> Cost:
+        """Rows of the questions about one sample of shape (C, *S)."""
+
+    def _formula(self, source: Source, inputs: Tensor, formula: Formula, rule: Rule = "gradient") -> Asked:
+        """One row per sample, and a formula of what the gradient is taken by and of the gradient."""
         layers = self.layers(inputs)
-        if layers:
-            return Recipe(
-                clean=LayerResponse(layers),
-                reduce=CleanFormula(lambda _sample, answers: formula(*_at_layer(answers))),
-            )
 
-        def at_input(sample: Tensor, answers: Answers) -> Tensor:
-            assert answers.gradient is not None
-            return formula(inputs[sample.to(inputs.device)], answers.gradient)
+        def parts(rows: Tensor, answers: Answers) -> tuple[Tensor, Tensor]:
+            at, gradient, groups = _found(answers, lambda: samples_of(source, rows, inputs), rows)
+            return formula(at, gradient), groups
 
-        return Recipe(clean=InputGradient(), reduce=CleanFormula(at_input))
+        evaluate = LayerResponse(layers, rule) if layers else InputGradient(rule)
+        return Asked(source, evaluate, parts)
 
     def _check(self) -> None:
         if self.layer is not None:
@@ -50,7 +95,21 @@ class AbstractGradientMethod(AbstractMethod):
                 object.__setattr__(self, "layer", layer_names(self.engine.model, self.layer)[0])
 
 
-def _at_layer(answers: Answers) -> tuple[Tensor, Tensor]:
-    response = answers.responses[0]
-    assert response.gradient is not None
-    return response.activation, response.gradient
+def samples_of(source: Source, samples: Tensor, inputs: Tensor) -> Tensor:
+    """The samples themselves (samples, C, *S), in the inputs' dtype."""
+    if isinstance(source, Clean):
+        return inputs[samples.to(inputs.device)]
+    out = torch.empty(len(samples), *inputs.shape[1:], dtype=inputs.dtype, device=inputs.device)
+    source.write(samples, out)
+    return out
+
+
+def _found(answers: Answers, at_input: Callable[[], Tensor], rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the gradient is taken by, the gradient, and the samples (or groups of them) it is of."""
+    if answers.gradient is None:
+        response = answers.responses[0]
+        assert response.gradient is not None
+        return response.activation, response.gradient, rows
+    if answers.groups is not None:
+        return answers.gradient, answers.gradient, answers.groups  # a sum has no one input
+    return at_input(), answers.gradient, rows

@@ -8,10 +8,10 @@ from typing import final
 from torch import Tensor
 
 from xai_fast.core.layers import Layer
-from xai_fast.engine import Cost, Recipe
+from xai_fast.engine import Cost
+from xai_fast.engine.samplers.path import Source
 
-from .base import Resolution
-from .gradient import AbstractGradientMethod
+from .gradient import AbstractGradientMethod, Asked
 
 
 @final
@@ -38,9 +38,13 @@ class InputXGradient(AbstractGradientMethod):
 
     layer: Layer | None = None
 
-    def recipe(self, inputs: Tensor, resolution: Resolution = "input") -> Recipe:
-        """One pass over the clean inputs."""
-        return self._gradient_recipe(inputs, lambda at, gradient: at[:, None] * gradient)
+    def asked(self, source: Source, inputs: Tensor) -> Asked:
+        """The gradient of each sample, times the sample."""
+        return self._formula(source, inputs, lambda at, gradient: at[:, None] * gradient)
+
+    def rows(self, shape: tuple[int, ...]) -> Cost:
+        """One, both ways."""
+        return Cost(forwards=1, backwards=1)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
-        return Cost(forwards=1, backwards=1)
+        return self.rows(shape)

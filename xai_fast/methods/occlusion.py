@@ -60,7 +60,7 @@ class Occlusion(AbstractMethod):
     stride: Extent | None = None
     baseline: Baseline = 0.0
 
-    def recipe(self, inputs: Tensor, resolution: Resolution = "input") -> Recipe:
+    def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """Windows hidden, scored, and averaged over coverage; the own grid is the input's."""
         windows = self._windows(tuple(inputs.shape[1:]))
         boxes = windows.boxes()

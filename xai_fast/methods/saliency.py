@@ -8,10 +8,10 @@ from typing import Literal, final
 from torch import Tensor
 
 from xai_fast.core.layers import Layer
-from xai_fast.engine import Cost, Recipe
+from xai_fast.engine import Cost
+from xai_fast.engine.samplers.path import Source
 
-from .base import Resolution
-from .gradient import AbstractGradientMethod
+from .gradient import AbstractGradientMethod, Asked
 
 
 @final
@@ -47,9 +47,14 @@ class Saliency(AbstractGradientMethod):
         """Not, where absolute."""
         return not self.absolute
 
-    def recipe(self, inputs: Tensor, resolution: Resolution = "input") -> Recipe:
-        """One pass over the clean inputs."""
-        return self._gradient_recipe(inputs, lambda _at, gradient: self._folded(gradient))
+    @property
+    def linear(self) -> bool:
+        """Whether neither a sign is dropped nor a maximum taken, and the gradient is the input's."""
+        return not self.absolute and self.channels != "max" and self.layer is None
+
+    def asked(self, source: Source, inputs: Tensor) -> Asked:
+        """The gradient of each sample."""
+        return self._formula(source, inputs, lambda _at, gradient: self._folded(gradient))
 
     def _folded(self, gradient: Tensor) -> Tensor:
         """(rows, K, C, ...) by the settings."""
@@ -64,8 +69,12 @@ class Saliency(AbstractGradientMethod):
             case _:
                 return gradient
 
-    def _cost(self, shape: tuple[int, ...]) -> Cost:
+    def rows(self, shape: tuple[int, ...]) -> Cost:
+        """One, both ways."""
         return Cost(forwards=1, backwards=1)
+
+    def _cost(self, shape: tuple[int, ...]) -> Cost:
+        return self.rows(shape)
 
     def _check(self) -> None:
         super()._check()

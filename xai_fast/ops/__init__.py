@@ -10,7 +10,10 @@ from xai_fast.ops._dispatch import Op as Op
 from xai_fast.ops._dispatch import all_ops as all_ops
 from xai_fast.ops._dispatch import backends as backends
 from xai_fast.ops._dispatch import using as using
+from xai_fast.ops.add_noise import add_noise as add_noise
 from xai_fast.ops.cam_reduce import cam_reduce as cam_reduce
 from xai_fast.ops.hide_windows import hide_windows as hide_windows
+from xai_fast.ops.moments import moments as moments
+from xai_fast.ops.path_points import path_points as path_points
 from xai_fast.ops.region_gather import region_gather as region_gather
 from xai_fast.ops.window_mean import window_mean as window_mean

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.layout import LONG_SUM
-
 from .kinds import Kind
 from .onednn import (
     Activation,
@@ -19,6 +17,7 @@ from .onednn import (
     FusedResidual,
     Geometry,
     PackedWeight,
+    stretches,
 )
 from .steps import INPUT, Graph, Step, Value, last_uses
 
@@ -63,7 +62,7 @@ class Fusion:
         """Fuses the linear layer with the activation that follows it."""
         step = plan.steps[position]
         follower = plan.only_user(step.makes)
-        activation = _activation(plan.steps[follower]) if follower is not None else None
+        activation = activation_of(plan.steps[follower]) if follower is not None else None
         makes = step.makes
         if follower is not None and activation is not None:
             linear = FusedLinear(linear.weight, linear.bias, activation)
@@ -76,7 +75,7 @@ class Fusion:
         step = plan.steps[position]
         x = step.args[0]
         follower = plan.only_user(step.makes)
-        activation = _activation(plan.steps[follower]) if follower is not None else None
+        activation = activation_of(plan.steps[follower]) if follower is not None else None
         if follower is None or not (activation is not None or self._fuse_residual(plan, position, follower, source)):
             plan.fused[position] = _step(step.makes, FusedConvolution(source), (x,), "conv2d", step.label)
         elif activation is not None:
@@ -115,10 +114,7 @@ class Fusion:
         if weight.dtype is not torch.float32 or weight.ndim != 4 or isinstance(padding, str):
             return None
         depthwise = weight.shape[1] == 1
-        long = self._short_sums and weight[0].numel() >= LONG_SUM and groups == 1
-        parts = -(-weight[0].numel() // LONG_SUM) if long else 1
-        while weight.shape[1] % parts:
-            parts += 1
+        parts = stretches(weight, groups) if self._short_sums else 1
         geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
         if depthwise and groups > 1 and _pair(dilation) != (1, 1):
             return None  # oneDNN's speed there is not measured; the public operator stays
@@ -263,7 +259,7 @@ def _constants(step: Step, graph: Graph, count: int) -> list[Tensor | None] | No
     return found if found and found[0] is not None else None
 
 
-def _activation(step: Step) -> Activation | None:
+def activation_of(step: Step) -> Activation | None:
     """The step as an activation that oneDNN can add to a convolution or linear layer."""
     module = step.module
     if len(step.reads) != 1 or (module is None and len([a for a in step.args if not isinstance(a, bool)]) > 1):
@@ -284,7 +280,7 @@ def _activation(step: Step) -> Activation | None:
 
 
 def _is_relu(step: Step) -> bool:
-    activation = _activation(step)
+    activation = activation_of(step)
     return activation is not None and activation.name == "relu"
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from xai_fast.core.layout import LONG_SUM
+
 _MOST_SHAPES = 4  # packed copies of one weight that are kept, where they cannot be told apart
 _WORTH_PACKING = 0.95  # of the plain operator's time, where the two are timed against each other
 
@@ -45,7 +47,7 @@ _PUBLIC: dict[str, Callable[[Tensor, Activation], Tensor]] = {
     "tanh": lambda x, _: x.tanh_(),
 }
 NOTHING = Activation("none")
-_RELU = Activation("relu")
+RELU = Activation("relu")
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class FusedResidual:
             other = other.clone(memory_format=torch.channels_last)
         packed = source.packed(x, geometry.padding)
         stretches = x.chunk(len(packed), dim=1) if len(packed) > 1 else (x,)
-        return _accumulate(other, stretches, packed, source.bias, geometry, _RELU if self.rectified else NOTHING)
+        return _accumulate(other, stretches, packed, source.bias, geometry, RELU if self.rectified else NOTHING)
 
 
 def _accumulate(
@@ -191,12 +193,12 @@ def _accumulate(
 ) -> Tensor:
     """Adds the convolutions of the stretches to `y` in place, then applies the activation."""
     for position, (x, weight) in enumerate(zip(stretches, packed, strict=True)):
-        rectify = "relu" if activation == _RELU and position == len(packed) - 1 else None
+        rectify = "relu" if activation == RELU and position == len(packed) - 1 else None
         y = torch.ops.mkldnn._convolution_pointwise_.binary(
             y, x, weight, bias if position == 0 else None, geometry.padding, geometry.stride, geometry.dilation,
             geometry.groups, "add", 1.0, rectify, [], "",
         )  # fmt: skip
-    return y if activation in (NOTHING, _RELU) else activation(y)
+    return y if activation in (NOTHING, RELU) else activation(y)
 
 
 @dataclass(eq=False, repr=False)
@@ -228,7 +230,7 @@ class FusedLinear:
     def _choose(self, x: Tensor, rows: int) -> None:
         if len(self._choices) >= _MOST_SHAPES:
             self._choices.pop(next(iter(self._choices)))
-        packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), rows)
+        packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().contiguous(), rows)
         plain, fused = _fastest(lambda: self._plain(x)), _fastest(lambda: self._fused(x, packed))
         self._choices[rows] = packed if fused < _WORTH_PACKING * plain else None
 
@@ -248,6 +250,19 @@ class FusedAttention:
         q, k, v = projected.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, tokens, width)
         return self.outward(mixed), None
+
+
+def stretches(weight: Tensor, groups: int) -> int:
+    """Into how many equal stretches of input channels a convolution's sum is cut so that none is long.
+
+    Args:
+        weight: (out, in / groups, h, w).
+        groups: of the convolution; with several the sums are short as they are.
+    """
+    parts = -(-weight[0].numel() // LONG_SUM) if weight[0].numel() >= LONG_SUM and groups == 1 else 1
+    while weight.shape[1] % parts:
+        parts += 1
+    return parts
 
 
 def _form(packed: Tensor) -> bytes | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .onednn import NOTHING, Activation, FusedConvolution, FusedLinear, FusedResidual, Geometry, PackedWeight
+from .transposed import PackedTransposed
 
 
 @functools.cache
@@ -39,9 +40,20 @@ def refusal() -> str | None:
                 _check(FusedConvolution(source, Activation("relu"))(x), y.relu())
                 _check(FusedConvolution(source, Activation("tanh"))(x), y.tanh())
                 _check(FusedResidual(source, rectified=True, consumes=False)(x, other), (y + other).relu())
+            _check_transposed(draw(4, 4, 3, 3), draw(2, 4, 3, 3))
     except Exception as error:  # private operators may change in any way
         return f"oneDNN's fused operators failed their test ({type(error).__name__}: {error})"
     return None
+
+
+def _check_transposed(weight: Tensor, gradient: Tensor) -> None:
+    """Strided input gradients, of one row and of several, with positions that the stride leaves out."""
+    for groups in (1, 2):
+        own = weight[:, : 4 // groups].contiguous()
+        packed = PackedTransposed(own, Geometry((2, 2), (1, 1), (1, 1), groups), (4, 6, 6))
+        for rows in (1, 2):
+            plain = F.conv_transpose2d(gradient[:rows], own, None, 2, 1, 1, groups)
+            _check(packed(gradient[:rows]), plain)
 
 
 def _check(fused: Tensor, plain: Tensor) -> None:

@@ -86,7 +86,7 @@ class ClassActivation:
 
     def _maps(self, responses: Sequence[Response]) -> Tensor:
         """(rows, K, *size) of one pass."""
-        grids = [self._grid(response) for response in responses]
+        grids = [grid_of(response, self._size) for response in responses]
         size = max((tuple(grid.activation.shape[2:]) for grid in grids), key=lambda s: torch.Size(s).numel())
         size = size if self._native else self._size
         maps = [self._draw(grid, None if size == tuple(grid.activation.shape[2:]) else size) for grid in grids]
@@ -95,11 +95,13 @@ class ClassActivation:
         stacked = torch.stack(maps)
         return stacked.amax(0) if self._fuse == "max" else stacked.mean(0)
 
-    def _grid(self, response: Response) -> Grid:
-        gradient = response.gradient
-        if gradient is not None:
-            gradient = as_grid(gradient.flatten(0, 1), self._size).unflatten(0, gradient.shape[:2])
-        return Grid(as_grid(response.activation, self._size), gradient, response.falls)
+
+def grid_of(response: Response, size: tuple[int, ...]) -> Grid:
+    """A layer's response on its grid, for inputs of extent `size`."""
+    gradient = response.gradient
+    if gradient is not None:
+        gradient = as_grid(gradient.flatten(0, 1), size).unflatten(0, gradient.shape[:2])
+    return Grid(as_grid(response.activation, size), gradient, response.falls)
 
 
 def weighted_channels(weights: Weights, *, eigen: bool) -> Draw:

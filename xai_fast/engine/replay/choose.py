@@ -11,9 +11,9 @@ from torch import Tensor
 
 from xai_fast.core.prepared import Prepared
 from xai_fast.engine.evaluate import Score
+from xai_fast.engine.precision import halves_pay
 from xai_fast.engine.recipe import Recipe
 
-from .local.cost import halves_pay
 from .local.local import Boxed, Local, Settings, local_of
 from .tail import Tail, tail_of
 
@@ -83,11 +83,11 @@ def _local(engine: Engine, recipe: Recipe, inputs: Tensor) -> tuple[Prepared, Lo
 
 
 def _tails(recipe: Recipe, prepared: Prepared, inputs: Tensor) -> tuple[dict[tuple[str, ...], Tail], str | None]:
-    if not recipe.clean.layers:
+    if not recipe.layers:
         changed = recipe.variants.change if recipe.variants is not None else "nothing"
         return {}, f"the method looks at no layer (its variants change {changed} of the input)"
     # A change is made at one layer at a time; gradients are taken at all of them in one pass.
-    groups = [(layer,) for layer in recipe.clean.layers] if recipe.change is not None else [recipe.clean.layers]
+    groups = [(layer,) for layer in recipe.layers] if recipe.change is not None else [recipe.layers]
     tails = {}
     for group in groups:
         tail = tail_of(prepared, group, inputs)

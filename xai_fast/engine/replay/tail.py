@@ -132,11 +132,32 @@ class Tail:
         output = filled(self._captured.graph.output, {**self._captured.graph.fixed, **values})
         return output, [values[number] for number in self._values]
 
+    def moved(self, kept: Kept, activation: Tensor, times: int) -> Any:
+        """The raw output of the kept rows, that many times over, with the layer's output replaced; under autograd.
+
+        Args:
+            kept: of `keep`.
+            activation: (times · rows, ...), all kept rows, then all of them again.
+            times: how often.
+        """
+        crossing = {n: _tiled(value, times) if self._has_rows(n) else value for n, value in kept.crossing.items()}
+        (root,) = self.cut.roots
+        given = handed(self.cut, {root: activation, **crossing})
+        graph = self._captured.graph
+        return filled(graph.output, {**graph.fixed, **given, **self._differentiable.run(given)})
+
+    def _has_rows(self, number: int) -> bool:
+        return bool(self._captured.graph.traits[number].batched)
+
     def _run(self, values: dict[int, Any], own: tuple[int, ...]) -> Any:
         mine = {number: values.pop(number) for number in own}
         given = {**handed(self.cut, values), **mine}
         graph = self._captured.graph
         return filled(graph.output, {**graph.fixed, **given, **self._after.run(given)})
+
+
+def _tiled(value: Tensor, times: int) -> Tensor:
+    return value.repeat(times, *[1] * (value.ndim - 1)) if times > 1 else value
 
 
 def tail_of(prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail | str:

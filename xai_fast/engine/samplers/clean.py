@@ -11,9 +11,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """Row n is input n of (N, C, *S), unchanged."""
+    """Row n is input n, unchanged.
+
+    Args:
+        inputs: (N, C, *S).
+        ids: LongTensor (N,), by which draws made for each input are keyed; None: 0 for all.
+    """
 
     inputs: Tensor
+    ids: Tensor | None = None
     change: ClassVar[str] = "nothing"
 
     def __len__(self) -> int:
@@ -22,6 +28,10 @@ class Clean:
     def sample_of(self, rows: Tensor) -> Tensor:
         """Each row is its own input."""
         return rows
+
+    def keys(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """By which draws that are made for the rows are keyed: the input's id, and the first draw's number."""
+        return torch.zeros_like(rows) if self.ids is None else self.ids[rows], torch.zeros_like(rows)
 
     def unchanged(self) -> Tensor:
         """Nothing is known to be."""

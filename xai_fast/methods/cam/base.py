@@ -37,7 +37,7 @@ class AbstractCAM(AbstractMethod):
         """The layers that the map is read at."""
         return self.engine.layers(self.layer, inputs)
 
-    def recipe(self, inputs: Tensor, resolution: Resolution = "input") -> Recipe:
+    def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """The layers' responses to the clean input, and to its augmented variants where asked for."""
         layers = self.layers(inputs)
         variants = Augmented(inputs) if self.aug_smooth else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from xai_fast.core.graph.captured import Captured
 from xai_fast.core.graph.steps import INPUT, last_uses
+from xai_fast.engine.precision import wait
 from xai_fast.ops import region_gather
 
 from .boxes import Spans, lengths
@@ -21,7 +21,6 @@ from .replay import Replay
 
 # Small maps run at a somewhat lower rate than large ones: what a position costs more inside a patch.
 _PATCH_PENALTY = 1.05
-_HALF_GAIN = 0.8  # of the time in single precision; carrying differences costs additions
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,10 @@ def _run(captured: Captured, batch: Tensor) -> dict[int, float]:
     values = {INPUT: batch.clone(memory_format=torch.preserve_format), **graph.fixed}
     last, seconds = last_uses(steps, (*graph.results, *graph.fixed)), {}
     for position, step in enumerate(steps):
-        _wait(batch)
+        wait(batch)
         began = time.perf_counter()
         values[step.makes] = step.run(values)
-        _wait(batch)
+        wait(batch)
         seconds[step.makes] = time.perf_counter() - began
         for number in {*step.reads, step.makes}:
             if last.get(number, -1) <= position:
@@ -78,38 +77,14 @@ def _gathering(like: Tensor) -> tuple[float, float]:
         zero = torch.zeros(rows, axes, dtype=torch.long)
         times = []
         for _ in range(4):
-            _wait(like)
+            wait(like)
             began = time.perf_counter()
             region_gather(base, None, None, zero[:, 0], zero, out)
-            _wait(like)
+            wait(like)
             times.append(time.perf_counter() - began)
         return min(times) / out.nbytes if rows > 1 else min(times)
 
     return once(16, 16 if axes > 1 else 256), 2 * once(1, 1)
-
-
-def _wait(tensor: Tensor) -> None:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
-
-
-@functools.cache
-@torch.no_grad()
-def halves_pay(device: torch.device, half: torch.dtype) -> bool:
-    """Whether convolutions in half precision are faster here; without instructions for it they are emulated."""
-    seconds = {}
-    for dtype in (torch.float32, half):
-        x = torch.ones(16, 64, 14, 14, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
-        weight = torch.ones(64, 64, 3, 3, dtype=dtype, device=device)
-        times = []
-        for _ in range(4):
-            _wait(x)
-            began = time.perf_counter()
-            torch.nn.functional.conv2d(x, weight)
-            _wait(x)
-            times.append(time.perf_counter() - began)
-        seconds[dtype] = min(times)
-    return seconds[half] < _HALF_GAIN * seconds[torch.float32]
 
 
 class Costs:

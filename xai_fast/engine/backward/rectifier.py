@@ -1,0 +1,99 @@
+"""What a ReLU lets through on the way back: its gradient, or the rules of guided backpropagation and deconvnets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+Rule = Literal["gradient", "guided", "deconvolution"]
+RULES: tuple[str, ...] = get_args(Rule)
+_IN_PLACE = (torch.relu_, Tensor.relu_)
+_OUT_OF_PLACE = (torch.relu, Tensor.relu)
+
+
+def passed(gradient: Tensor, output: Tensor, rule: str, *, own: bool) -> Tensor:
+    """What a ReLU passes back of the gradient (rows, ...) at its output.
+
+    Args:
+        gradient: by the output.
+        output: of the ReLU, of the same shape.
+        rule: "gradient": where the output is positive; "guided" (Springenberg et al. 2014): of that, what is positive
+            itself; "deconvolution" (Zeiler and Fergus 2014): what is positive itself, wherever it is.
+        own: whether the gradient may be written into.
+    """
+    if rule != "gradient":
+        gradient = gradient.relu_() if own else gradient.relu()
+        own = True
+    if rule == "deconvolution":
+        return gradient
+    if own:
+        return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
+    return torch.ops.aten.threshold_backward(gradient, output, 0)
+
+
+class Rectified(TorchFunctionMode):
+    """Replaces every ReLU that runs inside by one with a rule for the backward.
+
+    Args:
+        rule: see `passed`.
+
+    Attributes:
+        met: how many ReLUs have run.
+    """
+
+    def __init__(self, rule: str) -> None:
+        super().__init__()
+        self._rule, self.met = rule, 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Every call of torch's while this is active."""
+        given = kwargs or {}
+        if func is F.relu:
+            x, in_place = _relu_arguments(*args, **given)
+        elif func in _IN_PLACE or func in _OUT_OF_PLACE:
+            (x,), in_place = args or tuple(given.values()), func in _IN_PLACE
+        else:
+            return func(*args, **given)
+        self.met += 1
+        return _Rectifier.apply(x, self._rule, in_place)
+
+
+@contextmanager
+def rectified(rule: Rule) -> Iterator[Rectified]:
+    """Every ReLU that a forward runs inside (module, function, method, in place or not) passes gradients by the rule.
+
+    For models that cannot be captured: their own forward runs inside, under autograd. What compiled or scripted code
+    does is not seen. `met` of what comes back counts the ReLUs.
+    """
+    with Rectified(rule) as mode:
+        yield mode
+
+
+def _relu_arguments(input: Tensor, inplace: bool = False) -> tuple[Tensor, bool]:
+    return input, inplace
+
+
+class _Rectifier(torch.autograd.Function):
+    """A ReLU with a rule for its backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rule: str, in_place: bool) -> Tensor:
+        if in_place:
+            ctx.mark_dirty(x)
+        y = x.relu_() if in_place else x.relu()
+        ctx.rule = rule
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (y,) = ctx.saved_tensors
+        return passed(gradients[0], y, ctx.rule, own=False), None, None

@@ -1,0 +1,25 @@
+"""What the model is asked about a batch of variants: a score, a gradient, a layer's response, multipliers."""
+
+from .answers import Answers, Evaluate, Response, Score, ScoreOf, Tails
+from .gradient import InputGradient, Summed
+from .layer import Both, LayerActivation, LayerResponse, by_own_forward
+from .path import LayerBetween, LayerPath
+from .rescaled import Multipliers
+
+__all__ = [
+    "Answers",
+    "Both",
+    "Evaluate",
+    "InputGradient",
+    "LayerActivation",
+    "LayerBetween",
+    "LayerPath",
+    "LayerResponse",
+    "Multipliers",
+    "Response",
+    "Score",
+    "ScoreOf",
+    "Summed",
+    "Tails",
+    "by_own_forward",
+]

@@ -1,0 +1,138 @@
+"""The gradient of the scores by the input, row by row or added up over rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from xai_fast.core.prepared import Prepared
+from xai_fast.engine.backward import Rule, backward_of, rectified
+
+from .answers import Answers, ScoreOf, Tails
+
+
+@dataclass(frozen=True)
+class Summed:
+    """Which rows' gradients are added up before they are handed on, and by what each is multiplied.
+
+    Attributes:
+        group: from rows (rows,) to the group of each, in the rows' order.
+        weight: from rows (rows,) to float64 (rows,).
+    """
+
+    group: Callable[[Tensor], Tensor]
+    weight: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class InputGradient:
+    """The gradient of each score by the input: one forward, and one backward per score.
+
+    Attributes:
+        rule: how a ReLU passes gradients.
+        summed: where only sums over rows are wanted. The first layer of a captured model then runs backward once per
+            group of rows and not once per row.
+    """
+
+    rule: Rule = "gradient"
+    summed: Summed | None = None
+    layers: ClassVar[tuple[str, ...]] = ()
+    forwards: ClassVar[int] = 1
+    backwards: ClassVar[int] = 1
+    together: ClassVar[int] = 1
+
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
+        """Scores (rows, K) and gradient (rows, K, C, *S), or (G, K, C, *S) where summed."""
+        groups = position = weight = None
+        if self.summed is not None:
+            groups, position = self.summed.group(rows).unique_consecutive(return_inverse=True)
+            weight = self.summed.weight(rows)
+        backward = backward_of(prepared, tuple(batch.shape[1:]), (), self.rule)
+        if isinstance(backward, str):
+            scores, gradient = self._by_autograd(prepared, batch, score_of)
+            if position is not None and weight is not None:
+                gradient = _sums(gradient, weight, position)
+        else:
+            warn_without_rectifiers(self.rule, backward.rectifiers)
+            run = backward(batch)
+            scores = differentiable(score_of, run.raw)
+            (gradient,) = run.gradients(scores, weight, position)
+        return Answers(scores.detach(), gradient, groups)
+
+    def _by_autograd(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad(), passing(self.rule):
+            batch.requires_grad_()
+            # The copy is for models that write into their input, which autograd forbids on a leaf.
+            scores = score_of(prepared(batch.clone()))
+            (gradient,) = gradients_of(scores, [batch])
+        return scores, gradient
+
+
+def differentiable(score_of: ScoreOf, raw: Any) -> Tensor:
+    """The scores (rows, K) of a raw output whose tensors are leaves.
+
+    Raises:
+        ValueError: they do not depend on it.
+    """
+    with torch.enable_grad():
+        scores = score_of(raw)
+    _refuse_constant(scores)
+    return scores
+
+
+def gradients_of(scores: Tensor, at: list[Tensor]) -> list[Tensor]:
+    """The gradient of every column of `scores` (rows, K) by each of the tensors (rows, ...): (rows, K, ...)."""
+    _refuse_constant(scores)
+    columns = []
+    for k in range(scores.shape[1]):
+        more = k + 1 < scores.shape[1]
+        gradients = torch.autograd.grad(scores[:, k].sum(), at, retain_graph=more, allow_unused=True)
+        columns.append([torch.zeros_like(t) if g is None else g for t, g in zip(at, gradients, strict=True)])
+    return [torch.stack(parts, dim=1) for parts in zip(*columns, strict=True)]
+
+
+def passing(rule: Rule) -> Any:
+    """The context in which autograd passes gradients through a ReLU by a rule; warns where none ran."""
+    return nullcontext() if rule == "gradient" else _Rectified(rule)
+
+
+class _Rectified:
+    def __init__(self, rule: Rule) -> None:
+        self._rule, self._context = rule, rectified(rule)
+
+    def __enter__(self) -> None:
+        self._met = self._context.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
+        if error[0] is None:
+            warn_without_rectifiers(self._rule, self._met.met)
+
+
+def warn_without_rectifiers(rule: Rule, count: int) -> None:
+    """Tells the user that a rule for ReLUs met none."""
+    if rule != "gradient" and count == 0:
+        warnings.warn(
+            f"no ReLU ran in this model, so the {rule} rule changed nothing and the map is the plain gradient",
+            stacklevel=2,
+        )
+
+
+def _refuse_constant(scores: Tensor) -> None:
+    if not scores.requires_grad:
+        raise ValueError(
+            "`target` does not depend differentiably on the input or layer; choose another target or layer"
+        )
+
+
+def _sums(gradient: Tensor, weight: Tensor, position: Tensor) -> Tensor:
+    """The weighted sums (G, K, ...) of gradients (rows, K, ...)."""
+    weighted = gradient * weight.to(gradient).view(-1, *[1] * (gradient.ndim - 1))
+    sums = gradient.new_zeros(int(position[-1]) + 1, *gradient.shape[1:])
+    return sums.index_add_(0, position.to(gradient.device), weighted)

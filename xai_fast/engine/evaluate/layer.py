@@ -1,0 +1,186 @@
+"""How layers respond to a batch: what they return, and the gradient of the scores by it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xai_fast.core.graph.captured import own_forwards
+from xai_fast.core.layers import first_tensor
+from xai_fast.core.prepared import Prepared
+from xai_fast.engine.backward import Rule, backward_of
+from xai_fast.engine.replay.tail import Kept, Tail, with_first
+
+from .answers import Answers, Evaluate, Response, ScoreOf, Tails
+from .gradient import differentiable, gradients_of, passing, warn_without_rectifiers
+
+
+@dataclass(frozen=True)
+class LayerResponse:
+    """Activations of layers and the scores' gradients by them: what precedes the first layer builds no graph.
+
+    Attributes:
+        layers: their names.
+        rule: how a ReLU passes gradients.
+    """
+
+    layers: tuple[str, ...]
+    rule: Rule = "gradient"
+    forwards: ClassVar[int] = 1
+    backwards: ClassVar[int] = 1
+    together: ClassVar[int] = 1
+
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
+        """Scores (rows, K) and one response per layer."""
+        tail = tails.get(self.layers) if self.rule == "gradient" else None
+        if tail is not None and tail.linear:
+            return self._closed(tail, tail.keep(batch), score_of)
+        if self.rule != "gradient":
+            backward = backward_of(prepared, tuple(batch.shape[1:]), self.layers, self.rule)
+            if not isinstance(backward, str):
+                warn_without_rectifiers(self.rule, backward.rectifiers)
+                run = backward(batch)
+                scores = differentiable(score_of, run.raw)
+                return self._answers(scores, run.activations, run.gradients(scores), len(batch))
+        with torch.enable_grad(), passing(self.rule):
+            if tail is not None:
+                raw, activations = tail.differentiable(tail.keep(batch))
+                scores = score_of(raw)
+            else:
+                with watched(prepared, self.layers) as captured:
+                    scores = score_of(prepared(batch))
+                activations = in_order(captured, self.layers)
+            gradients = gradients_of(scores, activations)
+        return self._answers(scores, activations, gradients, len(batch))
+
+    def _answers(self, scores: Tensor, activations: list[Tensor], gradients: list[Tensor], rows: int) -> Answers:
+        responses = [Response(a.detach(), g) for a, g in zip(activations, gradients, strict=True)]
+        return Answers(scores.detach(), responses=per_row(responses, self.layers, rows))
+
+    def _closed(self, tail: Tail, kept: Kept, score_of: ScoreOf) -> Answers:
+        """Behind a mean over positions and a linear layer only the scores' formula is differentiated, if it is one."""
+        raw = tail.clean(kept)
+        picked = score_of.columns(raw)
+        if picked is not None:
+            scores, by_output = score_of(raw), nn.functional.one_hot(picked, raw.shape[1]).to(raw.dtype)
+        else:
+            leaf = raw.detach().requires_grad_()
+            scores = differentiable(score_of, leaf)
+            (by_output,) = gradients_of(scores, [leaf])
+        response = Response(kept.activation, tail.spread(by_output, kept))
+        return Answers(scores.detach(), responses=(response,))
+
+
+@dataclass(frozen=True)
+class LayerActivation:
+    """What layers return, and how the scores fall when that is changed: forwards only."""
+
+    layers: tuple[str, ...]
+    forwards: ClassVar[int] = 1
+    backwards: ClassVar[int] = 0
+    together: ClassVar[int] = 1
+
+    @torch.no_grad()
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
+        """Scores (rows, K) and one response per layer, without gradient."""
+        own = [tails.get((layer,)) for layer in self.layers]
+        if any(tail is None for tail in own):
+            with watched(prepared, self.layers, detach=True) as captured, by_own_forward(prepared):
+                scores = score_of(prepared.module(batch))
+            responses = [Response(activation) for activation in in_order(captured, self.layers)]
+            return Answers(scores, responses=per_row(responses, self.layers, len(batch)))
+        # A run may write into its batch, so that all but the last get copies.
+        batches = [batch.clone(memory_format=torch.preserve_format) for _ in own[1:]] + [batch]
+        kept = [tail.keep(rows) for tail, rows in zip(own, batches, strict=True) if tail is not None]
+        assert own[0] is not None
+        scores = score_of(own[0].clean(kept[0]))
+        return Answers(scores, responses=tuple(Response(one.activation, kept=one) for one in kept))
+
+
+@dataclass(frozen=True)
+class Both:
+    """Two questions about the same rows: scores and gradient by the first, responses of layers by the second."""
+
+    first: Evaluate
+    second: Evaluate
+    together: ClassVar[int] = 1
+
+    @property
+    def forwards(self) -> int:
+        """Of both."""
+        return self.first.forwards + self.second.forwards
+
+    @property
+    def backwards(self) -> int:
+        """Of both."""
+        return self.first.backwards + self.second.backwards
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Of the second; the first looks at none."""
+        return self.second.layers
+
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
+        """The first's answers with the responses of the second."""
+        again = batch.clone(memory_format=torch.preserve_format)
+        answers = self.first(prepared, batch, score_of, tails, rows)
+        responses = self.second(prepared, again, score_of, tails, rows).responses
+        return dataclasses.replace(answers, responses=responses)
+
+
+def by_own_forward(prepared: Prepared) -> AbstractContextManager[None]:
+    """Every module of the model runs its own forward inside, so that hooks on layers fire."""
+    return own_forwards(prepared.module) if isinstance(prepared.module, nn.Module) else nullcontext()
+
+
+def in_order(captured: dict[str, Tensor], layers: tuple[str, ...]) -> list[Tensor]:
+    """What `watched` has caught, one tensor per layer.
+
+    Raises:
+        ValueError: a layer did not run.
+    """
+    missing = [name for name in layers if name not in captured]
+    if missing:
+        raise ValueError(f"`layer` {missing[0]!r} does not run in this model's forward; choose another")
+    return [captured[name] for name in layers]
+
+
+def per_row(responses: list[Response], layers: tuple[str, ...], rows: int) -> tuple[Response, ...]:
+    """The responses, if each layer returns one entry per row."""
+    for response, layer in zip(responses, layers, strict=True):
+        if response.activation.ndim == 0 or len(response.activation) != rows:
+            shape = tuple(response.activation.shape)
+            raise ValueError(f"`layer` {layer!r} returns {shape} for {rows} inputs, not one entry each; choose another")
+    return tuple(responses)
+
+
+@contextmanager
+def watched(prepared: Prepared, layers: tuple[str, ...], *, detach: bool = False) -> Iterator[dict[str, Tensor]]:
+    """Collects the layers' activations as they run; the first one cuts the graph, so that the prefix keeps none."""
+    captured: dict[str, Tensor] = {}
+
+    def capture(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(_layer: nn.Module, _args: Any, output: Any) -> Any:
+            if name in captured:
+                raise ValueError(f"`layer` {name!r} runs more than once in a forward; choose a layer that runs once")
+            activation = first_tensor(output)
+            if not activation.requires_grad and not detach:
+                activation = activation.detach().requires_grad_()
+            captured[name] = activation
+            # What follows may write into it in place, so it goes on with a copy.
+            return with_first(output, activation.clone())
+
+        return hook
+
+    handles = [prepared.layer(name).register_forward_hook(capture(name)) for name in layers]
+    try:
+        yield captured
+    finally:
+        for handle in handles:
+            handle.remove()

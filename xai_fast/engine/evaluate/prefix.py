@@ -1,0 +1,134 @@
+"""Channels of a layer, and the gradient of their sums by the input; nothing behind the layer runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from xai_fast.core.layers import as_grid, channel_axis, first_tensor
+from xai_fast.core.prepared import Prepared
+
+from .answers import Answers, Response, ScoreOf, Tails
+from .layer import by_own_forward, per_row
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMaps:
+    """What some channels of a layer are at each of its positions.
+
+    Attributes:
+        layer: its name.
+        channels: LongTensor (F,), numbers of the channels on the layer's grid.
+    """
+
+    layer: str
+    channels: Tensor
+    forwards: int = field(default=1, init=False)
+    backwards: int = field(default=0, init=False)
+    together: int = field(default=1, init=False)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The one."""
+        return (self.layer,)
+
+    @torch.no_grad()
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
+        """A response with the maps (rows, F, *s), in float32 or wider; for scores (rows, 1) the sum of all of them.
+
+        The model's own scores are not known, because what computes them does not run.
+        """
+        tail, size = tails.get(self.layers), batch.shape[2:]
+        if tail is not None:
+            activation = tail.keep(batch).activation
+        else:
+            with by_own_forward(prepared):
+                activation = _reached(prepared, self.layer, batch)
+        chosen = channel_grid(activation, size)[:, self.channels.to(activation.device)]
+        maps = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
+        return Answers(maps.flatten(1).sum(1, keepdim=True), responses=(Response(maps),))
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelSum:
+    """How strongly each row drives a channel of its own: the sum over a layer's positions, and its gradient.
+
+    Attributes:
+        layer: its name.
+        channels: LongTensor (R,), the channel of each of all rows.
+        backwards: 1 for the gradient by the input, 0 without.
+    """
+
+    layer: str
+    channels: Tensor
+    backwards: int = 1
+    forwards: int = field(default=1, init=False)
+    together: int = field(default=1, init=False)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The one."""
+        return (self.layer,)
+
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
+        """Sums (rows, 1) in float32 or wider, and their gradients (rows, 1, C, *S)."""
+        with torch.set_grad_enabled(self.backwards > 0), by_own_forward(prepared):
+            batch.requires_grad_(self.backwards > 0)
+            # The copy is for models that write into their input, which autograd forbids on a leaf.
+            grid = channel_grid(_reached(prepared, self.layer, batch.clone()), batch.shape[2:])
+            number = torch.arange(len(rows), device=grid.device)
+            own = grid[number, self.channels[rows].to(grid.device)].flatten(1)
+            sums = own.sum(1, dtype=torch.promote_types(own.dtype, torch.float32))
+        if not self.backwards:
+            return Answers(sums[:, None])
+        if not sums.requires_grad:
+            raise ValueError(f"`layer` {self.layer!r} does not depend differentiably on the input; choose another")
+        (gradient,) = torch.autograd.grad(sums.sum(), batch)
+        return Answers(sums.detach()[:, None], gradient[:, None])
+
+
+def channel_grid(activation: Tensor, size: Sequence[int]) -> Tensor:
+    """A layer's activation as (rows, channels, *s); what has no positions, (rows, channels), becomes one cell.
+
+    Raises:
+        ValueError: as `xai_fast.core.layers.as_grid`.
+    """
+    if activation.ndim == 2:
+        return activation.view(*activation.shape, *[1] * len(size))
+    return as_grid(activation, size)
+
+
+def channel_count(activation: Tensor, size: Sequence[int]) -> int:
+    """How many channels a layer has, from its activation.
+
+    Raises:
+        ValueError: as `xai_fast.core.layers.as_grid`.
+    """
+    return activation.shape[1 if activation.ndim == 2 else channel_axis(activation, size)]
+
+
+class _Reached(BaseException):
+    """Ends a forward at a layer. No Exception, so that no forward mistakes it for one that it expects."""
+
+
+def _reached(prepared: Prepared, layer: str, batch: Tensor) -> Tensor:
+    """What the layer returns, by a forward that ends there."""
+    found: list[Tensor] = []
+
+    def stop(_layer: nn.Module, _args: Any, output: Any) -> NoReturn:
+        found.append(first_tensor(output))
+        raise _Reached
+
+    handle = prepared.layer(layer).register_forward_hook(stop)
+    try:
+        prepared.module(batch)
+    except _Reached:
+        per_row([Response(found[0])], (layer,), len(batch))
+        return found[0]
+    finally:
+        handle.remove()
+    raise ValueError(f"`layer` {layer!r} does not run in this model's forward; choose another")

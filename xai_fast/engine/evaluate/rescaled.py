@@ -1,0 +1,68 @@
+"""Multipliers of the rescale rule: how scores and inputs differ from those of a reference, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from xai_fast.core.prepared import Prepared
+from xai_fast.engine.rescale import rescale_of
+
+from .answers import Answers, Response, ScoreOf, Tails
+from .gradient import differentiable
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """What takes the gradient's place so that times the difference to a reference it sums to that of the scores.
+
+    Attributes:
+        sample: from rows to the number of the sample that each is about; rows of one sample hold the same input.
+        reference: from rows to the number of the reference that each is compared with.
+        references: from numbers to the references themselves (numbers, C, *S).
+        layers: at most one, at which the multipliers are taken instead of at the input.
+    """
+
+    sample: Callable[[Tensor], Tensor]
+    reference: Callable[[Tensor], Tensor]
+    references: Callable[[Tensor], Tensor]
+    layers: tuple[str, ...] = ()
+    forwards: ClassVar[int] = 2
+    backwards: ClassVar[int] = 1
+    together: ClassVar[int] = 2
+
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
+        """Scores (rows, K), those of the references, and multipliers in place of gradients.
+
+        Raises:
+            ValueError: the rule does not exist for this model; names the node.
+        """
+        rescale = rescale_of(prepared, tuple(batch.shape[1:]), self.layers)
+        if isinstance(rescale, str):
+            raise ValueError(f"`model` cannot be explained by the rescale rule: {rescale}; choose another method")
+        # An input that several references are compared with runs once, and so does a reference.
+        samples, of = self.sample(rows).unique_consecutive(return_inverse=True)
+        first = torch.tensor([int((of == i).nonzero()[0]) for i in range(len(samples))])
+        numbers, to = self.reference(rows).unique(return_inverse=True)
+        against = self.references(numbers)
+        run = rescale(batch[first.to(batch.device)], prepared.empty(len(against), batch).copy_(against))
+        scores = differentiable(score_of.at(first), run.raw)
+        (multipliers,) = run.multipliers(scores, of, to)
+        count = len(numbers)
+        paired = tree_map(
+            lambda part: part[to] if isinstance(part, Tensor) and part.ndim and len(part) == count else part,
+            run.raw_references,
+        )
+        with torch.no_grad():
+            references = score_of(paired)
+        scores = scores.detach()[of]
+        if not self.layers:
+            return Answers(scores, multipliers, references=references)
+        activation, base = run.activations[0]
+        response = Response(activation[of], multipliers, reference=base[to])
+        return Answers(scores, responses=(response,), references=references)

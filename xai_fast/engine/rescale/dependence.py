@@ -1,0 +1,127 @@
+"""What the values of a captured model depend on: the input's content, the layers asked about, or the rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from xai_fast.core.graph.cut import CutError
+from xai_fast.core.graph.kinds import Kind
+from xai_fast.core.graph.steps import INPUT, Graph, Returned, Step, values_in
+from xai_fast.core.graph.straight import straightened
+
+_LIKE = {"zeros_like", "ones_like", "full_like"}
+# What neither has a canonical name nor looks at content: new tensors, and an exported graph's questions about sizes.
+_CONTENTLESS = {"new_zeros", "new_ones", "new_full", "new_empty", "sym_size", "sym_numel", "sym_stride"}
+# The second argument lends its shape or dtype and nothing else.
+_AFTER_ANOTHER = {"view_as", "expand_as", "type_as", "to"}
+
+
+class Dependence:
+    """A captured model's steps with writes in place resolved, and what each value depends on.
+
+    Args:
+        graph: recorded.
+        layers: what the layers returned at which multipliers are asked for; none for the input.
+
+    Attributes:
+        graph: the same.
+        steps: all of them, in order.
+        roots: the values where multipliers are asked for, one per layer, or the input.
+        results: under which value each result of the model is found after the last step.
+        changed: values whose content depends on the input's.
+        carried: values through which the roots reach something.
+        live: the steps by which the roots reach the output, in order.
+
+    Raises:
+        CutError: memory is written into in a way that the steps alone do not tell.
+    """
+
+    def __init__(self, graph: Graph, layers: Iterable[Returned]) -> None:
+        straight = straightened(graph)
+        self.graph, self.steps, self._tangled = graph, straight.steps, straight.tangled
+        self.results = {number: straight.names.get(number, number) for number in graph.results}
+        self.roots = tuple(self._at_return(layer) for layer in layers) or (INPUT,)
+        self.changed = self._reached({INPUT, *self.roots})
+        self.carried = self._reached({*self.roots})
+        self._makers = {step.makes: step for step in self.steps}
+        self._refuse_writes()
+        self.live = self._live()
+
+    def maker(self, number: int) -> Step | None:
+        """The step that makes a value; None for the input and for constants."""
+        return self._makers.get(number)
+
+    def described(self, step: Step) -> str:
+        """A step in words: what it does, and the innermost module that it is, or ends the forward of, or follows."""
+        if step.module is not None:
+            return f"{step.operation or type(step.module).__name__} at {step.label!r}"
+        name = step.operation or getattr(step.call, "__name__", step.label)
+        calls = [(call, path) for path, found in self.graph.anchors.items() for call in found if call is not None]
+        ended = [path for call, path in calls if call.value == step.makes]
+        if ended:
+            return f"{name} at {max(ended, key=len)!r}"
+        before = [(call.until, len(path), path) for call, path in calls if call.until < step.makes]
+        return f"{name} behind {max(before)[2]!r}" if before else f"{name} at the start of the forward"
+
+    def changing(self, structure: Any) -> list[int]:
+        """The changed values in a nest of arguments, one entry per occurrence."""
+        return [value.number for value in values_in(structure) if value.number in self.changed]
+
+    def unchanged(self) -> list[Step]:
+        """The steps that make what is read beside changed values, in order; none that is always the same."""
+        wanted = {n for step in self.steps if step.makes in self.changed for n in step.reads} - self.changed
+        chosen = []
+        for step in reversed(self.steps):
+            if step.makes in wanted and step.makes not in self.graph.known:
+                chosen.append(step)
+                wanted |= set(step.reads) - self.changed
+        return chosen[::-1]
+
+    def _at_return(self, layer: Returned) -> int:
+        """Under which value the tensor that a layer returned is found, as it was when the layer returned."""
+        graph, own = self.graph, self.graph.traits[layer.value]
+        if own.batched != 1:
+            raise CutError("the layer does not return one entry per row")
+        writers = [
+            step.makes
+            for step in graph.steps
+            if layer.value < step.makes <= layer.until
+            and any(graph.traits[n].place == own.place and graph.traits[n].group == own.group
+                    for n in graph.writes.get(step.makes, ()))
+        ]  # fmt: skip
+        return max(writers, default=layer.value)
+
+    def _reached(self, found: set[int]) -> set[int]:
+        for step in self.steps:
+            if found & set(self._contents(step)):
+                found.add(step.makes)
+        return found
+
+    def _contents(self, step: Step) -> Collection[int]:
+        """The values whose content, and not only whose shape or dtype, decides what a step returns."""
+        number = self.graph.traits[step.makes].shape is None and step.kind is Kind.NUMBER
+        if number or step.operation in _LIKE or (step.module is None and _CONTENTLESS & {*step.label.split(".")}):
+            return ()
+        return [v.number for v in values_in(step.args[:1])] if step.operation in _AFTER_ANOTHER else step.reads
+
+    def _live(self) -> list[Step]:
+        wanted = set(self.results.values()) & self.carried
+        chosen = []
+        for step in reversed(self.steps):
+            carried = self.carried & {*self._contents(step)}
+            if step.makes in wanted and carried:
+                chosen.append(step)
+                wanted |= carried
+        return chosen[::-1]
+
+    def _refuse_writes(self) -> None:
+        for step in self.steps:
+            written = self.graph.writes.get(step.makes, ())
+            if any(number in self.graph.fixed for number in written):
+                raise CutError(f"{self.described(step)} writes in place into what does not depend on the input")
+        for number in self.changed:
+            if self.graph.traits[number].group in self._tangled:
+                step = self.maker(number)
+                where = "the input" if step is None else f"what {self.described(step)} returns"
+                raise CutError(f"the forward writes in place into a part of {where}")

@@ -1,0 +1,219 @@
+"""Multipliers of differences by the rescale rule: one forward of inputs and references, one explicit backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai_fast.core.graph.captured import Captured
+from xai_fast.core.graph.cut import CutError
+from xai_fast.core.graph.program import Program
+from xai_fast.core.graph.steps import INPUT, Step, filled
+from xai_fast.core.graph.straight import on_copies
+from xai_fast.core.prepared import Prepared
+
+from .dependence import Dependence
+from .linear import HandedOn
+from .pairs import Pairs
+from .rule import Parts, Rule
+from .rules import rule_of
+
+
+class Rescale:
+    """A captured model under the rescale rule (Shrikumar et al. 2017, arXiv:1704.02685, section 3.5.1).
+
+    A multiplier says by how much the score differs per difference of an input element: along linear steps it is the
+    gradient, at an elementwise nonlinear one the gradient times (difference of outputs) / (difference of inputs).
+    Multipliers times differences of the input add up to the difference of the scores.
+
+    Args:
+        prepared: what runs the model.
+        captured: it, recorded on inputs of the shape that will come.
+        layers: names of the layers at which multipliers are asked for; none for the input.
+
+    Raises:
+        CutError: a step has no rule, or the steps alone do not tell what the model computes; the message says why.
+        ValueError: a layer runs more than once, or not at all.
+    """
+
+    def __init__(self, prepared: Prepared, captured: Captured, layers: tuple[str, ...]) -> None:
+        graph = captured.graph
+        if graph.gradient_gaps:
+            raise CutError("a part of the forward runs without gradients, across which nothing is attributed")
+        self.prepared = prepared
+        self.dependence = Dependence(graph, [captured.returned_by(layer) for layer in layers])
+        self.layers = layers
+        self.rules: list[tuple[Step, Rule]] = []
+        for step in self.dependence.live:
+            rule = rule_of(step, self.dependence)
+            if isinstance(rule, str):
+                raise CutError(rule)
+            self.rules.append((step, rule))
+        for number in self.dependence.results.values():
+            trait = graph.traits[number]
+            if number in self.dependence.changed and not (trait.shape is not None and trait.batched):
+                raise CutError("rows cannot be told apart in what the model returns")
+        self.constants = self.dependence.unchanged()
+        self._program = self._forward()
+
+    @torch.no_grad()
+    def __call__(self, batch: Tensor, references: Tensor) -> Run:
+        """Runs inputs and references forward together, each once.
+
+        Args:
+            batch: (X, C, *S) inputs.
+            references: (B, C, *S).
+        """
+        rows = self.prepared.empty(len(batch) + len(references), batch)
+        rows[: len(batch)], rows[len(batch) :] = batch, references
+        return Run(self, self._program.run({INPUT: rows}), len(batch), len(references))
+
+    def _forward(self) -> Program:
+        """The forward, in which nothing is written over that is needed again."""
+        dependence, graph = self.dependence, self.dependence.graph
+        kept = {number for _, rule in self.rules for number in rule.keeps}
+        wanted = kept | {*dependence.results.values()} | ({*dependence.roots} if self.layers else set())
+        original = {step.makes: step.call for step in graph.steps}
+
+        def destroys(step: Step) -> bool:
+            groups = {graph.traits[number].group for number in graph.writes.get(step.makes, ())}
+            needed = {graph.traits[n].group for n in wanted if n < step.makes and n in graph.traits}
+            return bool(groups & needed) and step.call is original[step.makes]
+
+        handed_on = {step.makes for step, rule in self.rules if isinstance(rule, HandedOn)}
+        steps = [
+            HandedOn.watched(step, dependence.described(step)) if step.makes in handed_on
+            else on_copies(step) if destroys(step) else step
+            for step in dependence.steps
+        ]  # fmt: skip
+        return Program(graph, steps, sorted(wanted))
+
+
+class Run:
+    """One forward, and backwards from it for any pairs of its rows.
+
+    Holds what the rules need until it is dropped: about half of all activations of X + B rows.
+
+    Args:
+        rescale: whose run it is.
+        values: kept values, results and activations, X + B rows each.
+        inputs: X.
+        references: B.
+
+    Attributes:
+        raw: the model's output for the inputs; its floating tensors are leaves that require gradients.
+        raw_references: the model's output for the references.
+        activations: per layer, the activation of the inputs and of the references.
+    """
+
+    def __init__(self, rescale: Rescale, values: dict[int, Any], inputs: int, references: int) -> None:
+        self._rescale, self._values, self._inputs = rescale, values, inputs
+        dependence = rescale.dependence
+        self._leaves: dict[int, Tensor] = {}
+        of_inputs: dict[int, Any] = {}
+        of_references: dict[int, Any] = {}
+        for original, number in dependence.results.items():
+            value, batched = values[number], dependence.graph.traits[number].batched if number != INPUT else 1
+            here = there = value
+            if isinstance(value, Tensor) and batched:
+                here, there = value[: inputs * batched], value[inputs * batched :]
+            if isinstance(here, Tensor) and here.is_floating_point():
+                # Two results may be one value, which has one gradient.
+                here = self._leaves.setdefault(number, here.detach().requires_grad_())
+            of_inputs[original], of_references[original] = here, there
+        self.raw = filled(dependence.graph.output, of_inputs)
+        self.raw_references = filled(dependence.graph.output, of_references)
+        self.activations = [
+            (values[root][:inputs], values[root][inputs : inputs + references]) for root in dependence.roots
+        ] if rescale.layers else []  # fmt: skip
+
+    def multipliers(self, scores: Tensor, of: Tensor, to: Tensor) -> list[Tensor]:
+        """What each score gains per unit of difference; may be called again with other pairs.
+
+        Args:
+            scores: (X, K), computed from `raw` under autograd.
+            of: (P,) integers, which input each pair has.
+            to: (P,) integers, which reference.
+
+        Returns:
+            Per layer (P, K, *shape of the activation); without layers one tensor (P, K, C, *S).
+
+        Raises:
+            ValueError: the scores do not depend on what the model returns.
+
+        Cost: one backward of P * K rows without weights, and each nonlinear function again for both rows of P pairs.
+        """
+        rescale, dependence = self._rescale, self._rescale.dependence
+        device = next(iter(self._leaves.values())).device
+        pairs = Pairs(
+            *(dependence, rescale.constants, self._values, self._inputs, of, to, scores.shape[1]),
+            device=device, channels_last=rescale.prepared.channels_last,
+        )  # fmt: skip
+        gradients = self._seeds(scores, pairs)
+        with torch.no_grad():
+            return self._backward(gradients, pairs)
+
+    def _seeds(self, scores: Tensor, pairs: Pairs) -> dict[int, Parts]:
+        """The gradients of the scores by what the model returns, for the rows of all pairs."""
+        if not scores.requires_grad:
+            raise ValueError("`target` does not depend differentiably on what the model returns; choose another target")
+        leaves = {number: leaf for number, leaf in self._leaves.items() if number in self._rescale.dependence.carried}
+        columns: dict[int, list[Tensor]] = {number: [] for number in leaves}
+        for k in range(scores.shape[1]):
+            found = torch.autograd.grad(
+                scores[:, k].sum(), [*leaves.values()], retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            for number, gradient in zip(leaves, found, strict=True):
+                own = pairs.of_inputs(gradient, pairs.batched(number))
+                columns[number].append(own.unflatten(0, (pairs.count, -1)))
+        return {number: [torch.stack(parts, 1).flatten(0, 2)] for number, parts in columns.items()}
+
+    def _backward(self, gradients: dict[int, Parts], pairs: Pairs) -> list[Tensor]:
+        roots = self._rescale.dependence.roots
+        found: dict[int, Parts] = {}
+        for step, rule in reversed(self._rescale.rules):
+            gradient = gradients.pop(step.makes, None)
+            if gradient is None or all(part is None for part in gradient):
+                continue
+            if step.makes in roots:
+                found[step.makes] = gradient
+            for number, parts in rule.back(gradient, pairs).items():
+                gradients[number] = _sum(gradients.get(number), parts)
+        found |= {root: gradients[root] for root in roots if root in gradients}
+        return [self._by_pair(found.get(root), root, pairs) for root in roots]
+
+    def _by_pair(self, gradient: Parts | None, root: int, pairs: Pairs) -> Tensor:
+        part = gradient[0] if gradient else None
+        if part is None:  # nothing leads from there to the score
+            part = pairs.stand_in(root, pairs.rows)
+        return part.unflatten(0, (pairs.count, pairs.scores))
+
+
+def _sum(left: Parts | None, right: Parts) -> Parts:
+    if left is None:
+        return right
+    return [b if a is None else a if b is None else a + b for a, b in zip(left, right, strict=True)]
+
+
+def rescale_of(prepared: Prepared, shape: Sequence[int], layers: Sequence[str] = ()) -> Rescale | str:
+    """The rescale rule on a prepared model for inputs (C, *S), kept; or why it does not exist, naming the step.
+
+    Runs nothing.
+
+    Raises:
+        ValueError: a layer runs more than once, or not at all.
+    """
+    shape, layers = tuple(shape), tuple(layers)
+    captured = prepared.captured.get(shape)
+    if captured is None:
+        return prepared.resists or "the model is not captured for inputs of this shape"
+    key = ("rescale", shape, layers)
+    if key not in prepared.tails:
+        try:
+            prepared.tails[key] = Rescale(prepared, captured, layers)
+        except CutError as error:
+            prepared.tails[key] = str(error)
+    return prepared.tails[key]

@@ -1,0 +1,47 @@
+"""Settings that several methods have, refused where they fit no input: counts, deviations, seeds, references."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from xai_fast.core.baselines import check_baseline
+
+
+def check_count(value: object, name: str, least: int = 1) -> None:
+    """Refuses what is no number of things.
+
+    Raises:
+        TypeError: not an int.
+        ValueError: below the least.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"`{name}` came as {value!r}; give a whole number, at least {least}")
+    if value < least:
+        raise ValueError(f"`{name}` came as {value}; give at least {least}")
+
+
+def check_sigma(noise: object) -> None:
+    """Refuses what is no standard deviation."""
+    if isinstance(noise, bool) or not isinstance(noise, int | float):
+        raise TypeError(f"`noise` came as {noise!r}; give a number, at least 0")
+    if not 0 <= noise < float("inf"):
+        raise ValueError(f"`noise` came as {noise}; give a finite number, at least 0")
+
+
+def check_seed(seed: object) -> None:
+    """Refuses what is no seed."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"`seed` came as {seed!r}; give a whole number")
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"`seed` came as {seed}; give one from 0 to 2**64 - 1")
+
+
+def check_baselines(baselines: Any) -> None:
+    """Refuses what fits no input."""
+    if isinstance(baselines, Tensor):
+        if not baselines.is_floating_point():
+            raise TypeError(f"`baselines` came as {baselines.dtype}; give floating inputs (R, C, *S)")
+        return
+    check_baseline(baselines)

@@ -1,0 +1,65 @@
+"""Guided Grad-CAM: the fine lines of guided backpropagation where Grad-CAM sees the class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from xai_fast.core.layers import Layer
+from xai_fast.engine import Cost
+from xai_fast.engine.evaluate import Answers, Both, InputGradient, LayerResponse
+from xai_fast.engine.reducers.cam import grid_of, weighted_channels
+from xai_fast.engine.samplers.path import Source
+
+from .cam.formulas import gradcam
+from .gradient import AbstractGradientMethod, Asked
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class GuidedGradCAM(AbstractGradientMethod):
+    r"""Guided backpropagation times Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391, section 3.2).
+
+    .. math:: A = R \odot \mathrm{up}\Bigl(\mathrm{ReLU}\bigl(\textstyle\sum_k \alpha_k A_k\bigr)\Bigr)
+
+    R is the map of `GuidedBackprop`, the second factor that of `GradCAM`, resized bilinearly as in the paper (captum
+    takes the nearest value unless told otherwise).
+
+    Values are signed as R is, in units of the score squared per unit of input.
+
+    Args:
+        model: a module or an `Engine`; a plain callable has no layers.
+        layer: of Grad-CAM: "auto" (the last layer whose positions influence the output), a name or a module.
+
+    Returns (`attribute`): (N, C, *S).
+
+    Cost: two rows forward and two backward per input, one pair for each factor.
+    """
+
+    layer: Layer | None = "auto"
+
+    def asked(self, source: Source, inputs: Tensor) -> Asked:
+        """Both factors of each sample."""
+        size = tuple(inputs.shape[2:])
+        draw = weighted_channels(gradcam, eigen=False)
+
+        def parts(rows: Tensor, answers: Answers) -> tuple[Tensor, Tensor]:
+            assert answers.gradient is not None
+            cam = draw(grid_of(answers.responses[0], size), size)
+            return answers.gradient * cam[:, :, None], rows
+
+        return Asked(source, Both(InputGradient("guided"), LayerResponse(self.layers(inputs))), parts)
+
+    def rows(self, shape: tuple[int, ...]) -> Cost:
+        """Two, both ways."""
+        return Cost(forwards=2, backwards=2)
+
+    def _cost(self, shape: tuple[int, ...]) -> Cost:
+        return self.rows(shape)
+
+    def _check(self) -> None:
+        if self.layer is None:
+            raise ValueError('`layer` came as None, and Grad-CAM needs one; give "auto", a name or a module')
+        super()._check()
