@@ -2,114 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import peers
-import torch
+from case import Case, Method, Model, Part
 from peers import Peer
-from torch import Tensor, nn
+from torch import Tensor
 
 import xai_fast as xf
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-Method = Callable[[nn.Module | xf.Engine], Any]
-
-
-@dataclass(frozen=True)
-class Part:
-    """How a peer whose one call takes minutes is timed: on some of the units that its loop runs over.
-
-    The seconds of a whole call are those of a call with no unit, plus what `units` add to it times `whole / units`.
-    The peer's call takes the number of units as a third argument.
-
-    Attributes:
-        units: that are timed; a multiple of every setting of the sweep and a divisor of `whole`.
-        whole: units of a whole call.
-        unit: what one is called.
-    """
-
-    units: int
-    whole: int
-    unit: str = "channels"
-
-    def __post_init__(self) -> None:
-        assert self.whole % self.units == 0, "a last batch that is smaller would cost other than the ones that count"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One comparison.
-
-    Attributes:
-        name: for the command line and the records.
-        network: a torchvision name, awakened.
-        method: makes our method for an engine or a model.
-        library: name and version source of the peer.
-        peer: the peer, for a model of its own and a setting.
-        default: the library's own setting.
-        sweep: settings of which the best counts; (default,) where the library has none.
-        size: side of the square input, in pixels.
-        batch: number of photographs.
-        bar: warm ratio that an issue asks for over the best setting; None where none does.
-        bar_default: likewise over the library's default setting.
-        plan: of our engine.
-        part: the share of the peer's work that is timed; None for whole calls.
-        scaled: the library scales each map to [0, 1], so ours and the truth are scaled likewise before errors are read.
-        dense: the method asks the whole model about every row, so that a floor means something.
-        precise: our method on a coarser grid, for the comparison with float64; None to use `method`.
-        precise_peer: the peer likewise.
-        precise_size: side of the input for the comparison with float64; None to use `size`.
-        notes: conditions that belong to the figures.
-    """
-
-    name: str
-    network: str
-    method: Method
-    library: str
-    peer: Peer
-    default: int = 1
-    sweep: tuple[int, ...] = (1,)
-    size: int = 224
-    batch: int = 1
-    bar: float | None = None
-    bar_default: float | None = None
-    plan: Literal["auto", "dense", "tail"] = "auto"
-    part: Part | None = None
-    scaled: bool = False
-    dense: bool = True
-    precise: Method | None = None
-    precise_peer: Peer | None = None
-    precise_size: int | None = None
-    notes: tuple[str, ...] = field(default=())
-
-    def __post_init__(self) -> None:
-        assert self.default in self.sweep
-        assert self.part is None or all(self.part.units % setting == 0 for setting in self.sweep)
-
-
-def network(case: Case) -> nn.Module:
-    """The case's network, awake, in eval mode; a fresh copy."""
-    from networks import awakened
-
-    return awakened(case.network)
-
-
-def inputs(case: Case, size: int | None = None) -> Tensor:
-    """The case's photographs, normalised: (batch, 3, size, size)."""
-    from networks import photos
-
-    return photos(case.batch, size or case.size)
-
-
-def targets(model: nn.Module, x: Tensor) -> Tensor:
-    """The predicted classes, settled once so that both sides explain the same."""
-    with torch.no_grad():
-        return model(x).argmax(1)
+NOISE = 0.15  # of SmoothGrad: its standard deviation as a share of the image's range
 
 
 def _occlusion(window: int, stride: int) -> Method:
@@ -172,6 +75,105 @@ def _ablation_case(
     )
 
 
+def _references(size: int) -> Callable[[], Tensor]:
+    """Two photographs that no case explains."""
+
+    def read() -> Tensor:
+        from networks import photos
+
+        return photos(3, size)[1:]
+
+    return read
+
+
+def integrated_gradients(network: str, bar: float, bar_default: float, size: int = 224, n_steps: int = 50) -> Case:
+    """Against captum with all points in one batch, which is its default, and in batches of fewer."""
+    return Case(
+        f"integrated-gradients-{network}",
+        network,
+        lambda model: xf.IntegratedGradients(model, n_steps=n_steps),
+        "captum",
+        peers.captum_integrated_gradients(n_steps),
+        **_all_at_once(n_steps, bar, bar_default, size),
+    )
+
+
+def smooth_grad(network: str, bar: float, bar_default: float, size: int = 224, n_samples: int = 50) -> Case:
+    """Against captum's tunnel around its signed saliency, with the paper's noise; likewise."""
+
+    def method(model: Model) -> xf.SmoothGrad:
+        return xf.SmoothGrad(model, n_samples=n_samples, noise=NOISE)
+
+    return Case(
+        f"smooth-grad-{network}",
+        network,
+        method,
+        "captum",
+        peers.captum_smooth_grad(n_samples, NOISE),
+        same_draws=peers.on_our_draws(method, peers.captum_gradients),
+        **_all_at_once(n_samples, bar, bar_default, size),
+    )
+
+
+def gradient_shap(network: str, bar: float, bar_default: float, size: int = 224, n_samples: int = 50) -> Case:
+    """Against captum, which always runs all samples in one batch: its best is several calls with fewer, averaged."""
+    references = _references(size)
+
+    def method(model: Model) -> xf.GradientShap:
+        return xf.GradientShap(model, baselines=references(), n_samples=n_samples)
+
+    return Case(
+        f"gradient-shap-{network}",
+        network,
+        method,
+        "captum",
+        peers.captum_gradient_shap(n_samples, references),
+        same_draws=peers.on_our_draws(method, peers.captum_gradients),
+        notes=("captum has no batch setting here: settings other than its default are calls with that many samples",),
+        **_all_at_once(n_samples, bar, bar_default, size),
+    )
+
+
+def shap_gradient(
+    network: str, bar: float, bar_default: float, size: int = 224, n_samples: int = 200, outputs: int = 5
+) -> Case:
+    """Against shap's GradientExplainer on the highest outputs, for each of which it does all its work again."""
+    references, rows = _references(size), min(50, n_samples)
+
+    def method(n: int) -> Method:
+        return lambda model: xf.GradientShap(model, baselines=references(), n_samples=n)
+
+    few = method(min(8, n_samples))
+    return Case(
+        f"gradient-shap-{network}-shap",
+        network,
+        method(n_samples),
+        "shap",
+        peers.shap_gradient_explainer(n_samples, references),
+        default=rows,
+        sweep=tuple(sorted({4, 8, 16, rows})),
+        size=size,
+        bar=bar,
+        bar_default=bar_default,
+        part=Part(1, outputs, "outputs", batched=False),
+        precise=few,
+        same_draws=peers.on_our_draws(few, peers.shap_gradients(references)),
+        outputs=outputs,
+    )
+
+
+def _all_at_once(rows: int, bar: float, bar_default: float, size: int) -> dict[str, Any]:
+    """What the comparisons with captum share, whose default is all `rows` at once."""
+    return {
+        "default": rows,
+        "sweep": tuple(sorted({n for n in (1, 4, 8, 16, 32) if n < rows} | {rows})),
+        "size": size,
+        "bar": bar,
+        "bar_default": bar_default,
+        "bar_growth": 0.8e9,
+    }
+
+
 CASES = (
     _occlusion_case("resnet50", bar=1.3),
     _occlusion_case("resnet18"),
@@ -194,4 +196,12 @@ CASES = (
         200,
         "the layer is the ReLU after the last convolution, for the reason above",
     ),
+    integrated_gradients("resnet50", 1.6, 2.5),
+    integrated_gradients("resnet18", 1.4, 1.8),
+    smooth_grad("resnet50", 1.6, 2.5),
+    smooth_grad("resnet18", 1.4, 1.8),
+    gradient_shap("resnet50", 1.6, 2.5),
+    gradient_shap("resnet18", 1.4, 1.8),
+    shap_gradient("resnet50", 2.0, 6.0),
+    shap_gradient("resnet18", 2.0, 3.0),
 )

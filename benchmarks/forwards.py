@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from methods import CONSOLE, conditions
+from methods import CONSOLE, save
 from rich.table import Table
-from schema import check
+from timing import spread
 from torch import Tensor, nn
 
 import xai_fast as xf
@@ -88,10 +88,7 @@ def main() -> None:
         records.append(_child(name, arguments))
         CONSOLE.print(table(records[-1:]))
         if arguments.json:
-            results = {"conditions": conditions(arguments.rounds), "records": records}
-            check(results)
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+            save(arguments.json, arguments.rounds, records)
     CONSOLE.print(table(records))
 
 
@@ -136,7 +133,7 @@ def measure(name: str, rows: int, size: int, rounds: int, compiling: str) -> dic
         "bar": network.bar,
         "bar_compiled": network.bar_compiled,
         "ratios": {side: median / medians["prepared"] for side, median in medians.items() if side != "prepared"},
-        "seconds": {side: _spread(values) for side, values in times.items()},
+        "seconds": {side: spread(values) for side, values in times.items()},
         "errors": errors,
         "modes": modes,
         "first_seconds": firsts,
@@ -188,11 +185,6 @@ def _interleaved(sides: dict[str, Forward], rounds: int) -> dict[str, list[float
             times[side].append(time.perf_counter() - began)
         order = order[::-1] if len(order) == 2 else order[1:] + order[:1]
     return times
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    return {"median": statistics.median(values), "iqr": quartiles[2] - quartiles[0]}
 
 
 def _child(name: str, arguments: argparse.Namespace) -> dict[str, Any]:

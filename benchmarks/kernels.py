@@ -24,16 +24,28 @@ from torch import Tensor
 
 from xai_fast import ops
 from xai_fast.ops._cases import Case
+from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
 from xai_fast.ops.hide_windows.cases import CASES as HIDE_WINDOWS
+from xai_fast.ops.moments.cases import CASES as MOMENTS
+from xai_fast.ops.path_points.cases import CASES as PATH_POINTS
 from xai_fast.ops.region_gather.cases import CASES as REGION_GATHER
 from xai_fast.ops.window_mean.cases import CASES as WINDOW_MEAN
+
+
+def moments(**arguments: Any) -> Tensor:
+    ops.moments(**arguments)
+    return arguments["total"]
+
 
 OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "hide_windows": (ops.hide_windows, HIDE_WINDOWS),
     "window_mean": (ops.window_mean, WINDOW_MEAN),
     "cam_reduce": (ops.cam_reduce, CAM_REDUCE),
     "region_gather": (ops.region_gather, REGION_GATHER),
+    "add_noise": (ops.add_noise, ADD_NOISE),
+    "path_points": (ops.path_points, PATH_POINTS),
+    "moments": (moments, MOMENTS),
 }
 
 
@@ -66,10 +78,14 @@ def forced(backend: str, function: Callable[..., Tensor], arguments: dict[str, A
 def measure(name: str, case: Case, dtype: torch.dtype, device: torch.device, repeats: int) -> list[dict[str, Any]]:
     """Returns one record per backend that takes the case."""
     function, _ = OPS[name]
-    arguments = {
-        key: value.to(device) if isinstance(value, Tensor) else value for key, value in case.arguments(dtype).items()
-    }
-    expected = forced("reference", function, arguments)().clone()
+
+    def fresh() -> dict[str, Any]:
+        """Sums start anew where results are compared."""
+        built = case.arguments(dtype)
+        return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in built.items()}
+
+    arguments = fresh()
+    expected = forced("reference", function, fresh())()
     traffic = sum(distinct_bytes(value) for key, value in arguments.items() if key != "out") + distinct_bytes(expected)
     source = torch.zeros(traffic // 2, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -78,7 +94,7 @@ def measure(name: str, case: Case, dtype: torch.dtype, device: torch.device, rep
     deviations = {}
     for backend in ops.all_ops()[name].backends:
         try:
-            deviation = (forced(backend, function, arguments)() - expected).abs().max().item()
+            deviation = (forced(backend, function, fresh())() - expected).abs().max().item()
         except ops.BackendError:
             continue
         deviations[backend] = deviation / max(expected.abs().max().item(), 1e-300)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import CASES, Case
+from case import Case
+from cases import CASES
 from rich.console import Console
 from rich.table import Table
 from schema import check
@@ -45,10 +46,7 @@ def main() -> None:
         records.append(record)
         CONSOLE.print(table([record]))
         if arguments.json:
-            results = {"conditions": conditions(arguments.pairs), "records": records}
-            check(results)
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+            save(arguments.json, arguments.pairs, records)
     CONSOLE.print(table(records))
     for note in dict.fromkeys(line for record in records for line in notes(record)):
         CONSOLE.print(note)
@@ -85,6 +83,7 @@ def measure(case: Case, n_pairs: int, *, tuned: bool, whole: bool) -> dict[str, 
         "library": f"{case.library} {importlib.metadata.version(case.library)}",
         "bar": case.bar,
         "bar_default": case.bar_default,
+        "bar_growth": case.bar_growth,
         "plan": case.plan,
         "part": None if case.part is None else dataclasses.asdict(case.part),
         "notes": list(case.notes),
@@ -117,6 +116,14 @@ def child(what: str, case: Case, *options: str, environment: dict[str, str] | No
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def save(file: Path, rounds: int, records: list[dict[str, Any]]) -> None:
+    """Writes the records with their conditions, where `schema` lets them pass; the folder is made."""
+    results = {"conditions": conditions(rounds), "records": records}
+    check(results)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def conditions(n_pairs: int) -> dict[str, Any]:
     """Where and under what this was measured."""
     return {
@@ -132,7 +139,7 @@ def conditions(n_pairs: int) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of ours, of torch, and of those peers that are installed."""
     found = {}
-    for name in ("xai_fast", "torch", "torchvision", "captum", "grad-cam", "torchcam"):
+    for name in ("xai_fast", "torch", "torchvision", "captum", "grad-cam", "shap", "torchcam"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
@@ -149,7 +156,8 @@ def _processor() -> str:
 def table(records: list[dict[str, Any]]) -> Table:
     """The records as a person reads them: ratios are the library's time over ours."""
     made = Table("case", "library", "ours", "library best", "ratio", "bar", "default", "bar", "ch. last", "first call",
-                 "tuned alloc.", "outside", "floor", "error ours / lib (rms)", "growth ours / lib")  # fmt: skip
+                 "tuned alloc.", "outside", "floor", "error ours / lib (rms)",
+                 "growth ours (bar) / lib best / default")  # fmt: skip
     for record in records:
         seconds = record["seconds"]
         made.add_row(
@@ -168,13 +176,19 @@ def table(records: list[dict[str, Any]]) -> Table:
             _share(record["outside_share"]),
             _share(record["floor_fraction"]),
             f"{record['error']['ours']['rms']:.0e} / {record['error']['peer']['rms']:.0e}",
-            f"{record['growth_bytes']['ours'] / 1e9:.2f} / {record['growth_bytes']['best'] / 1e9:.2f} GB",
+            _growth(record),
         )
     return made
 
 
 def _seconds(summary: dict[str, float]) -> str:
     return f"{summary['median']:.3g} s (IQR {summary['iqr']:.2g})"
+
+
+def _growth(record: dict[str, Any]) -> str:
+    ours, best, default = (record["growth_bytes"][side] / 1e9 for side in ("ours", "best", "default"))
+    bar = f" ({record['bar_growth'] / 1e9:g})" if record.get("bar_growth") else ""
+    return f"{ours:.2f}{bar} / {best:.2f} / {default:.2f} GB"
 
 
 def _bar(value: float | None) -> str:

@@ -1,18 +1,38 @@
-"""The reference libraries, each called as its documentation does: objects are made once, an explanation is one call."""
+"""The reference libraries, each called as its documentation does: objects are made once, an explanation is one call.
+
+Models are as their users have them: NCHW, in eval mode, with weights that require gradients.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from xai_fast.engine.samplers.path import RandomPoints
 
 Explain = Callable[[Tensor, Tensor], Tensor]
 """(inputs, targets) to maps (N, 1, H, W) or attributions (N, C, H, W): what is timed."""
 
 Peer = Callable[[nn.Module, int], Explain]
 """(model, setting) to a call: what a user does once. The model is the peer's own, since some leave hooks on it."""
+
+Gradients = Callable[[nn.Module], Callable[[Tensor, Tensor], Tensor]]
+"""Model to a call: points (rows, C, H, W) and K classes to a library's gradients there (rows, K, C, H, W)."""
+
+PACKAGES = {"captum": "captum.attr", "grad-cam": "pytorch_grad_cam", "torchcam": "torchcam.methods", "shap": "shap"}
+"""What each library is imported as."""
+
+ROWS_AT_OURS = 8  # of ours that a library's gradients are asked for at once
+
+
+def load(library: str) -> None:
+    """Imports a library, which is no part of an explanation."""
+    importlib.import_module(PACKAGES[library])
 
 
 def captum_occlusion(window: int, stride: int) -> Peer:
@@ -44,6 +64,136 @@ def captum_input_x_gradient(model: nn.Module, _setting: int) -> Explain:
 
     product = InputXGradient(model)
     return lambda x, target: product.attribute(x.clone().requires_grad_(), target=target).detach()
+
+
+def captum_integrated_gradients(n_steps: int) -> Peer:
+    """Its own quadrature, Gauss-Legendre, with `setting` points per batch."""
+
+    def peer(model: nn.Module, rows: int) -> Explain:
+        from captum.attr import IntegratedGradients
+
+        method = IntegratedGradients(model)
+        options = {"n_steps": n_steps, "internal_batch_size": _fewer(rows, n_steps)}
+        return lambda x, target: method.attribute(x, target=target, **options).detach()
+
+    return peer
+
+
+def captum_smooth_grad(n_samples: int, noise: float) -> Peer:
+    """With `setting` noisy copies per batch; captum takes the noise itself, not a share of the range."""
+
+    def peer(model: nn.Module, rows: int) -> Explain:
+        from captum.attr import NoiseTunnel, Saliency
+
+        tunnel = NoiseTunnel(Saliency(model))
+        options = {"nt_samples": n_samples, "nt_samples_batch_size": _fewer(rows, n_samples), "abs": False}
+
+        def explain(x: Tensor, target: Tensor) -> Tensor:
+            sigma = noise * (x.max() - x.min()).item()
+            return tunnel.attribute(x, nt_type="smoothgrad", stdevs=sigma, target=target, **options)
+
+        return explain
+
+    return peer
+
+
+def captum_gradient_shap(n_samples: int, references: Callable[[], Tensor]) -> Peer:
+    """In calls of `setting` samples each, the last of fewer, averaged: within one, all samples are one batch."""
+
+    def peer(model: nn.Module, rows: int) -> Explain:
+        from captum.attr import GradientShap
+
+        method, baselines = GradientShap(model), references()
+        counts = [min(rows, n_samples - done) for done in range(0, n_samples, rows)]
+
+        def explain(x: Tensor, target: Tensor) -> Tensor:
+            total = torch.zeros_like(x)
+            for count in counts:
+                values = method.attribute(x, baselines, n_samples=count, target=target)
+                total += values.detach() * (count / n_samples)
+            return total
+
+        return explain
+
+    return peer
+
+
+def shap_gradient_explainer(n_samples: int, references: Callable[[], Tensor]) -> Peer:
+    """GradientExplainer with `setting` samples per batch; a part of a call explains fewer outputs."""
+
+    def peer(model: nn.Module, rows: int) -> Explain:
+        from shap import GradientExplainer
+
+        explainer = GradientExplainer(model, references(), batch_size=rows)
+
+        def explain(x: Tensor, target: Tensor, outputs: int | None = None) -> Tensor:
+            if outputs == 0:  # which it refuses; what remains is the forward that ranks the outputs
+                with torch.no_grad():
+                    return model(x)
+            values, ranks = explainer.shap_values(
+                x, nsamples=n_samples, ranked_outputs=outputs or target.shape[1], rseed=0
+            )
+            assert torch.equal(ranks, target[:, : ranks.shape[1]]), "the two sides explain different outputs"
+            return torch.from_numpy(values).movedim(-1, 1)
+
+        return explain
+
+    return peer
+
+
+def captum_gradients(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """What its NoiseTunnel and its GradientShap average, at points that others choose."""
+    from captum.attr import Saliency
+
+    saliency = Saliency(model)
+    return lambda points, target: saliency.attribute(points.requires_grad_(), target=target, abs=False)[:, None]
+
+
+def shap_gradients(references: Callable[[], Tensor]) -> Gradients:
+    """What its GradientExplainer averages, likewise."""
+
+    def gradients(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+        from shap import GradientExplainer
+
+        explainer = GradientExplainer(model, references()).explainer
+
+        def at(points: Tensor, target: Tensor) -> Tensor:
+            each = [torch.from_numpy(explainer.gradient(index, [points])[0]) for index in target[0].tolist()]
+            return torch.stack(each, 1)
+
+        return at
+
+    return gradients
+
+
+def on_our_draws(method: Callable[[nn.Module], Any], gradients: Gradients) -> Peer:
+    """A library's gradients of one input at the rows that our method draws, added up in float64 by the formula.
+
+    On draws of its own a library's map differs from ours by chance, which says nothing about either; on the same draws
+    all that is left is how its gradients are computed.
+    """
+
+    def peer(model: nn.Module, _setting: int) -> Explain:
+        at = gradients(model)
+
+        def explain(x: Tensor, target: Tensor) -> Tensor:
+            assert len(x) == 1, "rows are taken to be of one input"
+            variants = method(model).recipe(x).variants
+            total = torch.zeros(target.numel(), *x.shape[1:], dtype=torch.float64)
+            for rows in torch.arange(len(variants)).split(ROWS_AT_OURS):
+                points = torch.empty(len(rows), *x.shape[1:])
+                variants.write(rows, points)
+                found = at(points, target).detach().double()
+                if isinstance(variants, RandomPoints):
+                    ends = torch.empty_like(points)
+                    variants.write_ends(rows, ends)
+                    found = found * (ends - variants.references.of(variants.number_of(rows)))[:, None]
+                total += found.sum(0)
+            return total.view(*target.shape, *x.shape[1:]) / len(variants)
+
+        return explain
+
+    return peer
 
 
 def captum_gradcam(layer: str) -> Peer:
@@ -122,6 +272,11 @@ class _GradCamAblation:
     def __call__(self, x: Tensor, target: Tensor, channels: int | None = None) -> Tensor:
         self.choice.channels = channels
         return torch.from_numpy(self.cam(x, _outputs(target)))[:, None]
+
+
+def _fewer(rows: int, whole: int) -> int | None:
+    """Captum's batch setting for so many rows: None, its default, is all of them at once."""
+    return None if rows >= whole else rows
 
 
 def _outputs(target: Tensor) -> list[Callable[[Tensor], Tensor]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,9 +21,9 @@ from typing import Any
 
 import peers
 import torch
-from methods import CONSOLE, conditions
+from methods import CONSOLE, save
 from rich.table import Table
-from schema import check
+from timing import peak, spread, timed
 from torch import Tensor
 
 import xai_fast as xf
@@ -86,10 +85,7 @@ def main() -> None:
         records.append(json.loads(done.stdout.strip().splitlines()[-1]))
         CONSOLE.print(table(records[-1:]))
         if arguments.json:
-            results = {"conditions": conditions(arguments.rounds), "records": records}
-            check(results)
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+            save(arguments.json, arguments.rounds, records)
     CONSOLE.print(table(records))
 
 
@@ -103,9 +99,9 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         target = model(x).argmax(1)
     engine = xf.Engine(copy.deepcopy(model), plan="local")
     ours = xf.Occlusion(engine, window=case.window, stride=case.stride)
-    before, began = _peak(), time.perf_counter()
+    before, began = peak(), time.perf_counter()
     ours.attribute(x, target)
-    first, growth = time.perf_counter() - began, _peak() - before
+    first, growth = time.perf_counter() - began, peak() - before
     dense = xf.Occlusion(xf.Engine(copy.deepcopy(model), plan="dense"), window=case.window, stride=case.part)
     dense.attribute(x, target)
     sides: dict[str, tuple[Callable[[], Any], int]] = {
@@ -117,7 +113,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     if case.bar_best is not None:
         peer = peers.captum_occlusion(case.part, case.part)  # its windows may not leave gaps; their size costs nothing
         calls = {setting: peer(copy.deepcopy(model), setting) for setting in SWEEP}
-        found = {setting: _seconds(lambda call=call: call(x, target)) for setting, call in calls.items()}
+        found = {setting: timed(lambda call=call: call(x, target)) for setting, call in calls.items()}
         best = min(found, key=found.__getitem__)
         for side, setting in (("default", SWEEP[0]), ("best", best)):
             sides[side] = (lambda call=calls[setting]: call(x, target), (case.size // case.part) ** 2 + 1)
@@ -126,7 +122,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         order = list(sides) if turn % 2 == 0 else list(sides)[::-1]
         for side in order:
             call, count = sides[side]
-            times[side].append(_seconds(call) / count)
+            times[side].append(timed(call) / count)
     ratios = {side: statistics.median(values) / statistics.median(times["local"]) for side, values in times.items()}
     return {
         "case": name,
@@ -139,7 +135,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         "bars": {"dense": case.bar_dense, "best": case.bar_best},
         "best_setting": best,
         "ratios": ratios,
-        "seconds": {side: _spread(values) for side, values in times.items()},
+        "seconds": {side: spread(values) for side, values in times.items()},
         "errors": _errors(case, model, x, target),
         "first_seconds": first,
         "growth_bytes": growth,
@@ -164,21 +160,6 @@ def _errors(case: Case, model: torch.nn.Module, x: Tensor, target: Tensor) -> di
         error = (occluded(xf.Engine(copy.deepcopy(model), plan=plan), x) - truth) / truth.abs().max()
         found[plan] = {"max": error.abs().max().item(), "rms": error.square().mean().sqrt().item()}
     return found
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    return {"median": statistics.median(values), "iqr": quartiles[2] - quartiles[0]}
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def table(records: list[dict[str, Any]]) -> Table:

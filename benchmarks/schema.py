@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _RECORD = {
 # What records have had since 0.2; older ones stay valid without.
 _LATER = {
     "bar_default": (int, float, type(None)),
+    "bar_growth": (int, float, type(None)),
     "plan": str,
     "part": (dict, type(None)),
     "notes": list,
@@ -60,25 +62,54 @@ _PLAN = {
     "growth_bytes": int,
     "plan": str,
 }
+_MODE = {
+    "case": str,
+    "mode": str,
+    "network": str,
+    "size": int,
+    "rows": int,
+    "photographs": int,
+    "instructions": list,
+    "dtypes": dict,
+    "bars": dict,
+    "ratio": _NUMBER,
+    "seconds": dict,
+    "correlation": dict,
+    "error": dict,
+}
+_ADAPTIVE = {
+    "case": str,
+    "network": str,
+    "size": int,
+    "tolerance": float,
+    "reference_steps": int,
+    "bars": dict,
+    "reached": int,
+    "medians": dict,
+    "photographs": list,
+}
 
 
 def check(results: dict[str, Any]) -> None:
     """Raises ValueError where conditions or figures are missing: no number without its conditions.
 
     Args:
-        results: {"conditions": ..., "records": [...]}, as `methods.py`, `forwards.py` and `plans.py` write it.
+        results: {"conditions": ..., "records": [...]}, as the scripts beside this one write it.
     """
     _fields(results.get("conditions"), _CONDITIONS, "conditions")
     records = results.get("records")
     if not isinstance(records, list) or not records:
         raise ValueError("`records` is missing or empty")
     for record in records:
-        if "windows" in record:
-            _plan(record)
-        elif "network" in record:
-            _forward(record)
-        else:
-            _method(record)
+        _kind(record)(record)
+
+
+def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """What checks such a record, by a field that no other kind has."""
+    for field, checks in (("windows", _plan), ("mode", _mode), ("tolerance", _adaptive), ("network", _forward)):
+        if field in record:
+            return checks
+    return _method
 
 
 def _method(record: dict[str, Any]) -> None:
@@ -112,6 +143,26 @@ def _plan(record: dict[str, Any]) -> None:
     for side in ("local", "dense"):
         _fields(record["seconds"].get(side), _SPREAD, f"{name} {side}")
         _fields(record["errors"].get(side), {"max": _NUMBER, "rms": _NUMBER}, f"{name} error {side}")
+
+
+def _mode(record: dict[str, Any]) -> None:
+    name = record["case"]
+    _fields(record, _MODE, f"record {name!r}")
+    for side in ("exact", "fast", "bfloat16"):
+        _fields(record["seconds"].get(side), _SPREAD, f"{name} {side}")
+        _fields(record["dtypes"], {side: str}, f"{name} dtypes")
+    _fields(record["correlation"], {"median": _NUMBER, "least": _NUMBER}, f"{name} correlation")
+    _fields(record["error"], {"median": _NUMBER, "largest": _NUMBER}, f"{name} error")
+
+
+def _adaptive(record: dict[str, Any]) -> None:
+    name, count = record["case"], (int, float, type(None))
+    _fields(record, _ADAPTIVE, f"record {name!r}")
+    _fields(record["medians"], {"passes": _NUMBER, "error": _NUMBER, "fixed": dict}, f"{name} medians")
+    for found in (record["medians"], *record["photographs"]):
+        _fields(found["fixed"], dict.fromkeys(("first", "settled", "map", "both"), count), f"{name} fixed")
+    for found in record["photographs"]:
+        _fields(found["adaptive"], {"passes": int, "gap": _NUMBER, "error": _NUMBER}, f"{name} adaptive")
 
 
 def _fields(found: Any, wanted: dict[str, Any], where: str) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
+import peers
 import torch
-from cases import CASES, Case, Part, inputs, network, targets
-from torch import Tensor
+from case import Case, Part, inputs, network, targets
+from cases import CASES
+from timing import peak, spread, timed
+from torch import Tensor, nn
 
 import xai_fast as xf
 from xai_fast.core.prepare import Prepared
@@ -49,34 +51,34 @@ def main() -> None:
 
 def first(case: Case, side: str, setting: int) -> dict[str, Any]:
     """The first call in this process, with what it adds to the peak of memory."""
-    model, x = network(case), inputs(case)
-    target = targets(model, x)
-    before = _peak()
+    model, x, target = _subject(case)
+    if side == "peer":
+        peers.load(case.library)
+    before = peak()
     if side == "ours":
-        seconds = _timed(lambda: case.method(xf.Engine(model, plan=case.plan)).attribute(x, target))
+        seconds = timed(lambda: case.method(xf.Engine(model, plan=case.plan)).attribute(x, target))
     elif case.part is None:
-        seconds = _timed(lambda: case.peer(model, setting)(x, target))
+        seconds = timed(lambda: case.peer(model, setting)(x, target))
     else:
         # What is cold is paid once: the rest of the units run at the warm rate.
         began = time.perf_counter()
         explain = case.peer(model, setting)
         explain(x, target, case.part.units)
         cold = time.perf_counter() - began
-        none, part = (_timed(lambda n=n: explain(x, target, n)) for n in (0, case.part.units))
+        none, part = (timed(lambda n=n: explain(x, target, n)) for n in (0, case.part.units))
         seconds = cold + (part - none) * (case.part.whole / case.part.units - 1)
-    return {"seconds": seconds, "growth_bytes": _peak() - before}
+    return {"seconds": seconds, "growth_bytes": peak() - before}
 
 
 def pairs(case: Case, n: int) -> dict[str, Any]:
     """Warm calls of both sides, interleaved: ours, the library's default, its best setting, and that channels-last."""
-    model, x = network(case), inputs(case)
-    target = targets(model, x)
+    model, x, target = _subject(case)
     engine = xf.Engine(model, plan=case.plan)
     method = case.method(engine)
     method.attribute(x, target)  # prepares, and settles the batch size
     sweep = {setting: _swept(case, x, target, setting) for setting in case.sweep}
     best = min(sweep, key=sweep.__getitem__)
-    sides: dict[str, Clock] = {"ours": lambda: _timed(lambda: method.attribute(x, target))}
+    sides: dict[str, Clock] = {"ours": lambda: timed(lambda: method.attribute(x, target))}
     sides["default"] = _peer(case, x, target, case.default)
     if best != case.default:
         sides["best"] = _peer(case, x, target, best)
@@ -86,7 +88,7 @@ def pairs(case: Case, n: int) -> dict[str, Any]:
     prepared = engine.prepared(frozenset(method.layers(x)), x)
     sizes = [size for size in prepared.batch_sizes.values() if isinstance(size, int)]
     return {
-        "seconds": {name: _summary(values) for name, values in times.items()},
+        "seconds": {name: spread(values) for name, values in times.items()},
         "rounds": len(times["default"]),
         "best_setting": best,
         "sweep_seconds": sweep,
@@ -99,21 +101,19 @@ def pairs(case: Case, n: int) -> dict[str, Any]:
 
 def best_pairs(case: Case, setting: int, n: int) -> dict[str, Any]:
     """Warm calls of ours and of the library at one setting, interleaved: what is repeated under another allocator."""
-    model, x = network(case), inputs(case)
-    target = targets(model, x)
+    model, x, target = _subject(case)
     method = case.method(xf.Engine(model, plan=case.plan))
     method.attribute(x, target)
-    sides = {"ours": lambda: _timed(lambda: method.attribute(x, target)), "best": _peer(case, x, target, setting)}
-    return {"seconds": {name: _summary(values) for name, values in _interleaved(sides, n).items()}}
+    sides = {"ours": lambda: timed(lambda: method.attribute(x, target)), "best": _peer(case, x, target, setting)}
+    return {"seconds": {name: spread(values) for name, values in _interleaved(sides, n).items()}}
 
 
 def whole(case: Case, setting: int) -> dict[str, Any]:
     """One whole call of a peer that is otherwise timed in parts, beside what its part says in the same process."""
-    x = inputs(case)
-    target = targets(network(case), x)
+    _, x, target = _subject(case)
     clock = _peer(case, x, target, setting)
     explain = case.peer(network(case), setting)
-    return {"from_part": clock(), "seconds": _timed(lambda: explain(x, target))}
+    return {"from_part": clock(), "seconds": timed(lambda: explain(x, target))}
 
 
 def _interleaved(sides: dict[str, Clock], n: int) -> dict[str, list[float]]:
@@ -136,9 +136,8 @@ def _interleaved(sides: dict[str, Clock], n: int) -> dict[str, list[float]]:
 
 def error(case: Case) -> dict[str, Any]:
     """Errors of both float32 maps to the formula in float64, as shares of the largest value: largest and RMS."""
-    model, x = network(case), inputs(case, case.precise_size)
-    target = targets(model, x)
-    make, peer = case.precise or case.method, case.precise_peer or case.peer
+    model, x, target = _subject(case, case.precise_size)
+    make, peer = case.precise or case.method, case.same_draws or case.precise_peer or case.peer
     # Our float64 path is checked against replicas in the tests; captum's occlusion rounds to float32 even there.
     truth = _comparable(case, make(network(case).double()).attribute(x.double(), target))
     scale = truth.abs().max()
@@ -150,6 +149,12 @@ def error(case: Case) -> dict[str, Any]:
         difference = (_comparable(case, values.double()) - truth) / scale
         errors[side] = {"max": difference.abs().max().item(), "rms": difference.square().mean().sqrt().item()}
     return errors
+
+
+def _subject(case: Case, size: int | None = None) -> tuple[nn.Module, Tensor, Tensor]:
+    """The network, the photographs, and the outputs that both sides explain."""
+    model, x = network(case), inputs(case, size)
+    return model, x, targets(model, x, case.outputs)
 
 
 def _comparable(case: Case, maps: Tensor) -> Tensor:
@@ -168,14 +173,14 @@ def _peer(case: Case, x: Tensor, target: Tensor, setting: int) -> Clock:
     explain = case.peer(model, setting)
     if case.part is None:
         (case.precise_peer(model, setting) if case.precise_peer else explain)(x, target)
-        return lambda: _timed(lambda: explain(x, target))
-    explain(x, target, setting)  # one batch
+        return lambda: timed(lambda: explain(x, target))
+    explain(x, target, setting if case.part.batched else 0)  # one batch, or what every call begins with
     return lambda: _scaled(case.part, lambda n: explain(x, target, n))
 
 
 def _scaled(part: Part, run: Callable[[int], Tensor]) -> float:
     """Seconds that a whole call takes, from one with no unit and one with some."""
-    none, some = (_timed(lambda n=n: run(n)) for n in (0, part.units))
+    none, some = (timed(lambda n=n: run(n)) for n in (0, part.units))
     return none + (some - none) * part.whole / part.units
 
 
@@ -184,8 +189,8 @@ def _swept(case: Case, x: Tensor, target: Tensor, setting: int) -> float:
     if case.part is not None:
         return _peer(case, x, target, setting)()
     explain = (case.precise_peer or case.peer)(network(case), setting)
-    explain(x, target)
-    return min(_timed(lambda: explain(x, target)) for _ in range(2))
+    again = 1 if timed(lambda: explain(x, target)) > SHORT_SECONDS else 2  # the first call warms up
+    return min(timed(lambda: explain(x, target)) for _ in range(again))
 
 
 def _outside(method: Any, x: Tensor, target: Tensor) -> float | None:
@@ -195,16 +200,16 @@ def _outside(method: Any, x: Tensor, target: Tensor) -> float | None:
     inside = 0.0
     original = Prepared.__call__
 
-    def timed(self: Prepared, batch: Tensor) -> Any:
+    def watched(self: Prepared, batch: Tensor) -> Any:
         nonlocal inside
         began = time.perf_counter()
         output = original(self, batch)
         inside += time.perf_counter() - began
         return output
 
-    Prepared.__call__ = timed
+    Prepared.__call__ = watched
     try:
-        whole = _timed(lambda: method.attribute(x, target))
+        whole = timed(lambda: method.attribute(x, target))
     finally:
         Prepared.__call__ = original
     return 1 - inside / whole
@@ -220,23 +225,8 @@ def _floor(method: Any, prepared: Prepared, x: Tensor, seconds: float) -> float 
         for rows in FLOOR_ROWS:
             batch = prepared.empty(rows, x).copy_(x[:1].expand(rows, *x.shape[1:]))
             prepared(batch)
-            per_row.append(min(_timed(lambda batch=batch: prepared(batch)) for _ in range(5)) / rows)
+            per_row.append(min(timed(lambda batch=batch: prepared(batch)) for _ in range(5)) / rows)
     return cost.forwards * min(per_row) / seconds
-
-
-def _summary(values: list[float]) -> dict[str, float]:
-    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    return {"median": statistics.median(values), "iqr": quartiles[2] - quartiles[0]}
-
-
-def _timed(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -9,7 +10,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 import torchvision
 
 import xai_fast as xf
@@ -26,7 +29,7 @@ def module(monkeypatch: pytest.MonkeyPatch):
         return importlib.import_module(name)
 
     yield load
-    for name in ("cases", "forwards", "methods", "peers", "schema", "sides"):
+    for name in (file.stem for file in BENCHMARKS.glob("*.py")):
         sys.modules.pop(name, None)
 
 
@@ -71,6 +74,8 @@ def test_every_case_builds(module) -> None:
             if case.name.startswith("ablation") and "AblationCAM" not in xf.__all__:
                 continue
             assert case.method(engine).cost((case.batch, 3, case.size, case.size)).forwards >= case.batch
+            if case.library == "shap":  # it runs the model when it is made; tested below
+                continue
             if importlib.util.find_spec({"grad-cam": "pytorch_grad_cam"}.get(case.library, case.library)):
                 assert callable(case.peer(model, case.default))
 
@@ -96,6 +101,61 @@ def test_sides_measure_equal_maps(module, monkeypatch: pytest.MonkeyPatch) -> No
     assert error["ours"]["rms"] <= max(2.5 * error["peer"]["rms"], 1e-6)
 
 
+def few(cases, which: str):
+    """A gradient case whose calls take a moment."""
+    if which == "shap_gradient":
+        return cases.shap_gradient("resnet18", 2.0, 3.0, size=64, n_samples=6, outputs=2)
+    return getattr(cases, which)("resnet18", 1.4, 1.8, 64, 6)
+
+
+@pytest.mark.parametrize("which", ["integrated_gradients", "smooth_grad", "gradient_shap", "shap_gradient"])
+def test_gradients_are_compared_on_the_same_draws(module, which: str) -> None:
+    case = few(module("cases"), which)
+    pytest.importorskip(case.library)
+    error = module("sides").error(case)
+    assert max(error["ours"]["max"], error["peer"]["max"]) < 1e-3
+
+
+def test_outputs_that_are_left_out_cost_as_much_as_those_that_are_not(module, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("shap")
+    sides, case = module("sides"), few(module("cases"), "shap_gradient")
+    monkeypatch.setattr(sides, "SHORT_SECONDS", 0)
+    rows = []
+    model, x, target = sides._subject(case)
+    model.fc.register_forward_hook(lambda _module, _args, output: rows.append(len(output)))
+    explain = case.peer(model, 4)
+    counts = []
+    for outputs in (0, 1, None):
+        rows.clear()
+        explain(x, target, outputs)
+        counts.append(rows.copy())
+    assert counts == [[1], [1, 4, 2], [1, 4, 2, 4, 2]]
+    assert set(sides.pairs(case, 1)["seconds"]) >= {"ours", "default", "best"}
+
+
+def test_the_libraries_compute_what_we_do(module) -> None:
+    """On draws of their own they are as far from ours as ours are from ours under another seed."""
+    pytest.importorskip("captum")
+    cases, case_module = module("cases"), module("case")
+    case = few(cases, "integrated_gradients")
+    model, x = case_module.network(case), case_module.inputs(case)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    target = case_module.targets(model, x)
+    expected = case.method(model).attribute(x, target)
+    for rows in case.sweep:
+        found = case.peer(model, rows)(x, target)
+        assert (found - expected).norm() < 0.03 * expected.norm()  # one ReLU that tips over is a hundredth
+    for which in ("smooth_grad", "gradient_shap"):
+        case = getattr(cases, which)("resnet18", 1.4, 1.8, 64, 16)
+        ours = case.method(model)
+        first, second = (dataclasses.replace(ours, seed=seed).attribute(x, target) for seed in (0, 1))
+        torch.manual_seed(0)
+        np.random.seed(0)
+        chance = (first - second).norm()
+        for rows in (8, 16):
+            assert (case.peer(model, rows)(x, target) - first).norm() < 1.5 * chance
+
+
 @pytest.mark.parametrize("library", ["torchcam", "grad-cam"])
 def test_scaled_maps_are_compared_as_scaled(module, library: str) -> None:
     pytest.importorskip({"grad-cam": "pytorch_grad_cam"}.get(library, library))
@@ -109,14 +169,14 @@ def test_scaled_maps_are_compared_as_scaled(module, library: str) -> None:
 
 def test_a_part_of_ablation_scales_to_the_whole(module) -> None:
     pytest.importorskip("pytorch_grad_cam")
-    cases, peers = module("cases"), module("peers")
+    peers = module("peers")
     from networks import awakened, photos
 
     rows = []
     model, x = awakened("resnet18"), photos(1, 64)
     model.fc.register_forward_hook(lambda _module, _args, output: rows.append(len(output)))
     explain = peers.gradcam_ablation("layer4")(model, 32)
-    target = cases.targets(model, x)
+    target = module("case").targets(model, x)
     counts = {}
     for channels in (0, 64, None):
         rows.clear()
@@ -155,3 +215,51 @@ def test_plans_agree(module, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(record["seconds"]) == {"local", "dense"}
     assert max(error["max"] for error in record["errors"].values()) < 1e-3
     module("schema").check({"conditions": module("methods").conditions(1), "records": [record]})
+
+
+def test_modes_are_compared_on_the_same_photographs(module) -> None:
+    modes = module("modes")
+    values = torch.randn(50)
+    assert modes.rank_correlation(values, values.exp()) == pytest.approx(1)
+    assert modes.rank_correlation(values, -values) == pytest.approx(-1)
+    record = modes.measure("SmoothGrad-demo", count=2, rows=4, size=64)
+    assert record["correlation"]["least"] > 0.9
+    assert 0 < record["error"]["largest"] < 0.2
+    assert (record["dtypes"]["exact"], record["dtypes"]["bfloat16"]) == ("float32", "bfloat16")
+    schema, conditions = module("schema"), module("methods").conditions(2)
+    schema.check({"conditions": conditions, "records": [record]})
+    del record["correlation"]["least"]
+    with pytest.raises(ValueError, match="correlation"):
+        schema.check({"conditions": conditions, "records": [record]})
+
+
+def test_fixed_points_are_searched_until_the_tolerance_holds(module) -> None:
+    adaptive = module("adaptive")
+    lucky = {3: (0.001, 0.3)}  # a gap that is small by chance, and a map that is far off
+    tried = adaptive.search(lambda n: lucky.get(n, (1 / n**2, 0.4 / n)), most=64)
+    assert max(tried) == 10 + adaptive.STREAK - 1
+    assert adaptive.best(tried, 0.01) == {"first": 3, "settled": 10, "map": 8, "both": 10}
+    assert adaptive.best(tried, 0.05) == {"first": 3, "settled": 5, "map": 8, "both": 8}
+    assert adaptive.best(adaptive.search(lambda _n: (0.5, 0.5), most=16), 0.01)["settled"] is None
+
+
+def test_a_gap_is_judged_as_the_tolerance_is(module) -> None:
+    model, x, target = module("trained").subjects("demo", 1, 64)
+    method = xf.IntegratedGradients(model, n_steps=8)
+    explanation = method(x, target)
+    ends = method.engine.scores(torch.cat([x, torch.zeros_like(x)]), target.repeat(2))
+    gap, error = module("adaptive").judged(explanation, explanation.values)
+    difference = ends[0] - ends[1]
+    assert gap == pytest.approx(((explanation.values.sum() - difference) / difference).abs().item(), rel=1e-3)
+    assert error == 0
+
+
+@pytest.mark.skipif(
+    "tolerance" not in {field.name for field in dataclasses.fields(xf.IntegratedGradients)},
+    reason="integrated gradients take no tolerance yet",
+)
+def test_adaptive_points_are_counted(module) -> None:
+    records = module("adaptive").measure("demo", count=1, size=64, reference_steps=64, most=16)
+    assert [record["tolerance"] for record in records] == list(module("adaptive").TOLERANCES)
+    assert all(found["adaptive"]["passes"] >= 8 for record in records for found in record["photographs"])
+    module("schema").check({"conditions": module("methods").conditions(1), "records": records})

@@ -16,6 +16,8 @@ _HOMES = {
     "Cost": "xai_fast.engine",
     "NonFiniteError": "xai_fast.engine.run",
     "Explanation": "xai_fast.core.explanation",
+    "FilterImages": "xai_fast.core.filter_images",
+    "FilterMaps": "xai_fast.core.filter_maps",
     "Preprocess": "xai_fast.core.preprocess",
     "MethodInfo": "xai_fast.methods",
     "load": "xai_fast.models",
@@ -27,10 +29,12 @@ _MODULES = {
 }
 _METHODS = (
     "AblationCAM",
+    "ActivationMaximization",
     "Deconvolution",
     "DeepLift",
     "DeepLiftShap",
     "ErrorAttribution",
+    "FilterActivation",
     "GradCAM",
     "GradientShap",
     "GuidedBackprop",
@@ -45,6 +49,7 @@ _METHODS = (
 
 __all__ = [
     "AblationCAM",
+    "ActivationMaximization",
     "Cost",
     "Deconvolution",
     "DeepLift",
@@ -52,6 +57,9 @@ __all__ = [
     "Engine",
     "ErrorAttribution",
     "Explanation",
+    "FilterActivation",
+    "FilterImages",
+    "FilterMaps",
     "GradCAM",
     "GradientShap",
     "GuidedBackprop",
@@ -74,6 +82,8 @@ __all__ = [
 if TYPE_CHECKING:
     from xai_fast.core import targets as targets
     from xai_fast.core.explanation import Explanation as Explanation
+    from xai_fast.core.filter_images import FilterImages as FilterImages
+    from xai_fast.core.filter_maps import FilterMaps as FilterMaps
     from xai_fast.core.preprocess import Preprocess as Preprocess
     from xai_fast.engine import Cost as Cost
     from xai_fast.engine import Engine as Engine
@@ -81,6 +91,7 @@ if TYPE_CHECKING:
     from xai_fast.explain import explain as explain
     from xai_fast.methods import MethodInfo as MethodInfo
     from xai_fast.methods import methods as methods
+    from xai_fast.methods.activation_maximization import ActivationMaximization as ActivationMaximization
     from xai_fast.methods.cam.ablation_cam import AblationCAM as AblationCAM
     from xai_fast.methods.cam.gradcam import GradCAM as GradCAM
     from xai_fast.methods.cam.recipro_cam import ReciproCAM as ReciproCAM
@@ -88,6 +99,7 @@ if TYPE_CHECKING:
     from xai_fast.methods.deep_lift import DeepLift as DeepLift
     from xai_fast.methods.deep_lift import DeepLiftShap as DeepLiftShap
     from xai_fast.methods.error_attribution import ErrorAttribution as ErrorAttribution
+    from xai_fast.methods.filter_activation import FilterActivation as FilterActivation
     from xai_fast.methods.gradient_shap import GradientShap as GradientShap
     from xai_fast.methods.guided_backprop import GuidedBackprop as GuidedBackprop
     from xai_fast.methods.guided_gradcam import GuidedGradCAM as GuidedGradCAM

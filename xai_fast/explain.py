@@ -20,7 +20,7 @@ from xai_fast.core.photos import ImageError, as_list, names_of, numbered, to_inp
 from xai_fast.core.targets import Target, class_named
 from xai_fast.engine import Engine
 from xai_fast.methods.base import AbstractMethod
-from xai_fast.methods.build import build
+from xai_fast.methods.build import build, method_named, refuse_other_kinds
 from xai_fast.methods.registry import methods as registered
 from xai_fast.report import Bar, Failure, Item, Map, Panel, Row, Scale, figure, overlay, save_png, write_page
 
@@ -227,6 +227,8 @@ def chosen_methods(
     if not several:
         raise ValueError("`methods` came empty; give at least one name, such as 'GradCAM'")
     built = [build(method, engine) if isinstance(method, str) else method for method in several]
+    for method in built:
+        refuse_other_kinds(method_named(type(method).__name__))
     return list({repr(method): method for method in built}.values())
 
 

@@ -105,10 +105,10 @@ GRADIENT_CASES = [
 ]
 
 
-def _rectified(shape, *layers):
+def _rectified(shape, *layers, seed=4):
     """A ReLU on the input, and linear layers behind it."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(4)
+        torch.manual_seed(seed)
         tail = layers or (nn.Flatten(), nn.Linear(math.prod(shape), 4))
         model = nn.Sequential(nn.ReLU(), *tail)
         for parameter in model.parameters():
@@ -167,7 +167,8 @@ def _linear_deconvolution(inputs, target):
 def _linear_guided_gradcam(inputs, target):
     """Features of single pixels: each channel's weight in the score, and CAM."""
     shape = inputs.shape[1:]
-    model = _rectified(shape, nn.Conv2d(shape[0], 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4))
+    tail = nn.Conv2d(shape[0], 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)
+    model = _rectified(shape, *tail, seed=5)  # one whose class has some of either sign
     weight = model[4].weight.detach()[target] / inputs[0, 0].numel()
     cam = torch.einsum("k,nkhw->nhw", weight, model[:2](inputs).detach())[:, None].clamp_min(0)
     slope = torch.einsum("k,kc->c", weight, model[1].weight.detach()[:, :, 0, 0])[:, None, None]

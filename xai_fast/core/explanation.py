@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .preprocess import Preprocess
+from .pictures import views
+from .tensor_file import read, write
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -136,37 +136,13 @@ class Explanation:
 
     def views(self, images: Any) -> list[Image.Image]:
         """The pictures under the maps: what the model saw of each image."""
-        from xai_fast.report import as_photo
-
-        count = len(self.values)
-        if isinstance(images, Tensor):
-            if images.ndim != 4:
-                raise ValueError(f"`images` of shape {tuple(images.shape)} are no pictures; give (N, C, H, W)")
-            images = list(self._pixels(images.detach().float().cpu()))
-        elif not isinstance(images, list | tuple):
-            images = [images]
-        if len(images) != count:
-            raise ValueError(f"`images` holds {len(images)} and the explanation {count}; give one per input")
-        shown = []
-        for image in images:
-            if isinstance(image, Tensor):
-                shown.append(as_photo(image.permute(1, 2, 0).numpy()))
-                continue
-            photo = as_photo(image)
-            shown.append(self.preprocess.view(photo) if hasattr(self.preprocess, "view") else photo)
-        return shown
+        return views(images, len(self.values), self.preprocess)
 
     def save(self, directory: str | Path, *, name: str = FILE) -> Path:
         """Writes everything but the pictures into `directory`/explanation.safetensors, and returns that path.
 
         The file is complete or absent, never half-written. A callable target is kept as its name.
         """
-        from safetensors.torch import save
-
-        from xai_fast.report import write_atomically
-
-        path = Path(directory) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {key: getattr(self, key) for key in _TENSORS if getattr(self, key) is not None}
         tensors |= {f"{_SNAPSHOT}{count}": maps for count, maps in self.snapshots.items()}
         if isinstance(self.target, Tensor):
@@ -179,9 +155,7 @@ class Explanation:
             "classes": self.classes,
             "target": None if isinstance(self.target, Tensor) else self.target_names(0)[0],
         }
-        contents = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        data = save(contents, metadata={"xai_fast": json.dumps(facts)})
-        return write_atomically(path, lambda file: file.write(data))
+        return write(Path(directory) / name, "Explanation", tensors, facts)
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
@@ -190,19 +164,7 @@ class Explanation:
         Raises:
             ValueError: the file is not one of ours.
         """
-        from safetensors import SafetensorError, safe_open
-
-        path = Path(path)
-        path = path / FILE if path.is_dir() else path
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = (file.metadata() or {}).get("xai_fast")
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        except SafetensorError as error:
-            raise ValueError(f"`path` {path} is not a readable safetensors file ({error})") from None
-        if metadata is None or "values" not in tensors:
-            raise ValueError(f"`path` {path} holds tensors, but no explanation; give what Explanation.save wrote")
-        facts = json.loads(metadata)
+        tensors, facts = read(path, "Explanation", FILE)
         classes = tuple(facts["classes"]) if facts["classes"] else None
         target = tensors.pop("target", None)
         numbers = sorted(int(key.removeprefix(_SNAPSHOT)) for key in tensors if key.startswith(_SNAPSHOT))
@@ -268,14 +230,6 @@ class Explanation:
         if heatmap.ndim != 3 + self.several:
             raise ValueError(f"maps of shape {tuple(self.values.shape)} are no pictures; draw `heatmap()` yourself")
         return list(heatmap.reshape(-1, *heatmap.shape[-2:]))
-
-    def _pixels(self, inputs: Tensor) -> Tensor:
-        """Inputs in the model's space as values in [0, 1]; by each image's range where the preprocessing is unknown."""
-        if isinstance(self.preprocess, Preprocess):
-            return self.preprocess.pixels(inputs)
-        flat = inputs.flatten(1)
-        low, high = flat.amin(1).view(-1, 1, 1, 1), flat.amax(1).view(-1, 1, 1, 1)
-        return (inputs - low) / (high - low).clamp_min(1e-12)
 
 
 def _name_of(target: Any) -> str:

@@ -38,7 +38,7 @@ class FilterImages:
         method: the method with its settings, as it prints itself.
         evaluations: LongTensor (N,), model rows used per image; each ends at the layer.
         starts: (N, C, H, W) the images it started from, in the model's space; None where the start was noise.
-        seconds: wall-clock of the call, preparation excluded.
+        seconds: wall-clock of the call, preparation included.
         preprocess: how a photo becomes an input, for pictures; None leaves them scaled by their own range.
     """
 

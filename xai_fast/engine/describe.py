@@ -9,7 +9,9 @@ from torch import Tensor
 from xai_fast.core.guard import untouched
 from xai_fast.ops import backends
 
+from .backward import backward_of
 from .budgets import budget_for
+from .evaluate import InputGradient
 from .inputs import checked
 from .plan import RowBudget
 from .recipe import Recipe
@@ -35,6 +37,7 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
         f"plan: {_plan(choice)}",
         *(f"  {plan} refused: {reason}" for plan, reason in choice.refused.items()),
         f"rows per forward: {_at_once(choice, budget, chunk)}",
+        *_gradients(choice, recipe, inputs),
         f"model: {_model(prepared)}",
         *(f"  {note}" for note in prepared.notes),
         f"preparation: {prepared.seconds:.2f} s; compiled: {'yes' if engine.compile is True else 'no'}",
@@ -48,9 +51,11 @@ def _rows(method: Any, recipe: Recipe, inputs: Tensor) -> str:
     parts = [f"{len(inputs)} clean"]
     if variants is not None:
         parts.append(f"{len(variants)} variants in which {variants.change} changed")
-    layered = total - len(inputs) - (len(variants) if variants is not None else 0)
+    more = total - len(inputs) - (len(variants) if variants is not None else 0)
     if recipe.change is not None:
-        parts.append(f"{layered} in which the output of {' or '.join(recipe.layers)} is changed")
+        parts.append(f"{more} in which the output of {' or '.join(recipe.layers)} is changed")
+    elif more > 0:
+        parts.append(f"{more} beside them: baselines, references, or points at a layer")
     return f"{total} ({', '.join(parts)})"
 
 
@@ -63,6 +68,21 @@ def _plan(choice: Choice) -> str:
     return (
         f"tail, what precedes {'a layer' if len(parts) > 1 else 'the layer'} runs once; saved work: {'; '.join(parts)}"
     )
+
+
+def _gradients(choice: Choice, recipe: Recipe, inputs: Tensor) -> list[str]:
+    """How gradients are taken, where they are."""
+    question = recipe.evaluate if recipe.variants is not None else recipe.clean
+    if not isinstance(question, InputGradient):
+        return []
+    found = backward_of(choice.prepared, tuple(inputs.shape[1:]), (), question.rule)
+    if isinstance(found, str):
+        return [f"gradients: by autograd ({found})"]
+    stem = ""
+    if found.stem is not None and question.summed is not None:
+        ends = "forward for the ends of paths alone, " if question.line is not None else ""
+        stem = f"; the first layer runs {ends}backward once for all rows that run together"
+    return [f"gradients: explicit backward over the prepared graph{stem}"]
 
 
 def _at_once(choice: Choice, budget: RowBudget, chunk: int) -> str:

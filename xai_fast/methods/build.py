@@ -25,6 +25,19 @@ def method_named(name: str) -> MethodInfo:
     raise ValueError(f"`method` {name!r} is not known; close are {', '.join(close)} (`xai-fast methods` lists all)")
 
 
+def refuse_other_kinds(info: MethodInfo) -> None:
+    """Refuses what text interfaces cannot show over a photograph.
+
+    Raises:
+        ValueError: the method attributes no score to an input.
+    """
+    if not info.attributes:
+        raise ValueError(
+            f"`method` {info.name} does not attribute a prediction to a photograph (it gives {info.kind}); "
+            f"use it from Python: xf.{info.name}(model, ...)"
+        )
+
+
 def settings_of(info: MethodInfo) -> tuple[str, ...]:
     """Names of a method's settings, in the order of its signature."""
     return tuple(field.name for field in dataclasses.fields(info.cls) if field.kw_only and field.init)
@@ -34,10 +47,12 @@ def build(name: str, model: Any, settings: Mapping[str, Any] | None = None) -> A
     """The method with these settings over its starting ones.
 
     Raises:
-        ValueError: an unknown method or setting; or a setting that the method refuses.
+        ValueError: an unknown method or setting; one that attributes no score to an input; or a setting that the
+            method refuses.
         TypeError: likewise.
     """
     info = method_named(name)
+    refuse_other_kinds(info)
     unknown = sorted(set(settings or ()) - set(settings_of(info)))
     if unknown:
         fits = ", ".join(settings_of(info))

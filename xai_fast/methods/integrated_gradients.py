@@ -12,7 +12,7 @@ from xai_fast.core.baselines import Baseline, check_baseline, resolve_baseline
 from xai_fast.core.layers import Layer
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.budgets import beside
-from xai_fast.engine.evaluate import Answers, InputGradient, LayerPath, Score, Summed
+from xai_fast.engine.evaluate import Answers, InputGradient, LayerPath, Line, Score, Summed
 from xai_fast.engine.recipe import Sweep
 from xai_fast.engine.reducers.clean import CleanFormula
 from xai_fast.engine.reducers.gap import WithGap
@@ -77,12 +77,17 @@ class IntegratedGradients(AbstractGradientMethod):
             assert answers.groups is not None
             return answers.gradient, answers.groups
 
-        def whole(samples: Tensor, sums: Tensor) -> Tensor:
+        def ends(samples: Tensor) -> tuple[Tensor, Tensor]:
             start = baseline[source.sample_of(samples).to(baseline.device)]
-            return sums * (samples_of(source, samples, inputs) - start)[:, None]
+            return samples_of(source, samples, inputs), start
+
+        def whole(samples: Tensor, sums: Tensor) -> Tensor:
+            end, start = ends(samples)
+            return sums * (end - start)[:, None]
 
         summed = Summed(points.source_of, lambda rows: weights[rows % len(weights)])
-        return Asked(points, InputGradient(summed=summed), parts, whole, len(alphas))
+        line = Line(points.source_of, lambda rows: alphas[rows % len(alphas)], ends)
+        return Asked(points, InputGradient(summed=summed, line=line), parts, whole, len(alphas))
 
     def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """The points of each path, and then the baselines' own scores."""

@@ -24,6 +24,7 @@ class MethodInfo:
         cost: model rows per input, in words.
         paper: authors, year, arXiv number.
         starting: settings without a default of their own, for when the method is asked for by name alone.
+        asks_truth: the target is the true class and must be given.
     """
 
     name: str
@@ -37,6 +38,12 @@ class MethodInfo:
     cost: str
     paper: str
     starting: Mapping[str, Any] = field(default_factory=dict)
+    asks_truth: bool = False
+
+    @property
+    def attributes(self) -> bool:
+        """Whether it attributes a score to an input, and not words, concepts or filters to something else."""
+        return self.kind in ("pixels", "map")
 
     @property
     def cls(self) -> type[Any]:
@@ -56,6 +63,19 @@ _METHODS = (
         summary="which channels of a late layer the score cannot do without, and where they fire",
         cost="1 + channels forward from the layer on",
         paper="Desai and Ramaswamy 2020, WACV",
+    ),
+    MethodInfo(
+        name="ActivationMaximization",
+        module="activation_maximization",
+        kind="filters",
+        signed=False,
+        class_specific=False,
+        complete="",
+        units="none",
+        summary="what a filter wants to see: a picture that drives it as strongly as gradient ascent can",
+        cost="8 + filters x (steps + 1) forward, filters x steps backward, as far as the layer",
+        paper="Erhan et al. 2009, TR 1341, Université de Montréal",
+        starting={"filters": 0},
     ),
     MethodInfo(
         name="Deconvolution",
@@ -104,6 +124,19 @@ _METHODS = (
         summary="what pushes a wrong answer away from the true class",
         cost="1 forward, 1 backward; at a layer 53 forward and 50 backward of what follows it",
         paper="gradient of the loss; Sundararajan et al. 2017, arXiv:1703.01365",
+        asks_truth=True,
+    ),
+    MethodInfo(
+        name="FilterActivation",
+        module="filter_activation",
+        kind="filters",
+        signed=True,
+        class_specific=False,
+        complete="",
+        units="none",
+        summary="where the filters of a layer fire",
+        cost="1 forward, as far as the layer",
+        paper="Zeiler and Fergus 2014, arXiv:1311.2901",
     ),
     MethodInfo(
         name="GradCAM",

@@ -119,13 +119,13 @@ class _Scaling(Rule):
 class _Matrix(Rule):
     """A linear layer."""
 
-    def __init__(self, source: int, layer: nn.Linear) -> None:
-        self._source, self._layer = source, layer
+    def __init__(self, source: int, weight: Tensor) -> None:
+        self._source, self._weight = source, weight.detach()
 
     def back(self, gradient: Parts, pairs: Pairs) -> dict[int, Parts]:
         (g,) = gradient
         assert g is not None
-        return {self._source: [g @ self._layer.weight.detach()]}
+        return {self._source: [g @ self._weight]}
 
 
 class _Convolution(Rule):
@@ -190,8 +190,11 @@ def _scaling(step: Step, dependence: Dependence) -> Rule | None:
 
 
 def _matrix(step: Step, dependence: Dependence) -> Rule | None:
-    layer = step.module
-    return _Matrix(step.reads[0], layer) if isinstance(layer, nn.Linear) else None
+    if isinstance(step.module, nn.Linear):
+        return _Matrix(step.reads[0], step.module.weight)
+    found = taken(step, Scene(dependence.graph), ("input", "weight", "bias"), {"bias": None})
+    weight = found["weight"] if found is not None else None
+    return _Matrix(step.reads[0], weight) if isinstance(weight, Tensor) and weight.ndim == 2 else None
 
 
 def _convolution(step: Step, dependence: Dependence) -> Rule | None:

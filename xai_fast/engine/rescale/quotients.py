@@ -133,7 +133,8 @@ def _rectified(x: Tensor, b: Tensor) -> Tensor:
     With h and l the larger and the smaller of x and b it is relu(h) / (relu(h) + relu(-l)); what is added to the
     divisor makes it 0 where both are 0, as the derivative is there.
     """
-    smallest = torch.finfo(x.dtype).tiny
+    # float16's smallest normal number is not small; there it is a subnormal one.
+    smallest = 6e-8 if x.dtype is torch.float16 else torch.finfo(x.dtype).tiny
     high, low = torch.maximum(x, b).clamp_min_(0), torch.minimum(x, b).clamp_max_(-smallest)
     return high.div_(torch.sub(high, low, out=low))
 

@@ -116,7 +116,7 @@ class Run:
         of_inputs: dict[int, Any] = {}
         of_references: dict[int, Any] = {}
         for original, number in dependence.results.items():
-            value, batched = values[number], dependence.graph.traits[number].batched if number != INPUT else 1
+            value, batched = values[number], dependence.graph.traits[number].batched
             here = there = value
             if isinstance(value, Tensor) and batched:
                 here, there = value[: inputs * batched], value[inputs * batched :]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from xai_fast.core.graph.kinds import Kind
+from xai_fast.core.graph.kinds import Kind, operation_of
 from xai_fast.core.graph.steps import Step
 
 from .dependence import Dependence
@@ -64,7 +64,7 @@ def _rule(step: Step, dependence: Dependence) -> Rule | None:
 def _linear(step: Step, dependence: Dependence) -> bool:
     """Whether a step is linear, up to a constant, in everything that it reads and that depends on the input."""
     operation, every = step.operation, dependence.changing((step.args, dict(step.kwargs)))
-    if operation in _SUMS:
+    if operation in _SUMS or (operation == "getattr" and step.args[1] in ("T", "mT")):
         return True
     if operation in _FIRST:
         first = step.args[:1] or tuple(step.kwargs.values())[:1]
@@ -127,6 +127,8 @@ def _rowless(step: Step, dependence: Dependence) -> str | None:
 
 
 def _no_rule(step: Step, dependence: Dependence) -> str:
+    if step.module is not None and not step.operation and operation_of(step.module):
+        return f"the rescale rule cannot pass the hook on {step.label!r}"
     if not step.operation:
         return f"the rescale rule needs a formula, and none is known for {dependence.described(step)}"
     several = len(dependence.changing((step.args, dict(step.kwargs)))) > 1

@@ -11,9 +11,7 @@ from xai_fast.ops._philox import words
 
 
 @torch.no_grad()
-def add_noise(
-    inputs: Tensor, scale: Tensor, sample: Tensor, key: Tensor, draw: Tensor, seed: int, out: Tensor
-) -> None:
+def add_noise(inputs: Tensor, scale: Tensor, sample: Tensor, key: Tensor, draw: Tensor, seed: int, out: Tensor) -> None:
     """Writes each row: its input plus the scaled normal numbers of its blocks, which are drawn in float64."""
     extents = inputs.shape[1:]
     elements = extents.numel()

@@ -2,7 +2,7 @@
 
 # ruff: noqa: ANN001  (a kernel's arguments are pointers and integers that Triton types)
 # A launch passes plain numbers where the kernel declares constexpr; a type of Triton's keeps a seed whole.
-# pyright: reportCallIssue=false, reportArgumentType=false, reportInvalidTypeForm=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportInvalidTypeForm=false, reportGeneralTypeIssues=false
 
 import torch
 import triton
@@ -113,9 +113,7 @@ def add_noise_kernel(
     tl.store(target, values.to(out.dtype.element_ty), mask=valid)
 
 
-def add_noise(
-    inputs: Tensor, scale: Tensor, sample: Tensor, key: Tensor, draw: Tensor, seed: int, out: Tensor
-) -> None:
+def add_noise(inputs: Tensor, scale: Tensor, sample: Tensor, key: Tensor, draw: Tensor, seed: int, out: Tensor) -> None:
     """Launches one program per block of a row."""
     if out.numel() == 0:
         return

@@ -22,9 +22,7 @@ op.offer("cpp", compiled("moments"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "moments"), unless=(no_triton, not_on_cuda, rows_too_long))
 
 
-def moments(
-    values: Tensor, weight: Tensor | None, group: Tensor, total: Tensor | None, squares: Tensor | None
-) -> None:
+def moments(values: Tensor, weight: Tensor | None, group: Tensor, total: Tensor | None, squares: Tensor | None) -> None:
     """Adds `weight[m] * values[m]` to `total[group[m]]` and `weight[m] * values[m]**2` to `squares[group[m]]`.
 
     In float64, in the order of the rows whatever the number of threads: however many rows a call brings, the sums

@@ -7,9 +7,7 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def moments(
-    values: Tensor, weight: Tensor | None, group: Tensor, total: Tensor | None, squares: Tensor | None
-) -> None:
+def moments(values: Tensor, weight: Tensor | None, group: Tensor, total: Tensor | None, squares: Tensor | None) -> None:
     """Adds row after row."""
     factors = [1.0] * len(values) if weight is None else weight.tolist()
     for row, (index, factor) in enumerate(zip(group.tolist(), factors, strict=True)):

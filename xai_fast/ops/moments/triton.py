@@ -16,6 +16,15 @@ AXES = 5
 
 
 @triton.jit
+def so_far(sums, valid, WANTED: tl.constexpr, BLOCK: tl.constexpr) -> tl.tensor:
+    """Returns the sums to go on from, or zeros that nobody will read."""
+    result = tl.zeros([BLOCK], tl.float64)
+    if WANTED:
+        result = tl.load(sums, mask=valid)
+    return result
+
+
+@triton.jit
 def moments_kernel(
     values, weight, group, total, squares,
     rows, elements, size1, size2, size3, size4,
@@ -36,13 +45,9 @@ def moments_kernel(
     rest = rest // size2
     offset += (rest % size1).to(tl.int64) * stride1 + (rest // size1).to(tl.int64) * stride0
 
-    sums = tl.zeros([BLOCK], tl.float64)
-    sums_of_squares = tl.zeros([BLOCK], tl.float64)
     target = own * elements + index
-    if TOTAL:
-        sums = tl.load(total + target, mask=valid)
-    if SQUARES:
-        sums_of_squares = tl.load(squares + target, mask=valid)
+    sums = so_far(total + target, valid, TOTAL, BLOCK)
+    sums_of_squares = so_far(squares + target, valid, SQUARES, BLOCK)
     source = values + offset
     for row in range(rows):
         member = tl.load(group + row) == own
@@ -61,9 +66,7 @@ def moments_kernel(
         tl.store(squares + target, sums_of_squares, mask=valid)
 
 
-def moments(
-    values: Tensor, weight: Tensor | None, group: Tensor, total: Tensor | None, squares: Tensor | None
-) -> None:
+def moments(values: Tensor, weight: Tensor | None, group: Tensor, total: Tensor | None, squares: Tensor | None) -> None:
     """Launches one program per block of a group's sums."""
     sums = next(given for given in (total, squares) if given is not None)
     if values.numel() == 0 or sums.numel() == 0:

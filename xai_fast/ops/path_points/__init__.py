@@ -59,9 +59,7 @@ def path_points(
     return out
 
 
-def _check(
-    inputs: Tensor, baseline: Tensor, sample: Tensor, reference: Tensor, alpha: Tensor, out: Tensor
-) -> None:
+def _check(inputs: Tensor, baseline: Tensor, sample: Tensor, reference: Tensor, alpha: Tensor, out: Tensor) -> None:
     _checks.check_axes("inputs", inputs)
     _checks.check_dtype("inputs", inputs, _checks.FLOATING)
     _checks.check_dtype("baseline", baseline, (inputs.dtype,))
