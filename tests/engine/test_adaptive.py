@@ -201,6 +201,20 @@ def test_the_worst_of_several_targets_decides() -> None:
     assert true_error(both, truth) < 0.06
 
 
+def test_a_target_that_is_nan_leaves_the_others_alone() -> None:
+    path, _ = jumps(6)
+    alone, levels = integrate(path)
+    ends = path(torch.tensor([0.0, 1.0], dtype=torch.float64))[0]
+    both = AdaptivePath(torch.ones(1, 400, dtype=torch.float64), torch.stack([ends, ends], dim=1), tolerance=0.01)
+    while (steps := both.next()) is not None:
+        scores, maps = path(steps)
+        two_maps = torch.stack([maps * torch.nan, maps], dim=1)[:, :, None]
+        both.take(torch.arange(len(steps)), torch.stack([scores, scores], dim=1), two_maps)
+    assert both.steps == sum(levels)
+    torch.testing.assert_close(both.values[1:], alone.values)
+    assert not both.reached
+
+
 def test_nan_ends_it_without_having_reached_anything() -> None:
     adaptive, levels = integrate(lambda a: (a, torch.full((len(a), 2), torch.nan, dtype=torch.float64)))
     assert levels == [FIRST]

@@ -45,3 +45,11 @@ def check_baselines(baselines: Any) -> None:
             raise TypeError(f"`baselines` came as {baselines.dtype}; give floating inputs (R, C, *S)")
         return
     check_baseline(baselines)
+
+
+def check_tolerance(tolerance: object) -> None:
+    """Refuses what is no share to stop at."""
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float):
+        raise TypeError(f"`tolerance` came as {tolerance!r}; give a number between 0 and 1, or None")
+    if not 0 < tolerance < 1:
+        raise ValueError(f"`tolerance` came as {tolerance}; give a number between 0 and 1, or None")

@@ -132,6 +132,8 @@ class SmoothGrad(AbstractMethod):
 
     def _check(self) -> None:
         check_count(self.n_samples, "n_samples")
+        if getattr(self.method, "tolerance", None) is not None:
+            raise ValueError("`model` is a method with a `tolerance`, which fits no noisy samples; give it `n_steps`")
         check_sigma(self.noise)
         check_seed(self.seed)
         if self.relative not in (True, False, "range"):

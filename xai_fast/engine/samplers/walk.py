@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 _ROUGHEST, _SMOOTHEST = 0.3, 0.95
+_ALIKE = 1e-4  # share of their mean by which slopes of float32 gradients differ at the least to be different
 
 
 def trapezoid(nodes: Tensor) -> Tensor:
@@ -86,7 +87,9 @@ class Walk:
             most: and at the most.
         """
         inside = torch.zeros(len(errors), dtype=torch.long)  # new nodes per piece
-        relative, power = errors / goal.clamp_min(torch.finfo(goal.dtype).tiny), 2 * self._roughness + 1
+        # A goal out of reach counts as near 0; a target that is NaN asks for nothing.
+        goal = goal.clamp_min(1e-9 * errors.sum(0)).clamp_min(torch.finfo(goal.dtype).tiny)
+        relative, power = (errors / goal).nan_to_num(), 2 * self._roughness.nan_to_num(0.5) + 1
         parts_per_node = torch.ones(len(errors), 1, dtype=torch.long)
         parts_per_node[[0, -1]] = 2  # an outer piece, open on one side, is half of a piece
         for count in range(most):
@@ -138,9 +141,11 @@ class Sums:
             the map (K, P), the part of it that leaning added (K, P), and the gap (K,) that is left.
         """
         mean, variance = self._slope, self._slope_squared - self._slope**2
+        # Slopes that differ by rounding alone would be told apart by rounding alone.
+        apart = variance > (_ALIKE * mean) ** 2
         bound = 1 / torch.maximum(self._highest - mean, mean - self._lowest)
-        lean = torch.where(variance > 0, (rise - mean) / variance, 0.0).clamp(-bound, bound)
-        lean = torch.where(variance > 0, lean, 0.0)
+        lean = torch.where(apart, (rise - mean) / variance, 0.0).clamp(-bound, bound)
+        lean = torch.where(apart, lean, 0.0)
         by = lean.to(self._map)[:, None]
         added = by * (self._map_by_slope - mean.to(self._map)[:, None] * self._map)
         return self._map + added, added, mean + lean * variance - rise
