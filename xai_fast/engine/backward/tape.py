@@ -14,8 +14,9 @@ from xai_fast.core.graph.steps import INPUT, filled
 from xai_fast.core.prepared import Prepared
 
 from .gradients import Gradients, Held
-from .nodes import Values, as_leaves
+from .nodes import Values
 from .plan import Adjoints, Plan, plan_of
+from .recorded import as_leaves
 from .rectifier import Rule
 from .stem import Stem, stem_of
 from .sums import RowSums
@@ -187,7 +188,7 @@ def backward_of(
         return "nothing is fused here, so that autograd is as fast"
     key = (Backward, shape, layers, rule)
     if key not in prepared.tails:
-        adjoints = prepared.tails.setdefault(Adjoints, {})
+        adjoints = prepared.tails.setdefault((Adjoints,), {})
         try:
             prepared.tails[key] = Backward(captured, layers, rule, adjoints)
         except CutError as error:
