@@ -14,7 +14,8 @@ namespace xai_fast {
 void hide_windows(const Tensor& inputs, const Tensor& baseline, const Tensor& sample, const Tensor& boxes,
                   const Tensor& out);
 
-// inputs (N, C, *S) and out (M, C, *S), floating, any strides; scale float64, sample, key and draw (M,), dense.
+// inputs (N, C, *S) and out (M, C, *S), floating, any strides; scale float64, sample, key and draw (M,),
+// dense.
 void add_noise(const Tensor& inputs, const Tensor& scale, const Tensor& sample, const Tensor& key,
                const Tensor& draw, uint64_t seed, const Tensor& out);
 
@@ -23,8 +24,8 @@ void add_noise(const Tensor& inputs, const Tensor& scale, const Tensor& sample, 
 void path_points(const Tensor& inputs, const Tensor& baseline, const Tensor& sample, const Tensor& reference,
                  const Tensor& alpha, const Tensor& out);
 
-// values (M, *E), at most five axes E, floating, any strides; weight (M,) float64 or nothing, group (M,), dense;
-// total and squares (G, *E) float64, dense, or one of them nothing.
+// values (M, *E), at most five axes E, floating, any strides; weight (M,) float64 or nothing, group (M,),
+// dense; total and squares (G, *E) float64, dense, or one of them nothing.
 void moments(const Tensor& values, const Tensor& weight, const Tensor& group, const Tensor& total,
              const Tensor& squares);
 

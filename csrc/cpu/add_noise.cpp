@@ -12,7 +12,8 @@ namespace {
 
 constexpr int64_t kCapacity = 4096;  // elements of a tile: noise and sums stay in the second-level cache
 
-// The rows in an order in which those that share a key and a draw follow each other, and where these runs start.
+// The rows in an order in which those that share a key and a draw follow each other, and where these runs
+// start.
 struct Runs {
   std::vector<int64_t> rows, starts;
 
@@ -29,7 +30,8 @@ struct Runs {
 };
 
 template <typename Real>
-XAI_FAST_VECTORISED void add_scaled(const Real* values, const Real* noise, Real scale, Real* sums, int64_t n) {
+XAI_FAST_VECTORISED void add_scaled(const Real* values, const Real* noise, Real scale, Real* sums,
+                                    int64_t n) {
   for (int64_t i = 0; i < n; ++i) sums[i] = values[i] + scale * noise[i];
 }
 
@@ -43,7 +45,8 @@ void add(const Tensor& inputs, const double* scale, const int64_t* sample, const
 
 #pragma omp parallel if (out.shape[0] * tiling.elements > kCapacity)
   {
-    std::vector<Real> noise(tiling.planes * pitch), values(tiling.planes * tiling.length), sums(values.size());
+    std::vector<Real> noise(tiling.planes * pitch), values(tiling.planes * tiling.length),
+        sums(values.size());
 #pragma omp for schedule(static) collapse(2)
     for (int64_t run = 0; run < n_runs; ++run) {
       for (int64_t index = 0; index < tiling.count; ++index) {

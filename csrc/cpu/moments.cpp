@@ -7,7 +7,7 @@
 namespace xai_fast {
 namespace {
 
-constexpr int64_t kCapacity = 2048;         // elements of a tile: its sums stay in cache from row to row
+constexpr int64_t kCapacity = 2048;          // elements of a tile: its sums stay in cache from row to row
 constexpr int64_t kSmallestBatch = 1 << 14;  // below, threads cost more than they save
 
 template <typename Real>

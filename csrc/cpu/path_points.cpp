@@ -7,7 +7,7 @@
 namespace xai_fast {
 namespace {
 
-constexpr int64_t kCapacity = 4096;         // elements of a tile: all that is read and written stays in cache
+constexpr int64_t kCapacity = 4096;  // elements of a tile: all that is read and written stays in cache
 constexpr int64_t kSmallestBatch = 1 << 14;  // below, threads cost more than they save
 
 template <typename Real>

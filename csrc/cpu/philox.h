@@ -27,7 +27,8 @@ namespace philox {
 constexpr int kBlocks = 64;  // that are computed together: all in the first-level cache
 
 // words[j][i]: word j of the block `first` + i.
-XAI_FAST_VECTORISED inline void words(const Stream& stream, uint32_t first, int n, uint32_t (*words)[kBlocks]) {
+XAI_FAST_VECTORISED_WIDELY inline void words(const Stream& stream, uint32_t first, int n,
+                                             uint32_t (*words)[kBlocks]) {
   constexpr uint32_t even = 0xD2511F53u, odd = 0xCD9E8D57u;
   const Stream from = stream;  // a copy, which the words that are written cannot be part of
   for (int i = 0; i < n; ++i) {
@@ -35,14 +36,11 @@ XAI_FAST_VECTORISED inline void words(const Stream& stream, uint32_t first, int 
     uint32_t k0 = from.seed_low, k1 = from.seed_high;
 #pragma GCC unroll 10
     for (int round = 0; round < 10; ++round) {
-      // Halves of the products on their own: compilers know a vector instruction for either.
-      const uint32_t high0 = static_cast<uint32_t>((static_cast<uint64_t>(even) * c0) >> 32);
-      const uint32_t high2 = static_cast<uint32_t>((static_cast<uint64_t>(odd) * c2) >> 32);
-      const uint32_t low0 = even * c0, low2 = odd * c2;
-      c0 = high2 ^ c1 ^ k0;
-      c1 = low2;
-      c2 = high0 ^ c3 ^ k1;
-      c3 = low0;
+      const uint64_t product0 = static_cast<uint64_t>(even) * c0, product2 = static_cast<uint64_t>(odd) * c2;
+      c0 = static_cast<uint32_t>(product2 >> 32) ^ c1 ^ k0;
+      c1 = static_cast<uint32_t>(product2);
+      c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ k1;
+      c3 = static_cast<uint32_t>(product0);
       k0 += 0x9E3779B9u;
       k1 += 0xBB67AE85u;
     }
@@ -71,8 +69,8 @@ struct Format<double> {
   static constexpr int kMantissa = 52, kLogTerms = 10, kSinTerms = 8, kCosTerms = 9;
 };
 
-// sqrt(-2 log u) with u = (word | 1) / 2^32, which is neither 0 nor 1. Below 1 the distance from it is what has
-// to be precise, and the word read as a signed integer is that distance.
+// sqrt(-2 log u) with u = (word | 1) / 2^32, which is neither 0 nor 1. Below 1 the distance from it is what
+// has to be precise, and the word read as a signed integer is that distance.
 template <typename Real>
 inline Real radius(uint32_t word) {
   using F = Format<Real>;
@@ -114,7 +112,8 @@ inline void turn(uint32_t word, Real& cosine, Real& sine) {
 
 // Box and Muller's two normal numbers per pair of words.
 template <typename Real>
-XAI_FAST_VECTORISED void pairs(const uint32_t* lengths, const uint32_t* angles, int n, Real* first, Real* second) {
+XAI_FAST_VECTORISED_WIDELY void pairs(const uint32_t* lengths, const uint32_t* angles, int n, Real* first,
+                                      Real* second) {
   for (int i = 0; i < n; ++i) {
     Real cosine, sine;
     const Real length = radius<Real>(lengths[i]);
@@ -125,7 +124,7 @@ XAI_FAST_VECTORISED void pairs(const uint32_t* lengths, const uint32_t* angles, 
 }
 
 template <typename Real>
-XAI_FAST_VECTORISED void interleave(const Real (*planes)[kBlocks], int n, Real* out) {
+XAI_FAST_VECTORISED_WIDELY void interleave(const Real (*planes)[kBlocks], int n, Real* out) {
   for (int i = 0; i < n; ++i) {
     for (int j = 0; j < 4; ++j) out[4 * i + j] = planes[j][i];
   }

@@ -12,8 +12,8 @@
 
 namespace xai_fast {
 
-// All axes but the first of tensors with equal extents there; neighbours that every tensor walks in one stride
-// are merged. The innermost two that remain are a tile's.
+// All axes but the first of tensors with equal extents there; neighbours that every tensor walks in one
+// stride are merged. The innermost two that remain are a tile's.
 template <int tensors>
 struct Tiling {
   struct Tile {
@@ -27,8 +27,8 @@ struct Tiling {
   int64_t plane_elements = 0;      // from one plane of a tile to the next, as `Tile::element` counts
   int64_t plane_stride[tensors] = {}, line_stride[tensors] = {};
 
-  // `densest`: a tensor whose memory the axes are to follow, or null for their logical order, which alone makes
-  // `Tile::element` run through the lines.
+  // `densest`: a tensor whose memory the axes are to follow, or null for their logical order, which alone
+  // makes `Tile::element` run through the lines.
   Tiling(const Tensor* const (&given)[tensors], int64_t capacity, const Tensor* densest = nullptr) {
     int order[kMaxAxes];
     const int n_axes = given[0]->axes - 1;
@@ -47,7 +47,8 @@ struct Tiling {
       plane_stride[t] = stride_[1][t];
     }
     plane_elements = number_[1];
-    // Several planes at once, so that both sides of a transposition are read and written a cache line at a time.
+    // Several planes at once, so that both sides of a transposition are read and written a cache line at a
+    // time.
     planes = std::min(size_[1], std::max<int64_t>(16, capacity / size_[0]));
     length = std::min(size_[0], std::max<int64_t>(4, capacity / planes / 4 * 4));
     for (int axis = 0; axis < kMaxAxes; ++axis) count *= pieces(axis);
@@ -138,8 +139,12 @@ struct TileOf {
 template <int tensors>
 TileOf tile_of(const Tiling<tensors>& tiling, const typename Tiling<tensors>::Tile& tile, int which,
                const Tensor& tensor, int64_t row) {
-  return {tensor,      tile.offset[which] + row * tensor.strides[0], tile.planes,
-          tile.length, tiling.plane_stride[which],                   tiling.line_stride[which]};
+  return {tensor,
+          tile.offset[which] + row * tensor.strides[0],
+          tile.planes,
+          tile.length,
+          tiling.plane_stride[which],
+          tiling.line_stride[which]};
 }
 
 }  // namespace xai_fast

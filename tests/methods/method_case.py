@@ -12,7 +12,7 @@ from torch import nn
 import xai_fast as xf
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A method under one choice of settings.
 

@@ -12,8 +12,10 @@ from torch.nn import functional
 import xai_fast as xf
 from xai_fast import targets
 
-every = pytest.mark.parametrize("case", CASES, ids=str)
-first = pytest.mark.parametrize("case", FIRST, ids=lambda case: case.method)
+# An error is measured by the true classes: they are the only targets of this method.
+ASKED = [case for case in CASES if case.method != "ErrorAttribution"]
+every = pytest.mark.parametrize("case", ASKED, ids=str)
+first = pytest.mark.parametrize("case", [case for case in FIRST if case in ASKED], ids=lambda case: case.method)
 
 
 @pytest.fixture
@@ -50,8 +52,11 @@ def test_many_targets_from_one_sweep(case, model, inputs):
     wanted = torch.tensor([[0, 1, 4], [2, 2, 3], [4, 0, 1]])
     method.attribute(inputs, wanted, **case.call)
     model.record.chunks.clear()
+    method.attribute(inputs, wanted[:, 0], **case.call)
+    rows_for_one = model.record.rows
+    model.record.chunks.clear()
     explanation = method(inputs, wanted, **case.call)
-    assert model.record.rows == method.cost(inputs.shape).forwards
+    assert 0 < model.record.rows == rows_for_one <= method.cost(inputs.shape).forwards
     assert explanation.values.shape[:2] == (3, 3)
     assert torch.equal(explanation.target, wanted)
     for k in range(3):
@@ -60,6 +65,18 @@ def test_many_targets_from_one_sweep(case, model, inputs):
         same(explanation.score[:, k], alone.score)
     one = method.attribute(inputs, wanted[:, :1], **case.call)
     same(one, explanation.values[:, :1])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ASKED], ids=str)
+def test_an_error_takes_the_true_classes_alone(case, model, inputs):
+    method = case.on(model)
+    expected = method.attribute(inputs, [2, 2, 2], **case.call)
+    same(method.attribute(inputs, 2, **case.call), expected)
+    for unfit in (None, targets.probability(2), lambda scores: scores[:, 2]):
+        with pytest.raises(TypeError, match=r"`target` came as .* give the true classes"):
+            method.attribute(inputs, unfit, **case.call)
+    with pytest.raises(ValueError, match="`target` of shape"):
+        method.attribute(inputs, torch.tensor([[0, 1]] * 3), **case.call)
 
 
 @every

@@ -109,7 +109,7 @@ _METHODS = (
         class_specific=True,
         complete="f(x) - mean f(references)",
         units="score",
-        summary="DeepLIFT averaged over several references",
+        summary="the mean of the maps of DeepLIFT over several references",
         cost="at most 1 + 2 references forward, references backward",
         paper="Lundberg and Lee 2017, arXiv:1705.07874",
     ),

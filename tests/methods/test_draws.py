@@ -1,0 +1,138 @@
+"""What methods that draw promise: the distribution, draws keyed by an input's id, snapshots on the way, the gap."""
+
+from __future__ import annotations
+
+import pytest
+import replicas_gradient
+import torch
+from subjects import Small, signals
+from torch import nn
+
+import xai_fast as xf
+
+TARGETS = [1, 3, 0]
+IDS = torch.tensor([5, -3, 2**40])
+
+
+def same(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+
+
+def smooth_grad(model, **settings):
+    return xf.SmoothGrad(model, n_samples=4, **settings), replicas_gradient.smooth_grad, {"n_samples": 4, **settings}
+
+
+def gradient_shap(model, **settings):
+    given = {"baselines": signals(3, seed=9), "n_samples": 4, "noise": 0.3, **settings}
+    return xf.GradientShap(model, **given), replicas_gradient.gradient_shap, given
+
+
+@pytest.mark.parametrize("make", [smooth_grad, gradient_shap])
+def test_draws_belong_to_an_inputs_id_and_not_to_its_place(make):
+    model, inputs = Small().double(), signals(dtype=torch.float64)
+    method, replica, settings = make(model)
+    values = method.attribute(inputs, TARGETS, sample_ids=IDS)
+    same(values, replica(model, inputs, TARGETS, **settings, sample_ids=IDS))
+    turned = [2, 0, 1]
+    again = method.attribute(inputs[turned], [TARGETS[n] for n in turned], sample_ids=IDS[turned])
+    same(again, values[turned])
+    same(method.attribute(inputs[1:2], TARGETS[1], sample_ids=IDS[1:2]), values[1:2])
+    without = method.attribute(inputs, TARGETS)
+    same(without, method.attribute(inputs, TARGETS, sample_ids=torch.zeros(3, dtype=torch.long)))
+    twice = method.attribute(inputs[[0, 0]], 1)
+    same(twice[0], twice[1])
+    assert not torch.allclose(without, values)
+
+
+@pytest.mark.parametrize("make", [smooth_grad, gradient_shap])
+def test_another_seed_is_another_draw(make):
+    model, inputs = Small().double(), signals(dtype=torch.float64)
+    maps = [make(model, seed=seed)[0].attribute(inputs, TARGETS) for seed in (0, 1, 2**64 - 1, 0)]
+    assert not torch.allclose(maps[0], maps[1])
+    assert not torch.allclose(maps[0], maps[2])
+    assert torch.equal(maps[0], maps[3])
+
+
+class Squares(nn.Module):
+    """s = ½ Σ x², whose gradient is its input: a map under noise is the noisy input itself."""
+
+    def forward(self, x):
+        return 0.5 * x.flatten(1).square().sum(1, keepdim=True)
+
+
+def test_noise_is_normal_with_the_promised_deviation():
+    inputs, n_samples = signals(2, (3, 6, 5), torch.float64), 600
+    spread = (inputs.flatten(1).amax(1) - inputs.flatten(1).amin(1)).view(2, 1, 1, 1)
+    for noise, relative, sigma in ((0.2, True, 0.2 * spread), (0.7, False, torch.full((2, 1, 1, 1), 0.7))):
+        settings = {"n_samples": n_samples, "noise": noise, "relative": relative}
+        mean = xf.SmoothGrad(Squares(), **settings).attribute(inputs, 0)
+        variance = xf.SmoothGrad(Squares(), aggregate="variance", **settings).attribute(inputs, 0)
+        standard = (mean - inputs) / sigma * n_samples**0.5
+        assert 0.7 < standard.square().mean() < 1.4
+        assert standard.abs().max() < 5
+        # A variance of n draws scatters by sqrt(2 / n) of itself, and 180 of them together by much less.
+        assert (variance / sigma**2).sub(1).abs().max() < 5 * (2 / n_samples) ** 0.5
+        assert abs((variance / sigma**2).mean().item() - 1) < 0.03
+        square = xf.SmoothGrad(Squares(), aggregate="square", **settings).attribute(inputs, 0)
+        same(square, variance + mean**2)
+
+
+def test_noise_as_a_share_of_a_pixels_range():
+    """One grey level has another size in each channel as the model sees it."""
+    model, inputs = Small().double(), signals(dtype=torch.float64)
+    preprocess = xf.Preprocess(mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 2.0))
+    engine = xf.Engine(model, preprocess=preprocess)
+    values = xf.SmoothGrad(engine, n_samples=3, noise=0.1, relative="range").attribute(inputs, TARGETS)
+    sigma = torch.tensor([0.2, 0.4, 0.05], dtype=torch.float64).view(3, 1, 1)
+    expected = []
+    for row, target in zip(inputs, TARGETS, strict=True):
+        noisy = [row + sigma * replicas_gradient.normal_of(row, 0, j) for j in range(3)]
+        expected.append(sum(replicas_gradient.replicas.gradient(model, one, target) for one in noisy) / 3)
+    same(values, torch.stack(expected))
+
+
+def test_opposite_noise_cancels_what_is_odd():
+    inputs = signals(2, (3, 6, 5), torch.float64)
+    method = xf.SmoothGrad(Squares(), n_samples=2, noise=3.0, antithetic=True)
+    same(method.attribute(inputs, 0), inputs)
+    assert not torch.allclose(xf.SmoothGrad(Squares(), n_samples=2, noise=3.0).attribute(inputs, 0), inputs)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "square", "variance"])
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_snapshots_are_the_maps_of_fewer_copies(aggregate, batch_size):
+    model, inputs = Small().double(), signals(2, dtype=torch.float64)
+    engine = xf.Engine(model, batch_size=batch_size)
+    settings = {"aggregate": aggregate, "noise": 0.3}
+    explanation = xf.SmoothGrad(engine, n_samples=6, snapshots=(5, 2, 6), **settings)(inputs, [1, 3])
+    assert sorted(explanation.snapshots) == [2, 5, 6]
+    for count, values in explanation.snapshots.items():
+        same(values, xf.SmoothGrad(engine, n_samples=count, **settings).attribute(inputs, [1, 3]))
+    same(explanation.snapshots[6], explanation.values)
+
+
+def test_the_gap_is_what_the_map_lacks():
+    model, inputs = Small().double(), signals(dtype=torch.float64)
+    references = signals(2, seed=9)
+
+    def scores(x):
+        return model(x).detach()[torch.arange(len(x)), TARGETS]
+
+    def mean_score(baselines):
+        return torch.stack([scores(one.double().expand(3, -1, -1, -1)) for one in baselines]).mean(0)
+
+    start = scores(torch.full_like(inputs, 0.5))
+    cases = (
+        (xf.IntegratedGradients(model, n_steps=3, baseline=0.5), start),
+        (xf.IntegratedGradients(model, n_steps=3, baseline=0.5, layer="stem"), start),
+        (xf.DeepLift(model, baselines=0.5), start),
+        (xf.DeepLiftShap(model, baselines=references), mean_score(references)),
+    )
+    for method, reference in cases:
+        explanation = method(inputs, TARGETS)
+        sums = explanation.values.flatten(1).sum(1)
+        same(explanation.completeness_gap, sums - (scores(inputs) - reference))
+        if "DeepLift" in repr(method):
+            assert explanation.completeness_gap.abs().max() < 1e-9
+        else:
+            assert explanation.completeness_gap.abs().max() > 1e-4
