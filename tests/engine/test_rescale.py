@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from functools import cache
 
 import generated
@@ -144,7 +145,7 @@ def compare_on(net):
         found = rescale_of(prepared, inputs.shape[1:], layers)
         if isinstance(found, str):
             assert len(found.split()) > 4
-        elif not any(step.operation == "softmax" for step, _ in found.rules):
+        elif not found.reasons and not any(step.operation == "softmax" for step, _ in found.rules):
             run = found(inputs[:2], inputs[2:])
             with torch.no_grad():
                 expected = class_scores(net(inputs[:2].clone()))
@@ -377,7 +378,7 @@ class Gated(nn.Module):
 
 
 def with_hook():
-    net = on_small(nn.ReLU())
+    net = on_small(nn.Sequential(nn.ReLU()))
     net[1].register_forward_hook(lambda *_: None)
     return net
 
@@ -395,7 +396,7 @@ REFUSED = {
     "group norm": (lambda: on_small(nn.GroupNorm(2, 6)), "group_norm at '1'"),
     "gated unit": (lambda: on_small(nn.GLU(1)), "glu at '1'"),
     "own leaf": (lambda: on_small(Doubling()), "needs a formula, and none is known for Doubling at '1'"),
-    "hook": (with_hook, "cannot pass the hook on '1'"),
+    "hook": (with_hook, "cannot look past the hook on '1' into it"),
     "function": (lambda: Gated(torch.atan), "none is known for atan behind 'conv'"),
     "log softmax": (lambda: nn.Sequential(on_small(), nn.LogSoftmax(1)), "log_softmax at '1'"),
     "part": (lambda: Gated(lambda y: (y[:, :2].mul_(2), y)[1]), "writes in place into a part of what conv2d at 'conv'"),
@@ -453,6 +454,41 @@ def test_a_module_that_stops_handing_on():
         Watching.asleep = True
 
 
+def test_hooks_that_only_look_are_passed():
+    """They fire once per forward and never backwards, and the module keeps its rule."""
+    inputs, seen = subjects.signals(4, (3, 12, 12), dtype=torch.float64), []
+    net = plain_net(nn.Tanh, nn.MaxPool2d(2))
+    expected, _, _ = pair_up(rule_for(net, inputs), inputs[:2], inputs[2:])
+    for layer in (0, 1, 2, 4, 6, 8):
+        net[layer].register_forward_hook(lambda _module, _args, made: seen.append(len(made)))
+    net[3].register_forward_pre_hook(lambda _module, args: seen.append(len(args[0])))
+    rescale = rule_for(net, inputs)
+    seen.clear()
+    actual, _, _ = pair_up(rescale, inputs[:2], inputs[2:])
+    assert seen == [4] * 7
+    assert_equal_to(actual[0], expected[0])
+
+
+@pytest.mark.parametrize("changes", ["out", "out in place", "in", "in in place"])
+def test_hooks_that_change_something_are_an_error(changes):
+    inputs, net = subjects.signals(2, (3, 12, 12)), plain_net(nn.Tanh, nn.MaxPool2d(2)).float()
+    register = net[3].register_forward_hook if "out" in changes else net[3].register_forward_pre_hook
+    hooks = {
+        "out": lambda _module, _args, made: made * 2,
+        "out in place": lambda _module, _args, made: _nothing(made.mul_(2)),
+        "in": lambda _module, args: args[0] * 2,
+        "in in place": lambda _module, args: _nothing(args[0].mul_(2)),
+    }
+    register(hooks[changes])
+    rescale = rule_for(net, inputs)
+    with pytest.raises(ValueError, match="cannot pass the hook on '3', which changes a tensor"):
+        rescale(inputs[:1], inputs[1:])
+
+
+def _nothing(_tensor):
+    return None
+
+
 def test_what_resists_capture_says_so():
     model, inputs = test_tail.Branching().double().eval(), subjects.signals(2, (3, 16, 16), dtype=torch.float64)
     prepared = prepared_for(model, inputs)
@@ -479,3 +515,49 @@ def test_square_and_clamp_and_constants():
         model = Gated(gate).double().eval()
     inputs = subjects.signals(4, (3, 9, 8), dtype=torch.float64)
     assert_adds_up(rule_for(model, inputs), inputs[:2], inputs[2:])
+
+
+Two = namedtuple("Two", ["scores", "more"])
+
+
+class Returning(nn.Module):
+    """The scores, wrapped up with something made of them."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.wrap, self.conv, self.head = wrap, nn.Conv2d(3, 6, 3), nn.Linear(6, 3)
+        generated.wake(self)
+
+    def forward(self, x):
+        return self.wrap(self.head(torch.relu(self.conv(x)).mean((2, 3))))
+
+
+WRAPPINGS = {
+    "named tuple": lambda s: Two(s, s.exp()),
+    "indices first": lambda s: (s.argmax(1), s),
+    "nested": lambda s: {"a": [s, Two(s * 2, None)]},
+    "without a rule": lambda s: {"scores": s, "logs": s.log_softmax(1), "largest": s.amax(1)},
+}
+
+
+@pytest.mark.parametrize("name", WRAPPINGS)
+def test_what_the_score_does_not_read_needs_no_rule(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Returning(WRAPPINGS[name]).double().eval()
+    inputs = subjects.signals(4, (3, 9, 8), dtype=torch.float64)
+    rescale = rule_for(model, inputs)
+    assert_adds_up(rescale, inputs[:2], inputs[2:])
+    run = rescale(inputs[:2], inputs[2:])
+    with torch.no_grad():
+        expected = model(inputs[:2])
+    assert type(run.raw) is type(expected)
+    for mine, truth in zip(tree_leaves(run.raw), tree_leaves(expected), strict=True):
+        assert mine is truth is None or torch.allclose(mine, truth)
+
+
+def test_what_the_score_reads_needs_a_rule():
+    model, inputs = Returning(WRAPPINGS["without a rule"]).double().eval(), subjects.signals(2, (3, 9, 8)).double()
+    run, zero = rule_for(model, inputs)(inputs[:1], inputs[1:]), torch.tensor([0])
+    with pytest.raises(ValueError, match=r"`target` reads what cannot be explained: .*log_softmax behind 'head'"):
+        run.multipliers(run.raw["scores"] + run.raw["logs"], zero, zero)

@@ -1,7 +1,8 @@
 """What the model is asked about a batch of variants: a score, a gradient, a layer's response, multipliers."""
 
+from .along import Line
 from .answers import Answers, Evaluate, Response, Score, ScoreOf, Tails
-from .gradient import InputGradient, Line, Summed
+from .gradient import InputGradient, Summed
 from .layer import Both, LayerActivation, LayerResponse, by_own_forward
 from .path import LayerBetween, LayerPath
 from .rescaled import Multipliers

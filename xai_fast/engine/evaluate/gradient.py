@@ -11,14 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from xai_fast.core.layout import LAYOUTS
 from xai_fast.core.prepared import Prepared
-from xai_fast.engine.backward import Backward, Rule, Run, backward_of, rectified
-from xai_fast.ops import path_points
+from xai_fast.engine.backward import Rule, backward_of, rectified
 
+from .along import Along, Line
 from .answers import Answers, ScoreOf, Tails
-
-_FEWEST_POINTS = 3  # of which the two ends cost less than the points themselves
 
 
 @dataclass(frozen=True)
@@ -35,21 +32,6 @@ class Summed:
 
 
 @dataclass(frozen=True)
-class Line:
-    """Where each row lies on a straight line between two inputs.
-
-    Attributes:
-        sample: from rows (rows,) to the number of the line that each lies on.
-        share: from rows (rows,) to float64 (rows,): 0 is where the line begins, 1 where it ends.
-        ends: from numbers of lines to where they end and where they begin, each (lines, C, *S).
-    """
-
-    sample: Callable[[Tensor], Tensor]
-    share: Callable[[Tensor], Tensor]
-    ends: Callable[[Tensor], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
 class InputGradient:
     """The gradient of each score by the input: one forward, and one backward per score.
 
@@ -58,17 +40,20 @@ class InputGradient:
         summed: where only sums over rows are wanted. The first layer of a captured model then runs backward once per
             group of rows and not once per row.
         line: where rows lie on lines. The first layer of a captured model, which is affine, then runs forward for the
-            lines' ends alone.
+            lines' ends alone, where that is faster.
     """
 
     rule: Rule = "gradient"
     summed: Summed | None = None
     line: Line | None = None
-    _ends: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _along: Along | None = field(init=False, repr=False)
     layers: ClassVar[tuple[str, ...]] = ()
     forwards: ClassVar[int] = 1
     backwards: ClassVar[int] = 1
     together: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_along", None if self.line is None else Along(self.line))
 
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
         """Scores (rows, K) and gradient (rows, K, C, *S), or (G, K, C, *S) where summed."""
@@ -83,28 +68,10 @@ class InputGradient:
                 gradient = _sums(gradient, weight, position)
         else:
             warn_without_rectifiers(self.rule, backward.rectifiers)
-            run = backward(batch) if self.line is None else self._along(self.line, backward, prepared, batch, rows)
+            run = backward(batch) if self._along is None else self._along(backward, prepared, batch, rows)
             scores = differentiable(score_of, run.raw)
             (gradient,) = run.gradients(scores, weight, position)
         return Answers(scores.detach(), gradient, groups)
-
-    def _along(self, line: Line, backward: Backward, prepared: Prepared, batch: Tensor, rows: Tensor) -> Run:
-        """Runs points of lines from behind the stem on, whose output for them lies between those for the ends."""
-        stem = backward.stem
-        if stem is None or len(rows) < _FEWEST_POINTS:
-            return backward(batch)
-        lines, position = line.sample(rows).unique_consecutive(return_inverse=True)
-        for number in [known for known in self._ends if known not in lines.tolist()]:
-            del self._ends[number]
-        for number in lines.tolist():
-            if number not in self._ends:
-                pair = torch.cat(line.ends(torch.tensor([number])))
-                end, start = stem.of(prepared.empty(2, pair).copy_(pair))
-                self._ends[number] = (end, start)
-        ends, starts = (torch.stack([self._ends[number][i] for number in lines.tolist()]) for i in (0, 1))
-        points = torch.empty((len(rows), *ends.shape[1:]), dtype=ends.dtype, device=ends.device,
-                             memory_format=LAYOUTS.get(ends.ndim, torch.contiguous_format))  # fmt: skip
-        return backward.from_stem(path_points(ends, starts, position, position, line.share(rows), points))
 
     def _by_autograd(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> tuple[Tensor, Tensor]:
         with torch.enable_grad(), passing(self.rule):

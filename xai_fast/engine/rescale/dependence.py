@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from torch.utils._pytree import tree_map
+
 from xai_fast.core.graph.cut import CutError
 from xai_fast.core.graph.kinds import Kind
-from xai_fast.core.graph.steps import INPUT, Graph, Returned, Step, values_in
+from xai_fast.core.graph.steps import INPUT, Graph, Returned, Step, Value, values_in
 from xai_fast.core.graph.straight import straightened
+
+from .hooked import with_formula
 
 _LIKE = {"zeros_like", "ones_like", "full_like"}
 # What neither has a canonical name nor looks at content: new tensors, and an exported graph's questions about sizes.
@@ -28,10 +32,12 @@ class Dependence:
         graph: the same.
         steps: all of them, in order.
         roots: the values where multipliers are asked for, one per layer, or the input.
-        results: under which value each result of the model is found after the last step.
+        output: what the forward returns, with `Value`s; named tuples are made of it, and not a step.
+        results: under which value each value of the output is found after the last step.
+        scoring: those of them that scores can be computed from: floating, and reached from the roots.
         changed: values whose content depends on the input's.
         carried: values through which the roots reach something.
-        live: the steps by which the roots reach the output, in order.
+        live: the steps by which the roots reach those, in order.
 
     Raises:
         CutError: memory is written into in a way that the steps alone do not tell.
@@ -39,14 +45,18 @@ class Dependence:
 
     def __init__(self, graph: Graph, layers: Iterable[Returned]) -> None:
         straight = straightened(graph)
-        self.graph, self.steps, self._tangled = graph, straight.steps, straight.tangled
-        self.results = {number: straight.names.get(number, number) for number in graph.results}
+        self.graph, self._tangled = graph, straight.tangled
+        self.steps = [with_formula(step) for step in straight.steps]
+        self._makers = {step.makes: step for step in self.steps}
+        self.output = self._unpacked(graph.output)
+        numbers = dict.fromkeys(value.number for value in values_in(self.output))
+        self.results = {number: straight.names.get(number, number) for number in numbers}
         self.roots = tuple(self._at_return(layer) for layer in layers) or (INPUT,)
         self.changed = self._reached({INPUT, *self.roots})
         self.carried = self._reached({*self.roots})
-        self._makers = {step.makes: step for step in self.steps}
         self._refuse_writes()
-        self.live = self._live()
+        self.scoring = [n for n in dict.fromkeys(self.results.values()) if n in self.carried and self._scores(n)]
+        self.live = self.leading_to(self.scoring)
 
     def maker(self, number: int) -> Step | None:
         """The step that makes a value; None for the input and for constants."""
@@ -68,6 +78,16 @@ class Dependence:
         """The changed values in a nest of arguments, one entry per occurrence."""
         return [value.number for value in values_in(structure) if value.number in self.changed]
 
+    def leading_to(self, numbers: Iterable[int]) -> list[Step]:
+        """The steps by which the roots reach values, in order."""
+        wanted, chosen = {*numbers}, []
+        for step in reversed(self.steps):
+            carried = self.carried & {*self._contents(step)}
+            if step.makes in wanted and carried:
+                chosen.append(step)
+                wanted |= carried
+        return chosen[::-1]
+
     def unchanged(self) -> list[Step]:
         """The steps that make what is read beside changed values, in order; none that is always the same."""
         wanted = {n for step in self.steps if step.makes in self.changed for n in step.reads} - self.changed
@@ -77,6 +97,21 @@ class Dependence:
                 chosen.append(step)
                 wanted |= set(step.reads) - self.changed
         return chosen[::-1]
+
+    def _unpacked(self, output: Any) -> Any:
+        """The output with named tuples, which tracing writes down as calls, as what they are."""
+
+        def unpack(leaf: Any) -> Any:
+            maker = self._makers.get(leaf.number) if isinstance(leaf, Value) else None
+            if maker is None or not (isinstance(maker.call, type) and hasattr(maker.call, "_fields")):
+                return leaf
+            return maker.call(*self._unpacked(maker.args), **self._unpacked(dict(maker.kwargs)))
+
+        return tree_map(unpack, output)
+
+    def _scores(self, number: int) -> bool:
+        dtype = self.graph.traits[number].dtype
+        return dtype is None or dtype.is_floating_point
 
     def _at_return(self, layer: Returned) -> int:
         """Under which value the tensor that a layer returned is found, as it was when the layer returned."""
@@ -104,16 +139,6 @@ class Dependence:
         if number or step.operation in _LIKE or (step.module is None and _CONTENTLESS & {*step.label.split(".")}):
             return ()
         return [v.number for v in values_in(step.args[:1])] if step.operation in _AFTER_ANOTHER else step.reads
-
-    def _live(self) -> list[Step]:
-        wanted = set(self.results.values()) & self.carried
-        chosen = []
-        for step in reversed(self.steps):
-            carried = self.carried & {*self._contents(step)}
-            if step.makes in wanted and carried:
-                chosen.append(step)
-                wanted |= carried
-        return chosen[::-1]
 
     def _refuse_writes(self) -> None:
         for step in self.steps:

@@ -15,6 +15,7 @@ from xai_fast.engine.replay.local.arguments import per_axis, taken
 from xai_fast.engine.replay.local.rule import Scene
 
 from .dependence import Dependence
+from .hooked import formula
 from .pairs import Pairs
 from .rule import Parts, Rule
 
@@ -36,7 +37,7 @@ class Adjoint(Rule):
     """Any linear step, by autograd through that step alone, at zero."""
 
     def __init__(self, step: Step, dependence: Dependence) -> None:
-        self._step, self._changed = step, [n for n in step.reads if n in dependence.changed]
+        self._step, self._changed = formula(step), [n for n in step.reads if n in dependence.changed]
         self._sources = [n for n in self._changed if n in dependence.carried]
         self._writes = bool(dependence.graph.writes.get(step.makes))
 

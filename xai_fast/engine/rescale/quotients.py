@@ -14,6 +14,7 @@ from xai_fast.engine.replay.local.arguments import taken
 from xai_fast.engine.replay.local.rule import Scene
 
 from .dependence import Dependence
+from .hooked import formula
 from .pairs import Pairs
 from .rule import Parts, Rule
 
@@ -31,7 +32,7 @@ class Elementwise(Rule):
     """Each element of the output comes from the same element of one tensor: Shrikumar et al.'s rescale rule."""
 
     def __init__(self, step: Step, source: int, dependence: Dependence) -> None:
-        self._step, self._source = step, source
+        self._step, self._source = formula(step), source
         self._writes = bool(dependence.graph.writes.get(step.makes))
         self.keeps = (source,)
 
@@ -83,7 +84,7 @@ class Softmax(Rule):
     """
 
     def __init__(self, step: Step, source: int) -> None:
-        self._step, self._source = step, source
+        self._step, self._source = formula(step), source
         self.keeps = (source,)
 
     def back(self, gradient: Parts, pairs: Pairs) -> dict[int, Parts]:

@@ -16,6 +16,7 @@ from xai_fast.core.graph.straight import on_copies
 from xai_fast.core.prepared import Prepared
 
 from .dependence import Dependence
+from .hooked import checked
 from .linear import HandedOn
 from .pairs import Pairs
 from .rule import Parts, Rule
@@ -35,7 +36,8 @@ class Rescale:
         layers: names of the layers at which multipliers are asked for; none for the input.
 
     Raises:
-        CutError: a step has no rule, or the steps alone do not tell what the model computes; the message says why.
+        CutError: no part of the output is reached by steps that all have a rule, or the steps alone do not tell what
+            the model computes; the message says why.
         ValueError: a layer runs more than once, or not at all.
     """
 
@@ -46,16 +48,18 @@ class Rescale:
         self.prepared = prepared
         self.dependence = Dependence(graph, [captured.returned_by(layer) for layer in layers])
         self.layers = layers
-        self.rules: list[tuple[Step, Rule]] = []
-        for step in self.dependence.live:
-            rule = rule_of(step, self.dependence)
-            if isinstance(rule, str):
-                raise CutError(rule)
-            self.rules.append((step, rule))
-        for number in self.dependence.results.values():
-            trait = graph.traits[number]
-            if number in self.dependence.changed and not (trait.shape is not None and trait.batched):
-                raise CutError("rows cannot be told apart in what the model returns")
+        self.reasons: dict[int, str] = {}  # why scores may not be computed from a part of the output
+        rules = {step.makes: rule_of(step, self.dependence) for step in self.dependence.live}
+        for number in self.dependence.scoring:
+            steps = self.dependence.leading_to([number])
+            found = [rule for step in steps if isinstance(rule := rules[step.makes], str)]
+            if not graph.traits[number].batched:
+                found.append("rows cannot be told apart in what the model returns")
+            self.reasons |= {number: found[0]} if found else {}
+        if self.reasons and len(self.reasons) == len(self.dependence.scoring):
+            raise CutError(next(iter(self.reasons.values())))
+        passed = self.dependence.leading_to({*self.dependence.scoring} - self.reasons.keys())
+        self.rules = [(step, rule) for step in passed if isinstance(rule := rules[step.makes], Rule)]
         self.constants = self.dependence.unchanged()
         self._program = self._forward()
 
@@ -76,19 +80,20 @@ class Rescale:
         dependence, graph = self.dependence, self.dependence.graph
         kept = {number for _, rule in self.rules for number in rule.keeps}
         wanted = kept | {*dependence.results.values()} | ({*dependence.roots} if self.layers else set())
-        original = {step.makes: step.call for step in graph.steps}
+        original = {step.makes: step for step in graph.steps}
+        rules = {step.makes: rule for step, rule in self.rules}
 
-        def destroys(step: Step) -> bool:
+        def safe(step: Step) -> Step:
+            if isinstance(rules.get(step.makes), HandedOn):
+                return HandedOn.watched(step, dependence.described(step))
             groups = {graph.traits[number].group for number in graph.writes.get(step.makes, ())}
-            needed = {graph.traits[n].group for n in wanted if n < step.makes and n in graph.traits}
-            return bool(groups & needed) and step.call is original[step.makes]
+            needed = {graph.traits[n].group for n in wanted if n < step.makes} if groups else set()
+            destroys = groups & needed and step.call is original[step.makes].call
+            if step.operation != original[step.makes].operation and step.makes in rules:
+                step = checked(step)
+            return on_copies(step) if destroys else step
 
-        handed_on = {step.makes for step, rule in self.rules if isinstance(rule, HandedOn)}
-        steps = [
-            HandedOn.watched(step, dependence.described(step)) if step.makes in handed_on
-            else on_copies(step) if destroys(step) else step
-            for step in dependence.steps
-        ]  # fmt: skip
+        steps = [safe(step) for step in dependence.steps]
         return Program(graph, steps, sorted(wanted))
 
 
@@ -124,8 +129,8 @@ class Run:
                 # Two results may be one value, which has one gradient.
                 here = self._leaves.setdefault(number, here.detach().requires_grad_())
             of_inputs[original], of_references[original] = here, there
-        self.raw = filled(dependence.graph.output, of_inputs)
-        self.raw_references = filled(dependence.graph.output, of_references)
+        self.raw = filled(dependence.output, of_inputs)
+        self.raw_references = filled(dependence.output, of_references)
         self.activations = [
             (values[root][:inputs], values[root][inputs : inputs + references]) for root in dependence.roots
         ] if rescale.layers else []  # fmt: skip
@@ -142,7 +147,7 @@ class Run:
             Per layer (P, K, *shape of the activation); without layers one tensor (P, K, C, *S).
 
         Raises:
-            ValueError: the scores do not depend on what the model returns.
+            ValueError: the scores do not depend on what the model returns, or on a part of it that has no rule.
 
         Cost: one backward of P * K rows without weights, and each nonlinear function again for both rows of P pairs.
         """
@@ -160,16 +165,18 @@ class Run:
         """The gradients of the scores by what the model returns, for the rows of all pairs."""
         if not scores.requires_grad:
             raise ValueError("`target` does not depend differentiably on what the model returns; choose another target")
-        leaves = {number: leaf for number, leaf in self._leaves.items() if number in self._rescale.dependence.carried}
+        scoring = self._rescale.dependence.scoring
+        leaves = {number: self._leaves[number] for number in scoring if number in self._leaves}
         columns: dict[int, list[Tensor]] = {number: [] for number in leaves}
         for k in range(scores.shape[1]):
-            found = torch.autograd.grad(
-                scores[:, k].sum(), [*leaves.values()], retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-            for number, gradient in zip(leaves, found, strict=True):
-                own = pairs.of_inputs(gradient, pairs.batched(number))
+            found = torch.autograd.grad(scores[:, k].sum(), [*leaves.values()], retain_graph=True, allow_unused=True)
+            for (number, leaf), gradient in zip(leaves.items(), found, strict=True):
+                if gradient is not None and number in self._rescale.reasons:
+                    raise ValueError(f"`target` reads what cannot be explained: {self._rescale.reasons[number]}")
+                own = pairs.of_inputs(torch.zeros_like(leaf) if gradient is None else gradient, pairs.batched(number))
                 columns[number].append(own.unflatten(0, (pairs.count, -1)))
-        return {number: [torch.stack(parts, 1).flatten(0, 2)] for number, parts in columns.items()}
+        passed = leaves.keys() - self._rescale.reasons.keys()
+        return {number: [torch.stack(columns[number], 1).flatten(0, 2)] for number in passed}
 
     def _backward(self, gradients: dict[int, Parts], pairs: Pairs) -> list[Tensor]:
         roots = self._rescale.dependence.roots

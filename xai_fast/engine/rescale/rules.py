@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from xai_fast.core.graph.kinds import Kind, operation_of
+from xai_fast.core.copies import hooked
+from xai_fast.core.graph.kinds import Kind
 from xai_fast.core.graph.steps import Step
 
 from .dependence import Dependence
@@ -127,8 +128,8 @@ def _rowless(step: Step, dependence: Dependence) -> str | None:
 
 
 def _no_rule(step: Step, dependence: Dependence) -> str:
-    if step.module is not None and not step.operation and operation_of(step.module):
-        return f"the rescale rule cannot pass the hook on {step.label!r}"
+    if step.module is not None and hooked(step.module) and not step.operation:
+        return f"the rescale rule cannot look past the hook on {step.label!r} into it"
     if not step.operation:
         return f"the rescale rule needs a formula, and none is known for {dependence.described(step)}"
     several = len(dependence.changing((step.args, dict(step.kwargs)))) > 1
