@@ -187,7 +187,8 @@ def _with_rule(model, inputs, targets, layer, rule):
     for row, target in zip(inputs, targets, strict=True):
         leaf = row.clone().requires_grad_()
         with _kept(model, layer) as kept:
-            value = score(model, leaf * 1, target)
+            # A batch of its own: of what writes into a view autograd shows no node.
+            value = score(lambda _row, batch=leaf[None] * 1: model(batch), leaf, target)
         for node in _rectifiers(value.grad_fn):
             node.register_hook(lambda passed, came: (rule(passed[0], came[0]),))
         slope = torch.autograd.grad(value, kept[0] if kept else leaf)[0]

@@ -1,4 +1,4 @@
-"""The gradient family on models as users have them: however a ReLU is written, wrapped, frozen, compiled, in training."""
+"""The gradient family on models as users have them: any way to write a ReLU, wrapped, frozen, compiled, training."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_captured_runs_by_its_own_forward(method):
 
 
 def test_the_rescale_rule_says_what_it_needs():
-    with pytest.raises(ValueError, match="`model` cannot be explained by the rescale rule: .*choose another method"):
+    with pytest.raises(ValueError, match=r"`model` cannot be explained by the rescale rule: .*choose another method"):
         explained("DeepLift", OnData().eval(), signals())
 
 

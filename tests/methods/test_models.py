@@ -63,6 +63,8 @@ WRAPPINGS = {
 @pytest.mark.parametrize("name", WRAPPINGS)
 @first
 def test_outputs_in_which_scores_are_found(case, name):
+    if case.needs_graph and name == "logits":
+        pytest.skip("the output is an object, in which no graph sees")
     inputs = signals()
     expected = case.on(Small()).attribute(inputs, TARGETS)
     settings = below_net(case)
@@ -78,6 +80,8 @@ def test_output_says_where_the_scores_are(case):
     model = Output(lambda s: {"logits": s.exp(), "deep": {"mine": s}})
     engine = xf.Engine(model, output=lambda raw: raw["deep"]["mine"])
     near(getattr(xf, case.method)(engine, **settings).attribute(inputs, TARGETS), expected)
+    if case.needs_truth:
+        return
     raw = getattr(xf, case.method)(model, **settings).attribute(inputs, lambda raw: raw["deep"]["mine"][:, 2])
     near(raw, case.on(Small()).attribute(inputs, 2))
 
@@ -110,7 +114,7 @@ def test_layers_that_write_into_their_input(case):
 def test_a_layer_whose_output_is_overwritten(case):
     """What a layer returned is what counts, also where an in-place ReLU overwrites it right after."""
     inputs, settings = signals(dtype=torch.float64), {**case.settings, "layer": "stem_norm"}
-    for lock in (False, True):
+    for lock in (False,) if case.needs_graph else (False, True):
         actual = getattr(xf, case.method)(Small(inplace=True, lock=lock).double(), **settings).attribute(
             inputs, TARGETS, **case.call
         )
@@ -125,6 +129,8 @@ def test_train_mode_with_dropout(case):
     expected = case.on(Small()).attribute(inputs, TARGETS)
     near(case.on(model).attribute(inputs, TARGETS), expected)
     assert all(module.training for module in model.modules())
+    if case.needs_graph:
+        return
     locked = Small(dropout=0.5, lock=True).train()
     near(case.on(locked).attribute(inputs, TARGETS), expected)
     assert all(module.training for module in locked.modules())
@@ -144,6 +150,12 @@ def test_plain_callables(method):
 @first
 def test_an_uncopyable_model_answers_as_a_copyable_one(case):
     inputs = signals()
+    if case.needs_graph:
+        with pytest.raises(
+            ValueError, match="by the rescale rule: the model cannot be copied"
+        ):
+            case.on(Small(lock=True)).attribute(inputs, TARGETS)
+        return
     for row in (row for row in CASES if row.method == case.method):
         actual = row.on(Small(lock=True)).attribute(inputs, TARGETS, **row.call)
         expected = row.on(Small()).attribute(inputs, TARGETS, **row.call)
@@ -249,6 +261,8 @@ CHANGES = [_in_place, _data, _new_data, _state_dict, _parameter, _module, _buffe
 @first
 def test_changes_of_the_model_are_noticed(case, change):
     """In float64 against the replica, which looks at the model as it now is."""
+    if case.needs_graph and change in (_hook, _pre_hook):
+        pytest.skip("hooks that change tensors are refused, see test_rescale")
     model, inputs = Small().double(), signals(dtype=torch.float64)
     method = case.on(model)
     before = method.attribute(inputs, TARGETS)
@@ -262,6 +276,8 @@ def test_changes_of_the_model_are_noticed(case, change):
 
 @first
 def test_a_removed_hook_is_noticed_and_a_dtype_too(case):
+    if case.needs_graph:
+        pytest.skip("hooks that change tensors are refused, see test_rescale")
     model, inputs = Small(), signals()
     method = case.on(model)
     expected = method.attribute(inputs, TARGETS)
@@ -287,7 +303,8 @@ def test_refresh_is_for_what_cannot_be_seen(case):
     model.factor = -2.0
     method.engine.refresh()
     changed = method.attribute(inputs, TARGETS)
-    if case.method not in ("GradCAM", "AblationCAM"):  # which rectify
+    curved = ("GradCAM", "AblationCAM", "GuidedBackprop", "Deconvolution", "GuidedGradCAM", "ErrorAttribution")
+    if case.method not in curved:  # which rectify, or take a loss
         near(changed, expected * (2.0 if case.method == "Saliency" else -2.0))
     else:
         assert not torch.allclose(changed, expected, rtol=1e-3)
@@ -331,8 +348,10 @@ class Poisoned(Small):
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one target", "K targets"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.needs_graph], ids=str)
 def test_nan_names_the_sample_and_keeps_the_other_maps(case, several):
+    if several and case.needs_truth:
+        pytest.skip("one class is true")
     model, inputs = Poisoned(), signals(4)
     inputs[1, 0, 0, 0] = inputs[3, 0, 0, 0] = 101.0
     target = torch.tensor([[1, 0], [2, 3], [0, 1], [1, 2]]) if several else [1, 2, 0, 1]
@@ -349,14 +368,14 @@ def test_nan_names_the_sample_and_keeps_the_other_maps(case, several):
     assert values[[1, 3]].isnan().all()
 
 
-@first
+@pytest.mark.parametrize("case", [case for case in FIRST if not case.needs_graph], ids=lambda case: case.method)
 def test_nan_everywhere(case):
     model, inputs = Poisoned(), signals(2)
     inputs[:, 0, 0, 0] = 101.0
     with pytest.raises(xf.NonFiniteError, match="samples 0, 1 "):
         case.on(model).attribute(inputs, 1)
     with pytest.raises(xf.NonFiniteError, match="sample 0 "):
-        case.on(model).attribute(inputs[:1])
+        case.on(model).attribute(inputs[:1], case.target(inputs[:1]))
     inputs[:, 0, 0, 0] = 0.0
     assert case.on(model).attribute(inputs, 1).isfinite().all()
 
@@ -393,6 +412,8 @@ MEMORY_ERRORS = {
 @pytest.mark.parametrize("name", MEMORY_ERRORS)
 @first
 def test_out_of_memory_halves_the_batch(case, name, capacity):
+    if case.needs_graph and capacity == 1:
+        pytest.skip("a pair is two rows")
     model, inputs = Small(), signals(7)
     expected = case.on(Small()).attribute(inputs, 1)
 

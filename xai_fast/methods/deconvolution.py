@@ -42,9 +42,9 @@ class Deconvolution(AbstractGradientMethod):
         """The projection of each sample's score."""
         return self._formula(source, inputs, lambda _at, gradient: gradient, rule="deconvolution")
 
-    def rows(self, shape: tuple[int, ...]) -> Cost:
+    def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """One, both ways."""
         return Cost(forwards=1, backwards=1)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
-        return self.rows(shape)
+        return self.per_sample(shape)

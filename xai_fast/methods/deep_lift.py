@@ -63,14 +63,14 @@ class AbstractDeepLift(AbstractGradientMethod):
     def _references(self, inputs: Tensor) -> References:
         return References(self.baselines, inputs, self.engine.preprocess)
 
-    def rows(self, shape: tuple[int, ...]) -> Cost:
+    def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """The pairs."""
         several = isinstance(self.baselines, Tensor) and self.baselines.ndim == len(shape) + 1
         pairs = len(self.baselines) if isinstance(self.baselines, Tensor) and several else 1
         return Cost(forwards=2 * pairs, backwards=pairs)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
-        rows = self.rows(shape)
+        rows = self.per_sample(shape)
         return Cost(1 + rows.forwards, rows.backwards)
 
     def _check(self) -> None:

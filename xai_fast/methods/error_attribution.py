@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -18,7 +18,7 @@ from xai_fast.engine.budgets import beside
 from xai_fast.engine.evaluate import Answers, InputGradient, LayerPath
 from xai_fast.engine.inputs import checked
 from xai_fast.engine.reducers.cam import Grid, grid_of
-from xai_fast.engine.reducers.clean import CleanFormula, clean_scores
+from xai_fast.engine.reducers.clean import CleanFormula
 from xai_fast.engine.reducers.gap import WithGap
 from xai_fast.engine.run import Outcome
 from xai_fast.engine.samplers.quadrature import quadrature
@@ -39,8 +39,8 @@ class ErrorAttribution(AbstractMethod):
 
     with :math:`e = \sum_j p_j s_j - s_{\text{true}}`, the scores weighted by what the model predicted (p is held fixed)
     less the true class's score. With `against="predicted"` both kinds take the predicted class's score less the true
-    one's instead. Behind pooling and a linear layer the integral is the plain gradient, so one pass is exact; elsewhere
-    50 Gauss-Legendre points are taken on the way from no activation (Sundararajan et al. 2017, arXiv:1703.01365).
+    one's instead. Behind pooling and a linear layer the integral is the plain gradient; in general 50 Gauss-Legendre
+    points are taken on the way from no activation (Sundararajan et al. 2017, arXiv:1703.01365), of the layer's tail.
 
     The target is the true class. Positive values push towards the error. "gradient" is in units of the loss (or score)
     per unit of input and sums to nothing; "activation" is in units of the score and sums to e less e without any
@@ -54,8 +54,8 @@ class ErrorAttribution(AbstractMethod):
 
     Returns (`attribute`): "gradient": (N, C, *S); "activation": (N, 1, *S), with `resolution="native"` (N, 1, *s).
 
-    Cost: "gradient": one row forward and one backward per input. "activation": 52 forward (53 against the distribution)
-    and 50 backward per input, from the layer on; behind pooling and a linear layer a pass and no backward.
+    Cost: "gradient": one row forward and one backward per input. "activation": 52 forward and 50 backward per input,
+    from the layer on.
 
     Raises:
         TypeError: no true classes; they are what the error is measured by.
@@ -99,34 +99,19 @@ class ErrorAttribution(AbstractMethod):
                 "what the model predicted is no error"
             )
         true = class_indices(target, count, "target")
-        error, passes = self._error(inputs, true)
-        outcome, _ = super()._run(inputs, error, resolution, sample_ids)
-        outcome = dataclasses.replace(outcome, evaluations=outcome.evaluations + passes)
+        outcome, _ = super()._run(inputs, self._error(true), resolution, sample_ids)
         return outcome, Objective(true, count)
 
-    def _error(self, inputs: Tensor, true: Tensor) -> tuple[Target, int]:
-        """What is pushed back, as a target, and the rows per input that it took to know it."""
+    def _error(self, true: Tensor) -> Target:
+        """What is pushed back, as a target."""
         if self.against == "predicted":
-            return margin(true), 0
-        if self.kind == "gradient":
-            return cross_entropy(true), 0
-        outcome, _ = self.engine.run(lambda _adopted: Recipe(clean_scores()), inputs, true)
-        assert outcome.outputs is not None  # the true class was found in them
-        shares = outcome.outputs.softmax(1)
-        scores_of = self.engine.output or find_scores
-
-        def error(output: Any, sample: Tensor) -> Tensor:
-            scores = scores_of(output)
-            rows = torch.arange(len(sample), device=scores.device)
-            mean = (shares[sample.to(shares.device)].to(scores) * scores).sum(1)
-            return mean - scores[rows, true[sample.cpu()].to(scores.device)]
-
-        return error, 1
+            return margin(true)
+        return cross_entropy(true) if self.kind == "gradient" else _Expected(true, self.engine.output or find_scores)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
         if self.kind == "gradient":
             return Cost(forwards=1, backwards=1)
-        return Cost(forwards=2 + _STEPS + (self.against == "distribution"), backwards=_STEPS)
+        return Cost(forwards=2 + _STEPS, backwards=_STEPS)
 
     def _check(self) -> None:
         if self.kind not in ("gradient", "activation"):
@@ -137,6 +122,30 @@ class ErrorAttribution(AbstractMethod):
             raise ValueError('`layer` came as a list; give one layer, or "auto"')
         if not (isinstance(self.layer, str) and self.layer == "auto"):
             object.__setattr__(self, "layer", layer_names(self.engine.model, self.layer)[0])
+
+
+class _Expected:
+    """The scores weighted by the distribution that the model predicts for the clean input, less the true one's.
+
+    Args:
+        true: LongTensor (N,).
+        scores_of: from the model's raw output to (rows, K).
+    """
+
+    def __init__(self, true: Tensor, scores_of: Callable[[Any], Tensor]) -> None:
+        self._true, self._scores_of = true, scores_of
+        self._shares: dict[int, Tensor] = {}
+
+    def __call__(self, output: Any, sample: Tensor) -> Tensor:
+        """(rows,); the first rows of an input that are asked about are the clean ones."""
+        scores = self._scores_of(output)
+        Objective(self._true, len(self._true)).check(scores.shape[1])
+        for row, number in enumerate(sample.tolist()):
+            if number not in self._shares:
+                self._shares[number] = scores[row].detach().softmax(0)
+        shares = torch.stack([self._shares[number] for number in sample.tolist()])
+        index = self._true[sample.cpu()].to(scores.device)
+        return (shares * scores).sum(1) - scores.gather(1, index[:, None])[:, 0]
 
 
 def _gradient(answers: Answers) -> Tensor:

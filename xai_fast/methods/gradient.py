@@ -73,7 +73,7 @@ class AbstractGradientMethod(AbstractMethod):
         return Recipe(variants=asked.variants, evaluate=asked.evaluate, reduce=reduce)
 
     @abstractmethod
-    def rows(self, shape: tuple[int, ...]) -> Cost:
+    def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """Rows of the questions about one sample of shape (C, *S)."""
 
     def _formula(self, source: Source, inputs: Tensor, formula: Formula, rule: Rule = "gradient") -> Asked:

@@ -83,13 +83,13 @@ class GradientShap(AbstractGradientMethod):
         evaluate = LayerBetween(layers[0], ends) if layers else InputGradient()
         return Asked(points, evaluate, parts, None, self.n_samples)
 
-    def rows(self, shape: tuple[int, ...]) -> Cost:
+    def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """The points; at a layer also their ends."""
         each = 1 if self.layer is None else 3
         return Cost(forwards=each * self.n_samples, backwards=self.n_samples)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
-        rows = self.rows(shape)
+        rows = self.per_sample(shape)
         return Cost(1 + rows.forwards, rows.backwards)
 
     def _check(self) -> None:

@@ -44,9 +44,9 @@ class GuidedBackprop(AbstractGradientMethod):
         """The guided gradient of each sample."""
         return self._formula(source, inputs, lambda _at, gradient: gradient, rule="guided")
 
-    def rows(self, shape: tuple[int, ...]) -> Cost:
+    def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """One, both ways."""
         return Cost(forwards=1, backwards=1)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
-        return self.rows(shape)
+        return self.per_sample(shape)

@@ -52,12 +52,12 @@ class GuidedGradCAM(AbstractGradientMethod):
 
         return Asked(source, Both(InputGradient("guided"), LayerResponse(self.layers(inputs))), parts)
 
-    def rows(self, shape: tuple[int, ...]) -> Cost:
+    def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """Two, both ways."""
         return Cost(forwards=2, backwards=2)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
-        return self.rows(shape)
+        return self.per_sample(shape)
 
     def _check(self) -> None:
         if self.layer is None:

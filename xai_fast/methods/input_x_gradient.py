@@ -42,9 +42,9 @@ class InputXGradient(AbstractGradientMethod):
         """The gradient of each sample, times the sample."""
         return self._formula(source, inputs, lambda at, gradient: at[:, None] * gradient)
 
-    def rows(self, shape: tuple[int, ...]) -> Cost:
+    def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """One, both ways."""
         return Cost(forwards=1, backwards=1)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
-        return self.rows(shape)
+        return self.per_sample(shape)

@@ -129,13 +129,13 @@ class IntegratedGradients(AbstractGradientMethod):
 
         return Asked(source, LayerPath(layer, alphas, weights, references, beside(self.engine)), parts)
 
-    def rows(self, shape: tuple[int, ...]) -> Cost:
+    def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """The points of a path; at a layer also both ends and the baseline itself."""
         points = self.n_steps if self.tolerance is None else self.max_steps
         return Cost(forwards=points + (0 if self.layer is None else 3), backwards=points)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
-        rows = self.rows(shape)
+        rows = self.per_sample(shape)
         return Cost(rows.forwards + (2 if self.layer is None else 0), rows.backwards)
 
     def _check(self) -> None:

@@ -122,7 +122,7 @@ _METHODS = (
         complete="",
         units="score per input unit",
         summary="what pushes a wrong answer away from the true class",
-        cost="1 forward, 1 backward; at a layer 53 forward and 50 backward of what follows it",
+        cost="1 forward, 1 backward; at a layer 52 forward and 50 backward of what follows it",
         paper="gradient of the loss; Sundararajan et al. 2017, arXiv:1703.01365",
         asks_truth=True,
     ),

@@ -69,12 +69,12 @@ class Saliency(AbstractGradientMethod):
             case _:
                 return gradient
 
-    def rows(self, shape: tuple[int, ...]) -> Cost:
+    def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """One, both ways."""
         return Cost(forwards=1, backwards=1)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
-        return self.rows(shape)
+        return self.per_sample(shape)
 
     def _check(self) -> None:
         super()._check()

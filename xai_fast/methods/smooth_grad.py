@@ -123,7 +123,7 @@ class SmoothGrad(AbstractMethod):
         return torch.full((len(inputs),), float(self.noise), dtype=torch.float64), None
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
-        rows = self.method.rows(shape)
+        rows = self.method.per_sample(shape)
         return Cost(1 + self.n_samples * rows.forwards, self.n_samples * rows.backwards)
 
     def __repr__(self) -> str:
