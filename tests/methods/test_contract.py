@@ -222,7 +222,8 @@ def test_deterministic_mode_is_the_callers(case):
 def test_shape_comes_back(case):
     model, inputs = Small(), signals(2)
     info, values = xf.methods()[case.method], attribute(case, model, inputs)
-    if not {"layer", "resolution"} & {*case.settings, *case.call} or (info.kind == "map" and not case.call):
+    given = {*case.settings, *case.call, *(case.wraps.settings if case.wraps is not None else ())}
+    if not {"layer", "resolution"} & given or (info.kind == "map" and not case.call):
         assert values.shape[2:] == inputs.shape[2:]
         assert values.shape[1] in (1, 3)
     if not case.settings:
@@ -292,8 +293,9 @@ def test_the_model_runs_the_rows_that_cost_announced(case):
     assert cost == method.cost(inputs.shape[1:]) * 3
 
 
-@every
+@pytest.mark.parametrize("case", [case for case in CASES if not case.needs_graph], ids=str)
 def test_the_rows_run_backward_are_announced_too(case):
+    """Where gradients pass modules; multipliers do not."""
     model, inputs = Small(), signals()
     behind = []  # a gradient that reaches the head's input counts a row
 

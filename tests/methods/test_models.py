@@ -151,9 +151,7 @@ def test_plain_callables(method):
 def test_an_uncopyable_model_answers_as_a_copyable_one(case):
     inputs = signals()
     if case.needs_graph:
-        with pytest.raises(
-            ValueError, match="by the rescale rule: the model cannot be copied"
-        ):
+        with pytest.raises(ValueError, match="by the rescale rule: the model cannot be copied"):
             case.on(Small(lock=True)).attribute(inputs, TARGETS)
         return
     for row in (row for row in CASES if row.method == case.method):

@@ -18,6 +18,8 @@ from xai_fast.engine import Cost, Engine, Recipe
 from xai_fast.engine.inputs import checked
 from xai_fast.engine.run import Outcome
 
+_MOST_PRINTED = 2000  # elements of a tensor in a method's text
+
 Resolution = Literal["input", "native"]
 
 
@@ -139,5 +141,17 @@ class AbstractMethod(ABC):
         return self.engine.run(lambda adopted: self.recipe(adopted, resolution, sample_ids), inputs, target)
 
     def __repr__(self) -> str:
-        settings = [f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self) if f.kw_only]
-        return f"{type(self).__name__}({', '.join(['engine', *settings])})"
+        return f"{type(self).__name__}({', '.join(['engine', *self._settings()])})"
+
+    def _settings(self) -> list[str]:
+        return [f"{f.name}={_text(getattr(self, f.name))}" for f in dataclasses.fields(self) if f.kw_only]
+
+
+def _text(value: Any) -> str:
+    """A setting in words that rebuild it; of large tensors the shape alone."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    if value.numel() > _MOST_PRINTED:
+        return f"<tensor {tuple(value.shape)}>"
+    dtype = "" if value.dtype is torch.float32 else f", dtype={value.dtype}"
+    return f"tensor({value.tolist()}{dtype})"

@@ -19,7 +19,7 @@ from xai_fast.engine.samplers.references import References
 
 from .base import Resolution
 from .checks import check_baselines
-from .gradient import AbstractGradientMethod, Asked, samples_of
+from .gradient import AbstractGradientMethod, Asked, in_single, samples_of
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -55,6 +55,7 @@ class AbstractDeepLift(AbstractGradientMethod):
 
     def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """The pairs of inputs and references."""
+        inputs = in_single(inputs)
         asked = self.asked(Clean(inputs, sample_ids), inputs)
         maps = SampleMaps(asked.parts, asked.whole, asked.per_sample, Stored())
         reduce = WithGap(maps, len(inputs), asked.variants.sample_of)

@@ -65,6 +65,7 @@ class AbstractGradientMethod(AbstractMethod):
 
     def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """The questions about the clean inputs."""
+        inputs = in_single(inputs)
         source = Clean(inputs, sample_ids)
         asked = self.asked(source, inputs)
         if asked.variants is source:
@@ -93,6 +94,11 @@ class AbstractGradientMethod(AbstractMethod):
                 raise ValueError("`layer` came as a list; a gradient method takes one layer, or None for the input")
             if self.layer != "auto":
                 object.__setattr__(self, "layer", layer_names(self.engine.model, self.layer)[0])
+
+
+def in_single(inputs: Tensor) -> Tensor:
+    """Inputs in half precision as float32, so that what is added to them and subtracted from them is not rounded."""
+    return inputs.float() if inputs.dtype in (torch.float16, torch.bfloat16) else inputs
 
 
 def samples_of(source: Source, samples: Tensor, inputs: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from xai_fast.engine.samplers.quadrature import QUADRATURES, quadrature
 
 from .base import Resolution
 from .checks import check_count, check_tolerance
-from .gradient import AbstractGradientMethod, Asked, samples_of
+from .gradient import AbstractGradientMethod, Asked, in_single, samples_of
 
 
 @final
@@ -101,6 +101,7 @@ class IntegratedGradients(AbstractGradientMethod):
 
     def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """The points of each path, and then the baselines' own scores."""
+        inputs = in_single(inputs)
         if self.tolerance is not None:
             start = resolve_baseline(self.baseline, inputs, self.engine.preprocess).expand_as(inputs)
             adaptive = AdaptiveMaps(inputs, start, self.tolerance, self.max_steps)

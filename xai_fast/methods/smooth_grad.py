@@ -18,7 +18,7 @@ from xai_fast.engine.samplers.noisy import Noisy
 
 from .base import AbstractMethod, Resolution
 from .checks import check_count, check_seed, check_sigma
-from .gradient import AbstractGradientMethod, Asked
+from .gradient import AbstractGradientMethod, Asked, in_single
 from .saliency import Saliency
 
 
@@ -89,6 +89,7 @@ class SmoothGrad(AbstractMethod):
 
     def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """The wrapped method's questions about noisy samples."""
+        inputs = in_single(inputs)
         ids = torch.zeros(len(inputs), dtype=torch.long) if sample_ids is None else sample_ids.cpu()
         sigma, unit = self._sigma(inputs)
         noisy = Noisy(inputs, sigma, self.n_samples, self.seed, ids, self.antithetic, unit)
@@ -127,8 +128,7 @@ class SmoothGrad(AbstractMethod):
         return Cost(1 + self.n_samples * rows.forwards, self.n_samples * rows.backwards)
 
     def __repr__(self) -> str:
-        settings = [f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self) if f.kw_only]
-        return f"SmoothGrad({', '.join([repr(self.method), *settings])})"
+        return f"SmoothGrad({', '.join([repr(self.method), *self._settings()])})"
 
     def _check(self) -> None:
         check_count(self.n_samples, "n_samples")

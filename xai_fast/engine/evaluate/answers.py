@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -116,10 +116,10 @@ class Evaluate(Protocol):
 class Score:
     """The scores alone: one forward."""
 
-    layers: ClassVar[tuple[str, ...]] = ()
-    forwards: ClassVar[int] = 1
-    backwards: ClassVar[int] = 0
-    together: ClassVar[int] = 1
+    layers: tuple[str, ...] = field(default=(), init=False, repr=False)
+    forwards: int = field(default=1, init=False, repr=False)
+    backwards: int = field(default=0, init=False, repr=False)
+    together: int = field(default=1, init=False, repr=False)
 
     @torch.no_grad()
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,10 +47,10 @@ class InputGradient:
     summed: Summed | None = None
     line: Line | None = None
     _along: Along | None = field(init=False, repr=False)
-    layers: ClassVar[tuple[str, ...]] = ()
-    forwards: ClassVar[int] = 1
-    backwards: ClassVar[int] = 1
-    together: ClassVar[int] = 1
+    layers: tuple[str, ...] = field(default=(), init=False, repr=False)
+    forwards: int = field(default=1, init=False, repr=False)
+    backwards: int = field(default=1, init=False, repr=False)
+    together: int = field(default=1, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_along", None if self.line is None else Along(self.line))
@@ -112,7 +112,8 @@ def passing(rule: Rule) -> Any:
 
 class _Rectified:
     def __init__(self, rule: Rule) -> None:
-        self._rule, self._context = rule, rectified(rule)
+        self._rule: Rule = rule
+        self._context = rectified(rule)
 
     def __enter__(self) -> None:
         self._met = self._context.__enter__()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,9 @@ class LayerResponse:
 
     layers: tuple[str, ...]
     rule: Rule = "gradient"
-    forwards: ClassVar[int] = 1
-    backwards: ClassVar[int] = 1
-    together: ClassVar[int] = 1
+    forwards: int = field(default=1, init=False, repr=False)
+    backwards: int = field(default=1, init=False, repr=False)
+    together: int = field(default=1, init=False, repr=False)
 
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
         """Scores (rows, K) and one response per layer."""
@@ -82,9 +82,9 @@ class LayerActivation:
     """What layers return, and how the scores fall when that is changed: forwards only."""
 
     layers: tuple[str, ...]
-    forwards: ClassVar[int] = 1
-    backwards: ClassVar[int] = 0
-    together: ClassVar[int] = 1
+    forwards: int = field(default=1, init=False, repr=False)
+    backwards: int = field(default=0, init=False, repr=False)
+    together: int = field(default=1, init=False, repr=False)
 
     @torch.no_grad()
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
@@ -109,7 +109,7 @@ class Both:
 
     first: Evaluate
     second: Evaluate
-    together: ClassVar[int] = 1
+    together: int = field(default=1, init=False, repr=False)
 
     @property
     def forwards(self) -> int:

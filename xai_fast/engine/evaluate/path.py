@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class LayerPath:
     weights: Tensor
     references: Callable[[Tensor], Tensor] | None = None
     at_once: int = 8
-    together: ClassVar[int] = 1
+    together: int = field(default=1, init=False, repr=False)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -133,9 +133,9 @@ class LayerBetween:
 
     layer: str
     ends: Callable[[Tensor], tuple[Tensor, Tensor]]
-    forwards: ClassVar[int] = 3
-    backwards: ClassVar[int] = 1
-    together: ClassVar[int] = 1
+    forwards: int = field(default=3, init=False, repr=False)
+    backwards: int = field(default=1, init=False, repr=False)
+    together: int = field(default=1, init=False, repr=False)
 
     @property
     def layers(self) -> tuple[str, ...]:

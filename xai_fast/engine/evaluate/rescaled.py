@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from xai_fast.core.prepared import Prepared
-from xai_fast.engine.rescale import rescale_of
 
 from .answers import Answers, Response, ScoreOf, Tails
 from .gradient import differentiable
@@ -32,9 +30,9 @@ class Multipliers:
     reference: Callable[[Tensor], Tensor]
     references: Callable[[Tensor], Tensor]
     layers: tuple[str, ...] = ()
-    forwards: ClassVar[int] = 2
-    backwards: ClassVar[int] = 1
-    together: ClassVar[int] = 2
+    forwards: int = field(default=2, init=False, repr=False)
+    backwards: int = field(default=1, init=False, repr=False)
+    together: int = field(default=2, init=False, repr=False)
 
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
         """Scores (rows, K), those of the references, and multipliers in place of gradients.
@@ -42,6 +40,8 @@ class Multipliers:
         Raises:
             ValueError: the rule does not exist for this model; names the node.
         """
+        from xai_fast.engine.rescale import rescale_of  # few need it, and every import of the engine would pay for it
+
         rescale = rescale_of(prepared, tuple(batch.shape[1:]), self.layers)
         if isinstance(rescale, str):
             raise ValueError(f"`model` cannot be explained by the rescale rule: {rescale}; choose another method")
