@@ -180,6 +180,48 @@ def test_a_network_with_oblong_dilated_and_grouped_convolutions_that_returns_a_d
     assert_gradients(networks.odd_network(), networks.photos(4, 48)[:, :2, :37, :29])
 
 
+def test_without_normalisation_values_fall_on_the_same_sides_of_kinks():
+    """In single precision the forward is the caller's own to the last bit or nearly, so its masks are the same."""
+    torch.manual_seed(1)
+    parts = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 160, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    parts += [nn.Conv2d(160, 160, 3, padding=1), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(640, 10)]
+    model, inputs = generated.wake(nn.Sequential(*parts)).eval(), networks.photos(3, 16)
+    prepared, backward = backward_for(model, inputs)
+    assert prepared.short_sums
+    (actual,) = gradients_of(prepared, backward, inputs)
+    (truth,) = by_autograd(copy.deepcopy(model).double(), inputs.double())
+    (plain,) = by_autograd(model, inputs)
+    assert max(errors(actual, truth)) <= max(4 * max(errors(plain, truth)), 1e-5)
+
+
+class Dense(nn.Module):
+    """Concatenations that grow, one that repeats a value and one of something else; norms with and without weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norms = nn.Conv2d(3, 4, 3), nn.ModuleList()
+        self.convs = nn.ModuleList(nn.Conv2d(channels, 4, 3, padding=1) for channels in (4, 8, 12))
+        self.norms = nn.ModuleList([nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(8), nn.BatchNorm2d(12)])
+        self.last = nn.Conv2d(24, 5, 1)
+        generated.wake(self).eval()
+
+    def forward(self, x):
+        grown = [self.stem(x)]
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            grown.append(conv(torch.sigmoid(norm(torch.cat(grown, 1)))))
+        x = torch.cat([torch.cat(grown, dim=1), grown[1], grown[1]], dim=-3)
+        return self.last(x).tanh().mean((2, 3))
+
+
+def test_concatenations_share_their_gradients():
+    model, inputs = Dense(), networks.photos(3, 16)
+    prepared, backward = backward_for(model, inputs)
+    (truth,) = by_autograd(copy.deepcopy(model).double(), inputs.double())
+    (actual,) = gradients_of(prepared, backward, inputs)
+    assert max(errors(actual, truth)) <= 1e-5
+    assert_gradients(model, inputs, ("convs.1", "stem"))
+
+
 @pytest.mark.parametrize("layers", [("layer1",), ("layer3.0.conv1", "layer2"), ("bn1",), ("maxpool", "avgpool")])
 def test_layers_of_a_residual_network(layers):
     model, inputs = copy.deepcopy(test_tail.narrow("resnet")).float(), networks.photos(4, 64)

@@ -19,8 +19,8 @@ _aten = torch.ops.aten
 # Out of place: what is kept for the backward stays what it is.
 _FORWARD: dict[str, Callable[[Tensor, Activation], Tensor]] = {
     "relu": lambda x, _: x.relu(),
-    "hardtanh": lambda x, a: F.hardtanh(x, *a.scalars),
-    "leaky_relu": lambda x, a: F.leaky_relu(x, *a.scalars),
+    "hardtanh": lambda x, a: F.hardtanh(x, a.scalars[0], a.scalars[1]),
+    "leaky_relu": lambda x, a: F.leaky_relu(x, a.scalars[0]),
     "sigmoid": lambda x, _: x.sigmoid(),
     "tanh": lambda x, _: x.tanh(),
     "swish": lambda x, _: F.silu(x),
@@ -80,9 +80,10 @@ class Derivative:
             kept: what the activation returned if `from_output`, else what it was given.
         """
         g = held.tensor
+        # In the layout of the forward, or every step further back would have to convert it.
+        to = g if held.own and g.stride() == kept.stride() else torch.empty_like(kept)
         if self.rectifies:
-            return held.replaced(passed(g, kept, self.rule, own=held.own))
-        to = g if held.own else torch.empty_like(kept)
+            return held.replaced(passed(g, kept, self.rule, to))
         return held.replaced(_BACKWARD[self.activation.name](g, kept, self.activation, to))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from xai_fast.core.graph.onednn import (
     FusedConvolution,
+    FusedLinear,
     FusedResidual,
     Geometry,
     PackedWeight,
@@ -130,6 +131,17 @@ class Transposed:
     def __call__(self, gradient: Tensor, value: int, gradients: Gradients) -> None:
         """See `Adjoint`."""
         gradients.add(value, Held(self._packed(gradient)))
+
+
+class LinearAdjoint:
+    """The input gradient of a linear layer: (..., out) to (..., in)."""
+
+    def __init__(self, linear: FusedLinear) -> None:
+        self._back = FusedLinear(linear.weight.detach().t(), None)
+
+    def __call__(self, gradient: Tensor, value: int, gradients: Gradients) -> None:
+        """See `Adjoint`."""
+        gradients.add(value, Held(self._back(gradient)))
 
 
 def adjoint_of(source: PackedWeight, shape: Sequence[int], *, short_sums: bool) -> Adjoint:

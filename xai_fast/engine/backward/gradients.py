@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -61,6 +62,34 @@ class Sparse:
     shape: tuple[int, ...]
 
 
+@dataclass
+class _Joined:
+    """The gradient of values that lie side by side along the channels.
+
+    Attributes:
+        values: in order.
+        channels: of each.
+        held: the gradient (rows, all channels, ...).
+    """
+
+    values: tuple[int, ...]
+    channels: tuple[int, ...]
+    held: Held
+
+    def continues(self, values: tuple[int, ...]) -> bool:
+        """Whether these values are the first of its own, and it may be written into."""
+        return self.held.own and self.values[: len(values)] == values
+
+    def parts(self, value: int) -> list[Tensor]:
+        """The gradients of a value, as often as it occurs."""
+        ends = list(accumulate(self.channels))
+        return [
+            self.held.tensor.narrow(1, end - size, size)
+            for own, end, size in zip(self.values, ends, self.channels, strict=True)
+            if own == value
+        ]
+
+
 class Gradients:
     """Gradients by value.
 
@@ -75,6 +104,7 @@ class Gradients:
         self._wanted = wanted
         self._dense: dict[tuple[int, int], Held] = {}
         self._sparse: dict[int, list[Sparse]] = {}
+        self._joined: dict[int, list[_Joined]] = {}
         self.found: dict[int, Tensor] = {}
 
     def add(self, value: int, held: Held, part: int = 0) -> None:
@@ -98,6 +128,17 @@ class Gradients:
         """Adds a gradient at every few positions; it waits until the value is taken."""
         self._sparse.setdefault(value, []).append(sparse)
 
+    def add_joined(self, values: tuple[int, ...], channels: tuple[int, ...], held: Held) -> None:
+        """Adds the gradient of values side by side; where others have joined the same and more, in one sum."""
+        for joined in self._joined.get(values[0], ()):
+            if joined.continues(values):
+                joined.held.tensor.narrow(1, 0, sum(channels)).add_(held.tensor)
+                held.release()
+                return
+        joined = _Joined(values, channels, held)
+        for value in {*values}:
+            self._joined.setdefault(value, []).append(joined)
+
     def place(self, value: int) -> Held | None:
         """A gradient of the value that is there already, channels-last and ours to add to."""
         held = self._dense.get((value, 0))
@@ -106,6 +147,9 @@ class Gradients:
 
     def take(self, value: int, part: int = 0) -> Held | None:
         """The whole gradient of a value, which whoever takes it now holds; None where none arrived."""
+        for joined in self._joined.pop(value, ()):
+            for tensor in joined.parts(value):
+                self.add(value, Held(tensor, own=False))
         held = self._dense.pop((value, part), None)
         for sparse in self._sparse.pop(value, []):
             held = _spread(sparse, held)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from torch import nn
 
 from xai_fast.core.graph.captured import Captured
 from xai_fast.core.graph.cut import CutError
@@ -14,17 +16,16 @@ from xai_fast.core.graph.onednn import (
     FusedConvolution,
     FusedLinear,
     FusedResidual,
-    PackedWeight,
 )
 from xai_fast.core.graph.program import Program
-from xai_fast.core.graph.steps import INPUT, Graph, Step
+from xai_fast.core.graph.steps import INPUT, Graph, Step, Value
 from xai_fast.core.graph.straight import straightened
 
 from .activations import Derivative, derivative_of
-from .adjoint import Adjoint, adjoint_of
-from .nodes import Affine, Elementwise, LinearAdjoint, Node, Recorded, Sum
-
-Adjoints = dict[tuple[PackedWeight, tuple[int, ...]], Adjoint]
+from .adjoint import Adjoint, LinearAdjoint
+from .nodes import Affine, Concatenated, Elementwise, FusedNormalisation, Node, Normalised, Sum
+from .packed import Packed
+from .recorded import Recorded
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class Plan:
     results: dict[int, int]
 
 
-def plan_of(captured: Captured, layers: Sequence[str], rule: str, adjoints: Adjoints) -> Plan:
+def plan_of(captured: Captured, layers: Sequence[str], rule: str, packed: Packed) -> Plan:
     """The plan for gradients at the layers' outputs, or at the input where there are none.
 
     Args:
         captured: the model.
         layers: their names.
         rule: of its ReLUs, see `rectifier.passed`.
-        adjoints: of convolutions that have been packed already; gets new ones.
+        packed: what has been packed already; gets what is new.
 
     Raises:
         CutError: the graph does not show a layer's output, or writes in place tie values together.
@@ -71,7 +72,7 @@ def plan_of(captured: Captured, layers: Sequence[str], rule: str, adjoints: Adjo
     early -= {INPUT, *graph.fixed}
     # Without normalisation the plain layout is more exact, and it matters on which side of a kink a value falls.
     prefix = captured.program(before, {INPUT}, tuple(early), plain=captured.short_sums)
-    nodes = _Builder(captured, rule, reached | {*roots}, adjoints).nodes(after, early, wanted)
+    nodes = _Builder(captured, rule, roots, reached, packed).nodes(after, early, wanted)
     return Plan(prefix, tuple(nodes), roots, results)
 
 
@@ -81,19 +82,24 @@ class _Builder:
     Args:
         captured: the model.
         rule: of its ReLUs.
-        reached: the values that depend on the roots, and these.
-        adjoints: see `plan_of`.
+        roots: the values at which gradients are asked for.
+        reached: the values that depend on them.
+        packed: see `plan_of`.
     """
 
-    def __init__(self, captured: Captured, rule: str, reached: Collection[int], adjoints: Adjoints) -> None:
-        self._captured, self._graph, self._rule, self._adjoints = captured, captured.graph, rule, adjoints
-        self._active = {number for number in reached if _differentiable(self._graph, number)}
+    def __init__(
+        self, captured: Captured, rule: str, roots: Sequence[int], reached: Collection[int], packed: Packed
+    ) -> None:
+        self._captured, self._graph, self._rule, self._packed = captured, captured.graph, rule, packed
+        self._roots = roots
+        self._active = {number for number in {*reached, *roots} if _differentiable(self._graph, number)}
 
     def nodes(self, steps: Sequence[Step], given: Collection[int], wanted: Collection[int]) -> list[Node]:
         """The steps, fused where that leaves what the backward needs."""
         kept = {*wanted, *self._told(steps)}
         while True:
-            fused = self._captured.fused(steps, {INPUT, *given}, kept)
+            fused = _normalisations_fused(self._captured.fused(steps, {INPUT, *given}, kept), wanted)
+            fused = [self._shortened(step) for step in fused] if self._captured.short_sums else fused
             nodes = self._grouped(fused, wanted)
             lost = self._lost(fused, nodes)
             if not lost:
@@ -132,7 +138,9 @@ class _Builder:
             node = self._node(step)
             if node is None:
                 stretch.append(step)
-            if stretch and (node is not None or position == len(steps) - 1):
+            # Autograd would lead a gradient past a root in the middle of a stretch.
+            ends = node is not None or position == len(steps) - 1 or step.makes in self._roots
+            if stretch and ends:
                 nodes.append(self._recorded(stretch, later[position if node is not None else position + 1]))
                 stretch = []
             if node is not None:
@@ -146,15 +154,17 @@ class _Builder:
         """The node of a step that has a formula."""
         if not self._active & {*step.reads}:
             return None
-        if isinstance(step.call, FusedConvolution | FusedResidual | FusedLinear):
-            return self._affine(step)
+        call = step.call
+        if isinstance(call, FusedConvolution | FusedResidual | FusedLinear):
+            return self._affine(step, call)
+        if isinstance(call, FusedNormalisation):
+            return self._normalised(step, call)
         derivative = self._derivative(step)
         if derivative is not None:
             return Elementwise(step, derivative)
-        return self._sum(step)
+        return self._sum(step) or self._concatenated(step)
 
-    def _affine(self, step: Step) -> Affine | None:
-        call = step.call
+    def _affine(self, step: Step, call: FusedConvolution | FusedResidual | FusedLinear) -> Affine:
         derivative, other = None, None
         if isinstance(call, FusedResidual):
             derivative = derivative_of(RELU, self._rule) if call.rectified else None
@@ -162,20 +172,23 @@ class _Builder:
         elif call.activation != NOTHING:
             derivative = derivative_of(call.activation, self._rule)
             assert derivative is not None
-        adjoint = self._adjoint(step) if step.reads[0] in self._active else None
-        return Affine(step, adjoint, derivative, other)
+        adjoint = self._adjoint(step.reads[0], call) if step.reads[0] in self._active else None
+        return Affine(step, derivative, adjoint, other)
 
-    def _adjoint(self, step: Step) -> Adjoint:
-        """The adjoint of the affine map, packed once for all plans."""
-        call = step.call
+    def _adjoint(self, value: int, call: FusedConvolution | FusedResidual | FusedLinear) -> Adjoint:
+        """The adjoint of the affine map of a value, packed once for all plans."""
         if isinstance(call, FusedLinear):
             return LinearAdjoint(call)
-        shape = self._graph.traits[step.reads[0]].shape
-        assert shape is not None and isinstance(call, FusedConvolution | FusedResidual)
-        key = (call.source, shape[1:])
-        if key not in self._adjoints:
-            self._adjoints[key] = adjoint_of(*key, short_sums=self._captured.short_sums)
-        return self._adjoints[key]
+        shape = self._graph.traits[value].shape
+        assert shape is not None
+        return self._packed.adjoint(call.source, shape[1:], short_sums=self._captured.short_sums)
+
+    def _shortened(self, step: Step) -> Step:
+        """The step with its convolution in short stretches."""
+        if not isinstance(step.call, FusedConvolution | FusedResidual):
+            return step
+        call = replace(step.call, source=self._packed.shortened(step.call.source))
+        return Step(step.makes, call, step.args, step.kwargs, step.operation, step.kind, step.label)
 
     def _derivative(self, step: Step) -> Derivative | None:
         activation = activation_of(step)
@@ -192,7 +205,55 @@ class _Builder:
             right.batched,
             right.dtype,
         )
-        return Sum(step, tuple(n for n in step.reads if n in self._active)) if alike else None
+        return Sum(step, None, tuple(n for n in step.reads if n in self._active)) if alike else None
+
+    def _concatenated(self, step: Step) -> Concatenated | None:
+        """The node of images side by side along the channels."""
+        parts, *rest = step.args or (None,)
+        axis = rest[0] if rest else step.kwargs.get("dim", step.kwargs.get("axis"))
+        if step.operation not in ("cat", "concat", "concatenate") or axis not in (1, -3):
+            return None
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, Value) for part in parts):
+            return None
+        shapes = [self._graph.traits[part.number].shape for part in parts]
+        if any(shape is None or len(shape) != 4 for shape in shapes):
+            return None
+        channels = tuple(shape[1] for shape in shapes if shape is not None)
+        return Concatenated(step, None, tuple(part.number for part in parts), channels)
+
+    def _normalised(self, step: Step, call: FusedNormalisation) -> Normalised:
+        shape = self._graph.traits[step.makes].shape
+        assert shape is not None
+        derivative = derivative_of(call.activation, self._rule) if call.activation != NOTHING else None
+        return Normalised(step, derivative, call.scale.view(-1, *[1] * (len(shape) - 2)))
+
+
+def _normalisations_fused(steps: Sequence[Step], wanted: Collection[int]) -> list[Step]:
+    """The steps with every batch normalisation by fixed statistics fused with the activation that follows it."""
+    readers: dict[int, list[Step]] = {}
+    for step in steps:
+        for number in step.reads:
+            readers.setdefault(number, []).append(step)
+    gone: set[int] = set()
+    found = []
+    for step in steps:
+        call = step.call
+        if step.makes in gone:
+            continue
+        if (
+            step.operation == "batch_norm"
+            and isinstance(call, nn.modules.batchnorm._BatchNorm)
+            and call.running_var is not None
+        ):
+            fused, makes = FusedNormalisation(call), step.makes
+            follower = readers.get(step.makes, [])
+            activation = activation_of(follower[0]) if len(follower) == 1 and step.makes not in wanted else None
+            if activation is not None and Derivative(activation).from_output:
+                fused, makes = FusedNormalisation(call, activation), follower[0].makes
+                gone.add(makes)
+            step = Step(makes, fused, step.args, step.kwargs, step.operation, step.kind, step.label)
+        found.append(step)
+    return found
 
 
 def _returned(captured: Captured, layer: str) -> int:

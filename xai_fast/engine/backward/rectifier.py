@@ -17,24 +17,21 @@ _IN_PLACE = (torch.relu_, Tensor.relu_)
 _OUT_OF_PLACE = (torch.relu, Tensor.relu)
 
 
-def passed(gradient: Tensor, output: Tensor, rule: str, *, own: bool) -> Tensor:
-    """What a ReLU passes back of the gradient (rows, ...) at its output.
+def passed(gradient: Tensor, output: Tensor, rule: str, to: Tensor) -> Tensor:
+    """What a ReLU passes back of the gradient at its output.
 
     Args:
-        gradient: by the output.
+        gradient: (rows, ...) by the output.
         output: of the ReLU, of the same shape.
         rule: "gradient": where the output is positive; "guided" (Springenberg et al. 2014): of that, what is positive
             itself; "deconvolution" (Zeiler and Fergus 2014): what is positive itself, wherever it is.
-        own: whether the gradient may be written into.
+        to: where it is written and returned; may be the gradient.
     """
     if rule != "gradient":
-        gradient = gradient.relu_() if own else gradient.relu()
-        own = True
+        gradient = torch.clamp(gradient, min=0, out=to)
     if rule == "deconvolution":
         return gradient
-    if own:
-        return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
-    return torch.ops.aten.threshold_backward(gradient, output, 0)
+    return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=to)
 
 
 class Rectified(TorchFunctionMode):
@@ -96,4 +93,4 @@ class _Rectifier(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (y,) = ctx.saved_tensors
-        return passed(gradients[0], y, ctx.rule, own=False), None, None
+        return passed(gradients[0], y, ctx.rule, torch.empty_like(y)), None, None

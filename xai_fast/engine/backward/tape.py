@@ -15,7 +15,8 @@ from xai_fast.core.prepared import Prepared
 
 from .gradients import Gradients, Held
 from .nodes import Values
-from .plan import Adjoints, Plan, plan_of
+from .packed import Packed
+from .plan import Plan, plan_of
 from .recorded import as_leaves
 from .rectifier import Rule
 from .stem import Stem, stem_of
@@ -31,7 +32,7 @@ class Backward:
         captured: the model, recorded on inputs of the shape that will come.
         layers: names of the layers at whose outputs gradients are asked for; none for the input.
         rule: of its ReLUs, see `rectifier.passed`.
-        adjoints: see `plan_of`.
+        packed: see `plan_of`.
 
     Attributes:
         layers: as given.
@@ -41,9 +42,9 @@ class Backward:
         CutError, ValueError: as `plan_of`.
     """
 
-    def __init__(self, captured: Captured, layers: tuple[str, ...], rule: Rule, adjoints: Adjoints) -> None:
+    def __init__(self, captured: Captured, layers: tuple[str, ...], rule: Rule, packed: Packed) -> None:
         self.layers, self.graph = layers, captured.graph
-        self.plan: Plan = plan_of(captured, layers, rule, adjoints)
+        self.plan: Plan = plan_of(captured, layers, rule, packed)
         self.stem: Stem | None = None if layers else stem_of(captured.graph, self.plan.nodes)
         self._dead = self._last_uses()
 
@@ -188,9 +189,9 @@ def backward_of(
         return "nothing is fused here, so that autograd is as fast"
     key = (Backward, shape, layers, rule)
     if key not in prepared.tails:
-        adjoints = prepared.tails.setdefault((Adjoints,), {})
+        packed = prepared.tails.setdefault((Packed,), Packed())
         try:
-            prepared.tails[key] = Backward(captured, layers, rule, adjoints)
+            prepared.tails[key] = Backward(captured, layers, rule, packed)
         except CutError as error:
             prepared.tails[key] = str(error)
     return prepared.tails[key]
