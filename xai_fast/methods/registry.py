@@ -123,7 +123,7 @@ _METHODS = (
         units="score per input unit",
         summary="what pushes a wrong answer away from the true class",
         cost="1 forward, 1 backward; at a layer 52 forward and 50 backward of what follows it",
-        paper="gradient of the loss; Sundararajan et al. 2017, arXiv:1703.01365",
+        paper="Sundararajan et al. 2017, arXiv:1703.01365",
         asks_truth=True,
     ),
     MethodInfo(
