@@ -173,3 +173,19 @@ def test_the_rescale_rule_holds_for_smooth_activations(act):
     model, inputs = Smooth(act).double().eval(), signals(dtype=torch.float64)
     found = xf.DeepLift(model)(inputs, [1, 3, 0])
     assert found.completeness_gap.abs().max() <= 1e-6 * found.score.abs().max()
+
+
+class Viewed(Net):
+    """Takes a view of a pooled map, which only the plain memory layout has."""
+
+    def forward(self, x):
+        x = self.activated(self.second(self.activated(self.first(x), 0)), 1)
+        return F.adaptive_avg_pool2d(x, (1, 2)).view(x.shape[0], -1) @ torch.ones(16, 5, dtype=x.dtype)
+
+
+def test_views_that_only_the_plain_layout_has():
+    model, inputs = Viewed().eval(), signals()
+    x = inputs.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(x)[:, 1].sum(), x)
+    near(xf.Saliency(model, absolute=False).attribute(inputs, 1), expected)
+    assert xf.Occlusion(model, window=6).attribute(inputs, 1).isfinite().all()

@@ -10,16 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from .copies import copied, has_hooks, hooked, traits, unwrapped
-from .graph.capture import export, first_line, is_own_leaf
+from .graph.capture import export, is_own_leaf
 from .graph.captured import Captured, Replaced
 from .graph.fold import drop_identities, fold_batchnorms
 from .graph.scopes import Scope, scopes
 from .graph.steps import Graph
 from .layout import keep_long_sums_plain, normalises, to_channels_last
-from .prepared import Prepared
-from .verify import Observation, difference, observe, row_of, unhooked
-
-HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16}
+from .prepared import HALVES, Prepared
+from .verify import Observation, difference, first_line, observe, row_of, unhooked
 
 
 def prepare(
@@ -68,8 +66,7 @@ def prepare(
     sound = not (fast and prepared.folded) or _reproduces(prepared, seen, example)
     _lay_out(prepared, fast=fast, plain=plain)
     if not (sound and _installed(prepared, parts, seen, example)):
-        prepared.module, prepared.folded = copied(model), 0
-        _lay_out(prepared, fast=fast, plain=plain)
+        _start_over(prepared, model, seen, example, fast=fast)
     if compiled:
         assert isinstance(prepared.module, nn.Module)
         prepared.compiled = torch.compile(prepared.module)
@@ -113,7 +110,16 @@ def _captured(prepared: Prepared, anchors: frozenset[str]) -> list[Scope]:
     return parts
 
 
-def _lay_out(prepared: Prepared, *, fast: bool, plain: nn.Module) -> None:
+def _start_over(prepared: Prepared, model: nn.Module, seen: Observation, example: Tensor, *, fast: bool) -> None:
+    """A fresh copy, unfolded; in the plain layout where its forward takes views that no other has."""
+    prepared.module, prepared.folded = copied(model), 0
+    _lay_out(prepared, fast=fast, plain=model)
+    if not fast and prepared.channels_last and not _reproduces(prepared, seen, example):
+        prepared.module = copied(model)
+        _lay_out(prepared, fast=fast, plain=model, channels_last=False)
+
+
+def _lay_out(prepared: Prepared, *, fast: bool, plain: nn.Module, channels_last: bool = True) -> None:
     """Brings the copy to the dtype and memory layout in which it will run."""
     module, dtype, device = prepared.module, prepared.dtype, prepared.device
     assert isinstance(module, nn.Module)
@@ -121,7 +127,9 @@ def _lay_out(prepared: Prepared, *, fast: bool, plain: nn.Module) -> None:
         prepared.dtype = HALVES.get(device.type, dtype)
         module.to(prepared.dtype)
     # oneDNN and cuDNN both prefer it; in float64 the CPU's convolutions would copy back and forth.
-    prepared.channels_last = not (device is not None and device.type == "cpu" and dtype is torch.float64)
+    prepared.channels_last = channels_last and not (
+        device is not None and device.type == "cpu" and dtype is torch.float64
+    )
     prepared.short_sums = prepared.single_on_cpu and not normalises(plain)
     if prepared.channels_last:
         to_channels_last(module)
@@ -237,8 +245,8 @@ def _two_rows(prepared: Prepared, example: Tensor) -> Tensor:
 def _reproduces(prepared: Prepared, seen: Observation, example: Tensor) -> bool:
     try:
         _check(prepared, seen, example)
-    except ValueError as error:
-        prepared.notes.append(f"folding was taken back: {error}")
+    except Exception as error:  # a forward may fail in another layout for any reason
+        prepared.notes.append(f"folding was taken back: {first_line(error)}")
         return False
     return True
 

@@ -17,6 +17,8 @@ from .guard import own_model
 from .layout import LAYOUTS
 from .verify import Footprint
 
+HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16}  # what "fast" computes in
+
 
 @dataclass
 class Prepared:

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,7 @@ from xai_fast.core.guard import own_model, untouched
 from xai_fast.core.known import known
 from xai_fast.core.layers import Layer, last_spatial_layer, layer_activations, layer_names
 from xai_fast.core.objective import Objective
-from xai_fast.core.prepare import HALVES, prepare, verify
-from xai_fast.core.prepared import Prepared
+from xai_fast.core.prepared import HALVES, Prepared
 from xai_fast.core.targets import Target
 from xai_fast.core.verify import unhooked
 
@@ -27,7 +26,9 @@ from .inputs import checked, refuse_single_image
 from .precision import halves_pay
 from .recipe import Recipe
 from .reducers.clean import clean_scores
-from .run import Outcome, run
+
+if TYPE_CHECKING:
+    from .run import Outcome
 
 Mode = Literal["exact", "fast", "turbo"]
 Plan = Literal["auto", "dense", "local", "tail"]
@@ -163,6 +164,8 @@ class Engine:
 
     def run(self, recipe_of: Callable[[Tensor], Recipe], inputs: Tensor, target: Target) -> tuple[Outcome, Objective]:
         """Checks the arguments, then runs the recipe that `recipe_of` makes of the inputs on the model's device."""
+        from .run import run  # the plans behind it are many, and a method is made without them
+
         refuse_single_image(checked(inputs), self.model)
         # The copy is shared by all engines of the model and takes hooks while it runs: one call at a time.
         with self._store().lock, untouched(deterministic=self.deterministic):
@@ -228,6 +231,8 @@ class Engine:
 
     def prepared(self, anchors: frozenset[str], inputs: Tensor, *, exact: bool = False) -> Prepared:
         """The prepared model for these anchors, verified on inputs of this shape; in full precision where `exact`."""
+        from xai_fast.core.prepare import prepare, verify  # tracing is slow to import, and nothing has run before this
+
         store = self._current()
         # A compiled forward has no layers to look at, so it serves only calls without anchors.
         key = (anchors, not exact and self._reduces(inputs), self.compile is True and not anchors)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
+from xai_fast.core.verify import first_line
+
 from .kinds import Kind, kind_of, operation_of
 from .steps import INPUT, Graph, Returned, Step, Value
 
@@ -241,8 +243,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for a note."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

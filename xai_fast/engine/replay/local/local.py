@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.graph.capture import first_line
 from xai_fast.core.graph.steps import INPUT
 from xai_fast.core.prepared import Prepared
-from xai_fast.core.verify import difference, row_of, unhooked
+from xai_fast.core.verify import difference, first_line, row_of, unhooked
 
 from ...plan import free_memory, unless_full
 from .cost import Costs, Rates, timed
