@@ -8,7 +8,6 @@ from typing import final
 from torch import Tensor
 
 from xai_fast.core.layers import Layer
-from xai_fast.engine import Cost
 from xai_fast.engine.samplers.path import Source
 
 from .gradient import AbstractGradientMethod, Asked
@@ -41,10 +40,3 @@ class Deconvolution(AbstractGradientMethod):
     def asked(self, source: Source, inputs: Tensor) -> Asked:
         """The projection of each sample's score."""
         return self._formula(source, inputs, lambda _at, gradient: gradient, rule="deconvolution")
-
-    def per_sample(self, shape: tuple[int, ...]) -> Cost:
-        """One, both ways."""
-        return Cost(forwards=1, backwards=1)
-
-    def _cost(self, shape: tuple[int, ...]) -> Cost:
-        return self.per_sample(shape)

@@ -73,9 +73,12 @@ class AbstractGradientMethod(AbstractMethod):
         reduce = SampleMaps(asked.parts, asked.whole, asked.per_sample, Stored())
         return Recipe(variants=asked.variants, evaluate=asked.evaluate, reduce=reduce)
 
-    @abstractmethod
     def per_sample(self, shape: tuple[int, ...]) -> Cost:
-        """Rows of the questions about one sample of shape (C, *S)."""
+        """Rows of the questions about one sample of shape (C, *S): a formula of one gradient, unless a method says."""
+        return Cost(forwards=1, backwards=1)
+
+    def _cost(self, shape: tuple[int, ...]) -> Cost:
+        return self.per_sample(shape)
 
     def _formula(self, source: Source, inputs: Tensor, formula: Formula, rule: Rule = "gradient") -> Asked:
         """One row per sample, and a formula of what the gradient is taken by and of the gradient."""

@@ -56,9 +56,6 @@ class GuidedGradCAM(AbstractGradientMethod):
         """Two, both ways."""
         return Cost(forwards=2, backwards=2)
 
-    def _cost(self, shape: tuple[int, ...]) -> Cost:
-        return self.per_sample(shape)
-
     def _check(self) -> None:
         if self.layer is None:
             raise ValueError('`layer` came as None, and Grad-CAM needs one; give "auto", a name or a module')

@@ -8,7 +8,6 @@ from typing import Literal, final
 from torch import Tensor
 
 from xai_fast.core.layers import Layer
-from xai_fast.engine import Cost
 from xai_fast.engine.samplers.path import Source
 
 from .gradient import AbstractGradientMethod, Asked
@@ -68,13 +67,6 @@ class Saliency(AbstractGradientMethod):
                 return gradient.sum(2, keepdim=True)
             case _:
                 return gradient
-
-    def per_sample(self, shape: tuple[int, ...]) -> Cost:
-        """One, both ways."""
-        return Cost(forwards=1, backwards=1)
-
-    def _cost(self, shape: tuple[int, ...]) -> Cost:
-        return self.per_sample(shape)
 
     def _check(self) -> None:
         super()._check()

@@ -67,10 +67,10 @@ class InputGradient:
             if position is not None and weight is not None:
                 gradient = _sums(gradient, weight, position)
         else:
-            warn_without_rectifiers(self.rule, backward.rectifiers)
             run = backward(batch) if self._along is None else self._along(backward, prepared, batch, rows)
             scores = differentiable(score_of, run.raw)
             (gradient,) = run.gradients(scores, weight, position)
+            warn_without_rectifiers(self.rule, backward.rectifiers)
         return Answers(scores.detach(), gradient, groups)
 
     def _by_autograd(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> tuple[Tensor, Tensor]:

@@ -44,9 +44,9 @@ class LayerResponse:
         if self.rule != "gradient":
             backward = backward_of(prepared, tuple(batch.shape[1:]), self.layers, self.rule)
             if not isinstance(backward, str):
-                warn_without_rectifiers(self.rule, backward.rectifiers)
                 run = backward(batch)
                 scores = differentiable(score_of, run.raw)
+                warn_without_rectifiers(self.rule, backward.rectifiers)
                 return self._answers(scores, run.activations, run.gradients(scores), len(batch))
         with torch.enable_grad(), passing(self.rule):
             if tail is not None:

@@ -46,8 +46,8 @@ class Multipliers:
         if isinstance(rescale, str):
             raise ValueError(f"`model` cannot be explained by the rescale rule: {rescale}; choose another method")
         # An input that several references are compared with runs once, and so does a reference.
-        samples, of = self.sample(rows).unique_consecutive(return_inverse=True)
-        first = torch.tensor([int((of == i).nonzero()[0]) for i in range(len(samples))])
+        _, of, counts = self.sample(rows).unique_consecutive(return_inverse=True, return_counts=True)
+        first = counts.cumsum(0) - counts
         numbers, to = self.reference(rows).unique(return_inverse=True)
         against = self.references(numbers)
         run = rescale(batch[first.to(batch.device)], prepared.empty(len(against), batch).copy_(against))

@@ -113,19 +113,17 @@ class Aggregate:
 
     def take(self, samples: Tensor, maps: Tensor) -> None:
         """Adds them to their inputs, stretch by stretch between the marks."""
-        if self._total is None:
+        if self._total is None and self._squares is None:
             self._begin(maps)
         owner, draw = samples // self._n_samples, samples % self._n_samples
         bounds = torch.tensor([0, *self._marks, self._n_samples])
         stretch = owner * len(bounds) + torch.bucketize(draw, bounds, right=True)
-        for number in stretch.unique_consecutive().tolist():
-            inside = stretch == number
-            total = self._total if self._kind != "square" else None
-            squares = self._squares if self._kind != "mean" else None
-            moments(maps[inside.to(maps.device)], None, owner[inside], total, squares)
-            count = int(draw[inside][-1]) + 1
+        ends = stretch.unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
+        for begin, end in zip([0, *ends], ends, strict=False):
+            moments(maps[begin:end], None, owner[begin:end], self._total, self._squares)
+            count = int(draw[end - 1]) + 1
             if count in self._kept:
-                self._kept[count].append(self._map(int(owner[inside][-1]), count))
+                self._kept[count].append(self._map(int(owner[end - 1]), count))
 
     def finish(self) -> Tensor:
         """(N, K, ...)."""
@@ -138,14 +136,14 @@ class Aggregate:
 
     def _begin(self, maps: Tensor) -> None:
         zeros = torch.zeros(self._n_inputs, *maps.shape[1:], dtype=torch.float64, device=maps.device)
-        self._total, self._squares = zeros, torch.zeros_like(zeros)
+        self._total = zeros if self._kind != "square" else None
+        self._squares = torch.zeros_like(zeros) if self._kind != "mean" else None
 
     def _map(self, n: int, count: int) -> Tensor:
-        assert self._total is not None
-        assert self._squares is not None
-        if self._kind == "mean":
+        if self._squares is None:
+            assert self._total is not None
             return self._total[n] / count
-        if self._kind == "square":
+        if self._total is None:
             return self._squares[n] / count
         # Rounding may leave a variance of nothing a hair below zero.
         return (self._squares[n] / count - (self._total[n] / count).square()).clamp_min(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from xai_fast.ops import add_noise
 
 # Draws made for a noisy sample are numbered from here on, so that they are not those of the noise itself.
-_NESTED = 1 << 31
+NESTED = 1 << 31
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Noisy:
 
     def keys(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """By which further draws are keyed that are made for the rows: the input's id, and the first draw's number."""
-        return self.ids[self.sample_of(rows)], _NESTED + rows % self.n_samples
+        return self.ids[self.sample_of(rows)], NESTED + rows % self.n_samples
 
     def unchanged(self) -> Tensor:
         """Nothing is known to be."""
@@ -65,11 +66,19 @@ class Noisy:
         if self.draws is not None:
             self._write_given(sample, draw, scale, out)
             return
-        unit = None if self.unit is None else self.unit.to(self.inputs).view(-1, *[1] * (self.inputs.ndim - 2))
-        inputs = self.inputs if unit is None else self.inputs * unit
-        add_noise(inputs, scale, sample, self.ids[sample], draw, self.seed, out)
-        if unit is not None:
-            out.div_(unit.to(out))
+        add_noise(self._scaled, scale, sample, self.ids[sample], draw, self.seed, out)
+        if self.unit is not None:
+            out.div_(self._per_channel.to(out))
+
+    @functools.cached_property
+    def _scaled(self) -> Tensor:
+        """The inputs in the units of the noise."""
+        return self.inputs if self.unit is None else self.inputs * self._per_channel
+
+    @functools.cached_property
+    def _per_channel(self) -> Tensor:
+        assert self.unit is not None
+        return self.unit.to(self.inputs).view(-1, *[1] * (self.inputs.ndim - 2))
 
     def _write_given(self, sample: Tensor, draw: Tensor, scale: Tensor, out: Tensor) -> None:
         assert self.draws is not None

@@ -13,6 +13,7 @@ from xai_fast.engine.recipe import Variants
 from xai_fast.ops import add_noise, path_points
 
 from .clean import Clean
+from .noisy import NESTED
 from .references import References
 
 
@@ -131,9 +132,9 @@ class RandomPoints:
 
     def _keys(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         key, first = self.source.keys(self.source_of(rows))
-        nested = first >= 1 << 31
-        outer = torch.where(nested, first - (1 << 31), first)
-        return key, torch.where(nested, 1 << 31, 0) + outer * self.n_samples + rows % self.n_samples
+        base = torch.where(first >= NESTED, NESTED, 0)
+        outer = first - base
+        return key, base + outer * self.n_samples + rows % self.n_samples
 
 
 @dataclass(frozen=True, eq=False)
