@@ -34,11 +34,6 @@ class Stem:
         """What the stem's activation is given, (rows, ...), for a batch (rows, C, *S), which is left as it is."""
         return replace(self._call, activation=NOTHING)(batch)
 
-    @torch.no_grad()
-    def whole(self, batch: Tensor) -> Tensor:
-        """What the stem returns, activation included, for a batch (rows, C, *S), which is left as it is."""
-        return self._call(batch)
-
     def given(self, y: Tensor) -> Values:
         """The values from which a run starts behind the stem."""
         # Others may ask for the shape of the input.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,8 +16,7 @@ from xai_fast.engine.precision import wait
 from xai_fast.ops import path_points
 
 _FEWEST = 3  # rows of which the two ends cost less than the rows themselves
-# Of the stem's own time: alone, the memory that interpolation moves is in cache; between other layers it is not.
-_WORTH = 0.5
+_CHUNKS = 2  # timed of each way
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,33 @@ class Line:
     ends: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class Along:
-    """Runs points of lines behind the stem of a model, where that is faster than running them whole.
+@dataclass
+class _Race:
+    """Which way runs chunks faster, told by the chunks of real calls, whose sizes are compared with their like.
 
-    Interpolating the stem's output moves as much memory as the stem writes, so a stem that is cheap for the processor
-    is better run; both are timed once per model.
+    Interpolating the stem's output moves as much memory as the stem writes, which between other layers can cost more
+    than the stem itself, so that only whole runs tell.
+    """
+
+    seconds: dict[tuple[int, bool], list[float]] = field(default_factory=dict)
+    behind: bool | None = None
+
+    def turn(self, rows: int) -> bool:
+        """Whether a chunk of so many rows runs behind the stem: the faster way, both in turns until it is known."""
+        if self.behind is not None:
+            return self.behind
+        return len(self.seconds.get((rows, True), ())) < len(self.seconds.get((rows, False), ()))
+
+    def record(self, rows: int, behind: bool, seconds: float) -> None:
+        """Takes the time of a chunk; the first of each way pays for its set-up and is not counted."""
+        self.seconds.setdefault((rows, behind), []).append(seconds)
+        whole, points = (self.seconds.get((rows, way), ())[1:] for way in (False, True))
+        if len(whole) >= _CHUNKS and len(points) >= _CHUNKS:
+            self.behind = min(points) < min(whole)
+
+
+class Along:
+    """Runs points of lines from behind the stem of a model on, where that is faster than running them whole.
 
     Args:
         line: where rows lie.
@@ -54,18 +74,13 @@ class Along:
         """The run of a batch (rows, C, *S) that holds the points `rows`."""
         if backward.stem is None or len(rows) < _FEWEST:
             return backward(batch)
-        key = (Along, tuple(batch.shape[1:]))
-        if key not in prepared.tails:
-            prepared.tails[key] = self._pays(backward, prepared, batch, rows)
-        if not prepared.tails[key]:
-            return backward(batch)
-        return backward.from_stem(self._points(backward, prepared, batch, rows))
-
-    def _pays(self, backward: Backward, prepared: Prepared, batch: Tensor, rows: Tensor) -> bool:
-        stem = backward.stem
-        assert stem is not None
-        points = _seconds(lambda: stem.given(self._points(backward, prepared, batch, rows)), batch)
-        return points < _WORTH * _seconds(lambda: stem.whole(batch), batch)
+        race: _Race = prepared.tails.setdefault((_Race, tuple(batch.shape[1:])), _Race())
+        behind, began = race.turn(len(rows)), time.perf_counter()
+        run = backward.from_stem(self._points(backward, prepared, batch, rows)) if behind else backward(batch)
+        if race.behind is None:
+            wait(batch)
+            race.record(len(rows), behind, time.perf_counter() - began)
+        return run
 
     @torch.no_grad()
     def _points(self, backward: Backward, prepared: Prepared, batch: Tensor, rows: Tensor) -> Tensor:
@@ -87,15 +102,3 @@ class Along:
 
 def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _seconds(call: Callable[[], Any], like: Tensor) -> float:
-    """The fastest of three runs after a first one."""
-    times = []
-    for _ in range(4):
-        wait(like)
-        began = time.perf_counter()
-        call()
-        wait(like)
-        times.append(time.perf_counter() - began)
-    return min(times[1:])
