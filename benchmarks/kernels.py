@@ -31,6 +31,7 @@ from xai_fast.ops.moments.cases import CASES as MOMENTS
 from xai_fast.ops.path_points.cases import CASES as PATH_POINTS
 from xai_fast.ops.region_gather.cases import CASES as REGION_GATHER
 from xai_fast.ops.window_mean.cases import CASES as WINDOW_MEAN
+from xai_fast.ops.winograd_convolution.cases import CASES as WINOGRAD_CONVOLUTION
 
 
 def moments(**arguments: Any) -> Tensor:
@@ -46,6 +47,7 @@ OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "add_noise": (ops.add_noise, ADD_NOISE),
     "path_points": (ops.path_points, PATH_POINTS),
     "moments": (moments, MOMENTS),
+    "winograd_convolution": (ops.winograd_convolution, WINOGRAD_CONVOLUTION),
 }
 
 

@@ -147,4 +147,6 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("path_points", &xai_fast::path_points, without_gil());
   module.def("region_gather", &xai_fast::region_gather, without_gil());
   module.def("window_mean", &xai_fast::window_mean, without_gil());
+  module.def("winograd_convolution", &xai_fast::winograd_convolution, without_gil());
+  module.def("winograd_panel", &xai_fast::winograd_panel);
 }

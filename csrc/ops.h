@@ -43,4 +43,12 @@ void cam_reduce(const Tensor& activations, const Tensor& weights, bool relu, con
 void region_gather(const Tensor& base, const Tensor& patch, const Tensor& patch_at, const Tensor& sample,
                    const Tensor& at, const Tensor& out, const std::string& border, double fill);
 
+// inputs (N, C, H, W), other or nothing and out (N, K, H', W'), dense with channels last; kernels (K / P, 16,
+// C, P) and bias (K,) or nothing, dense; all float32, C a multiple of P / 2. out may be other.
+void winograd_convolution(const Tensor& inputs, const Tensor& kernels, const Tensor& bias,
+                          const Tensor& other, const Tensor& out, int64_t padding, bool relu);
+
+// The P above for this processor, or 0 where winograd_convolution cannot run.
+int64_t winograd_panel();
+
 }  // namespace xai_fast

@@ -13,7 +13,8 @@ from xai_fast.core.graph import onednn, probe, stages
 from xai_fast.core.graph.capture import export, trace
 from xai_fast.core.graph.captured import Captured, Replaced
 from xai_fast.core.graph.kinds import Kind, kind_of, operation_of
-from xai_fast.core.graph.onednn import Activation, FusedConvolution, FusedLinear, FusedResidual, Geometry, PackedWeight
+from xai_fast.core.graph.linear import FusedLinear
+from xai_fast.core.graph.onednn import Activation, FusedConvolution, FusedResidual, Geometry, PackedWeight
 from xai_fast.core.prepare import prepare
 
 fused_only = pytest.mark.skipif(probe.refusal() is not None, reason=str(probe.refusal()))

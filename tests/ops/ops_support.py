@@ -14,6 +14,7 @@ from xai_fast.ops.moments.cases import CASES as MOMENTS
 from xai_fast.ops.path_points.cases import CASES as PATH_POINTS
 from xai_fast.ops.region_gather.cases import CASES as REGION_GATHER
 from xai_fast.ops.window_mean.cases import CASES as WINDOW_MEAN
+from xai_fast.ops.winograd_convolution.cases import CASES as WINOGRAD_CONVOLUTION
 
 
 def moments(**arguments):
@@ -32,6 +33,7 @@ FUNCTIONS = {
     "add_noise": ops.add_noise,
     "path_points": ops.path_points,
     "moments": moments,
+    "winograd_convolution": ops.winograd_convolution,
 }
 CASES = {
     "hide_windows": HIDE_WINDOWS,
@@ -41,6 +43,7 @@ CASES = {
     "add_noise": ADD_NOISE,
     "path_points": PATH_POINTS,
     "moments": MOMENTS,
+    "winograd_convolution": WINOGRAD_CONVOLUTION,
 }
 BACKENDS = ("cpp", "triton")
 
@@ -97,10 +100,18 @@ def moments_tolerance(arguments, dtype):
     return (1 + len(arguments["values"])) * torch.finfo(dtype).eps * (added + largest(arguments["total"]))
 
 
+def winograd_tolerance(arguments, dtype):
+    """Sixteen sums over channels, of which one result adds up nine, each of four transformed values."""
+    channels = arguments["inputs"].shape[1]
+    size = largest(arguments["inputs"]) * largest(arguments["kernels"]) * channels**0.5
+    return 8 * torch.finfo(dtype).eps * (size + largest(arguments["bias"], arguments["other"]))
+
+
 ARITHMETIC = {
     "add_noise": add_noise_tolerance,
     "path_points": path_points_tolerance,
     "moments": moments_tolerance,
+    "winograd_convolution": winograd_tolerance,
 }
 
 

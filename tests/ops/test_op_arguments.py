@@ -89,7 +89,30 @@ def moments(**changes):
     return ops.moments(**{**arguments, **changes})
 
 
-OPS = (hide_windows, window_mean, cam_reduce, region_gather, add_noise, path_points, in_place, moments)
+def winograd_convolution(**changes):
+    arguments = {
+        "inputs": torch.zeros(2, 16, 7, 9),
+        "kernels": torch.zeros(2, 16, 16, 32),
+        "bias": torch.zeros(64),
+        "other": torch.zeros(2, 64, 7, 9),
+        "out": torch.zeros(2, 64, 7, 9),
+        "padding": 1,
+        "relu": False,
+    }
+    return ops.winograd_convolution(**{**arguments, **changes})
+
+
+OPS = (
+    hide_windows,
+    window_mean,
+    cam_reduce,
+    region_gather,
+    add_noise,
+    path_points,
+    in_place,
+    moments,
+    winograd_convolution,
+)
 
 
 @pytest.mark.parametrize("call", OPS, ids=lambda call: call.__name__)
@@ -100,6 +123,15 @@ def test_what_fits_is_taken(call):
 @pytest.mark.parametrize(
     ("call", "changes", "error", "message"),
     [
+        (winograd_convolution, {"inputs": torch.zeros(2, 16, 7, 9).half()}, TypeError, "`inputs` is torch.float16"),
+        (winograd_convolution, {"inputs": torch.zeros(16, 7, 9)}, ValueError, r"`inputs` has shape \(16, 7, 9\)"),
+        (winograd_convolution, {"inputs": torch.zeros(2, 8, 7, 9)}, ValueError, r"`kernels` has.*\(K / P, 16, 8, P\)"),
+        (winograd_convolution, {"kernels": torch.zeros(64, 16, 3, 3)}, ValueError, "which `winograd_kernels` makes"),
+        (winograd_convolution, {"kernels": torch.zeros(2, 16, 16, 32).double()}, TypeError, "`kernels` is torch.float"),
+        (winograd_convolution, {"padding": 3}, ValueError, "`padding` is 3; it takes 0, 1 or 2"),
+        (winograd_convolution, {"padding": 0}, ValueError, r"`out` has shape \(2, 64, 7, 9\); it takes"),
+        (winograd_convolution, {"bias": torch.zeros(32)}, ValueError, r"`bias` has shape \(32,\)"),
+        (winograd_convolution, {"other": torch.zeros(2, 64, 1, 1)}, ValueError, "`other` has shape"),
         (hide_windows, {"inputs": torch.zeros(SHAPE).long()}, TypeError, "`inputs` is torch.int64; it takes"),
         (hide_windows, {"inputs": torch.zeros(3, 8)}, ValueError, r"`inputs` has shape \(3, 8\); it takes \(N, C"),
         (hide_windows, {"baseline": torch.zeros(1).double()}, TypeError, "`baseline` is torch.float64; it takes"),

@@ -1,7 +1,8 @@
 """Layer 1: numbers only, knows no model. Each op has a plain reference and faster twins under one contract.
 
 One op is one folder: `__init__` (contract, checks, preference table), `reference` (the specification in
-plain torch), `triton`, `cases` (what it is tested and timed on); its compiled kernel is `csrc/cpu/<op>.cpp`.
+plain torch), `triton` where GPUs have no better, `cases` (what it is tested and timed on); its compiled kernel is
+`csrc/cpu/<op>.cpp`.
 Kernels are loaded on first use, never by this import.
 """
 
@@ -17,3 +18,6 @@ from xai_fast.ops.moments import moments as moments
 from xai_fast.ops.path_points import path_points as path_points
 from xai_fast.ops.region_gather import region_gather as region_gather
 from xai_fast.ops.window_mean import window_mean as window_mean
+from xai_fast.ops.winograd_convolution import winograd_convolution as winograd_convolution
+from xai_fast.ops.winograd_convolution import winograd_kernels as winograd_kernels
+from xai_fast.ops.winograd_convolution import winograd_panel as winograd_panel

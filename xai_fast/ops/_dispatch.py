@@ -88,6 +88,11 @@ class Op:
         """Returns the backend that a call with these arguments runs on."""
         return self._choose(args)
 
+    def compiled(self, *args: Any) -> bool:
+        """Whether a kernel takes these arguments, no backend that lacks one being forced; for callers with a choice."""
+        forced = _forced.get() or os.environ.get(VARIABLE)
+        return any(forced in (None, offer.backend) and not offer.reasons(*args) for offer in self._offers)
+
     def reasons(self, *args: Any) -> dict[str, list[str]]:
         """Returns, per backend, why it refuses these arguments (an empty list: it takes them)."""
         return {offer.backend: offer.reasons(*args) for offer in (*self._offers, self._reference)}

@@ -9,16 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .kinds import Kind
-from .onednn import (
-    Activation,
-    FusedAttention,
-    FusedConvolution,
-    FusedLinear,
-    FusedResidual,
-    Geometry,
-    PackedWeight,
-    stretches,
-)
+from .linear import FusedAttention, FusedLinear
+from .onednn import Activation, FusedConvolution, FusedResidual, Geometry, PackedWeight, stretches
 from .steps import INPUT, Graph, Step, Value, last_uses
 
 

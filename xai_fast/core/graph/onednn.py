@@ -1,4 +1,4 @@
-"""oneDNN's fused, prepacked convolutions and linear layers, through operators that torch keeps for its own compiler.
+"""oneDNN's fused, prepacked convolutions, through operators that torch keeps for its own compiler.
 
 They are private, so they are probed once and used only while they give what the public operators give. They know no
 autograd. Weights are packed for the spatial shape that runs: packed for another one they are slower than unpacked.
@@ -7,10 +7,8 @@ autograd. Weights are packed for the spatial shape that runs: packed for another
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +16,10 @@ from torch.nn import functional as F
 
 from xai_fast.core.layout import LONG_SUM
 
+from .winograd import MinimalFilter
+
 _MOST_SHAPES = 4  # packed copies of one weight that are kept, where they cannot be told apart
-_WORTH_PACKING = 0.95  # of the plain operator's time, where the two are timed against each other
+_PADDINGS = ((0, 0), (1, 1), (2, 2))  # of minimal filtering
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,17 @@ class PackedWeight:
         form = _form(packed)
         return packed if form is None else self._forms.setdefault((number, form), packed)
 
+    def minimal(self, x: Tensor, geometry: Geometry) -> MinimalFilter | None:
+        """The weight for minimal filtering, where that is faster for inputs like `x`."""
+        plain = geometry.stride == geometry.dilation == (1, 1) and geometry.groups == 1
+        if not plain or geometry.padding not in _PADDINGS or self._filter is None:
+            return None
+        return self._filter if self._filter.pays(x, geometry.padding[0]) else None
+
+    @functools.cached_property
+    def _filter(self) -> MinimalFilter | None:
+        return MinimalFilter.of(self.weight.detach(), self.bias)
+
     @functools.cached_property
     def unpadded(self) -> Geometry:
         """The geometry without padding."""
@@ -138,9 +149,13 @@ class FusedConvolution:
             y = F.conv2d(x, source.weight, source.bias, geometry.stride, geometry.padding, geometry.dilation,
                          geometry.groups)  # fmt: skip
             return self.activation(y)
+        done = self.activation
+        if (minimal := source.minimal(x, geometry)) is not None:
+            y = minimal(x, geometry.padding[0], None, None, relu=done == RELU)
+            return y if done in (NOTHING, RELU) else done(y)
         packed = source.packed(x, geometry.padding)
         first, *rest = x.chunk(len(packed), dim=1) if len(packed) > 1 else (x,)
-        done = NOTHING if rest else self.activation
+        done = NOTHING if rest else done
         y = torch.ops.mkldnn._convolution_pointwise(
             first, packed[0], source.bias, geometry.padding, geometry.stride, geometry.dilation, geometry.groups,
             done.name, done.scalars, done.algorithm,
@@ -176,7 +191,12 @@ class FusedResidual:
             y = F.conv2d(x, source.weight, source.bias, geometry.stride, geometry.padding, geometry.dilation,
                          geometry.groups) + other  # fmt: skip
             return F.relu_(y) if self.rectified else y
-        if not (self.consumes and other.is_contiguous(memory_format=torch.channels_last)):
+        dense = other.is_contiguous(memory_format=torch.channels_last)
+        minimal = source.minimal(x, geometry) if dense else None
+        if minimal is not None:
+            out = other if self.consumes else None
+            return minimal(x, geometry.padding[0], other, out, relu=self.rectified)
+        if not (self.consumes and dense):
             other = other.clone(memory_format=torch.channels_last)
         packed = source.packed(x, geometry.padding)
         stretches = x.chunk(len(packed), dim=1) if len(packed) > 1 else (x,)
@@ -199,57 +219,6 @@ def _accumulate(
             geometry.groups, "add", 1.0, rectify, [], "",
         )  # fmt: skip
     return y if activation in (NOTHING, RELU) else activation(y)
-
-
-@dataclass(eq=False, repr=False)
-class FusedLinear:
-    """y = activation(linear(x)); prepacked where that was faster when both were timed on what runs."""
-
-    weight: Tensor
-    bias: Tensor | None
-    activation: Activation = NOTHING
-    _choices: dict[int, Tensor | None] = field(default_factory=dict)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """`x` (..., in)."""
-        rows = x.numel() // max(x.shape[-1], 1)
-        if not usable(x) or rows == 0:
-            return self._plain(x)
-        if rows not in self._choices:
-            self._choose(x, rows)
-        packed = self._choices[rows]
-        return self._plain(x) if packed is None else self._fused(x, packed)
-
-    def _plain(self, x: Tensor) -> Tensor:
-        return self.activation(F.linear(x, self.weight, self.bias))
-
-    def _fused(self, x: Tensor, packed: Tensor) -> Tensor:
-        done = self.activation
-        return torch.ops.mkldnn._linear_pointwise(x, packed, self.bias, done.name, done.scalars, done.algorithm)
-
-    def _choose(self, x: Tensor, rows: int) -> None:
-        if len(self._choices) >= _MOST_SHAPES:
-            self._choices.pop(next(iter(self._choices)))
-        packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().contiguous(), rows)
-        plain, fused = _fastest(lambda: self._plain(x)), _fastest(lambda: self._fused(x, packed))
-        self._choices[rows] = packed if fused < _WORTH_PACKING * plain else None
-
-
-@dataclass(eq=False, repr=False)
-class FusedAttention:
-    """Self-attention over (rows, tokens, width) with its two linear layers fused; returns (output, None)."""
-
-    inward: FusedLinear
-    outward: FusedLinear
-    heads: int
-
-    def __call__(self, query: Tensor, *_same: Tensor) -> tuple[Tensor, None]:
-        """`query` is key and value as well."""
-        rows, tokens, width = query.shape
-        projected = self.inward(query).view(rows, tokens, 3, self.heads, width // self.heads)
-        q, k, v = projected.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, tokens, width)
-        return self.outward(mixed), None
 
 
 def stretches(weight: Tensor, groups: int) -> int:
@@ -276,13 +245,3 @@ def _form(packed: Tensor) -> bytes | None:
 def usable(x: Tensor) -> bool:
     """Whether the private operators may be given this tensor, autograd considered."""
     return x.dtype is torch.float32 and x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad)
-
-
-def _fastest(call: Callable[[], Any]) -> float:
-    call()
-    times = []
-    for _ in range(2):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return min(times)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .onednn import NOTHING, Activation, FusedConvolution, FusedLinear, FusedResidual, Geometry, PackedWeight
+from .linear import FusedLinear
+from .onednn import NOTHING, Activation, FusedConvolution, FusedResidual, Geometry, PackedWeight
 from .transposed import PackedTransposed
 
 

@@ -13,14 +13,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from xai_fast.core.graph.onednn import (
-    FusedConvolution,
-    FusedLinear,
-    FusedResidual,
-    Geometry,
-    PackedWeight,
-    stretches,
-)
+from xai_fast.core.graph.linear import FusedLinear
+from xai_fast.core.graph.onednn import FusedConvolution, FusedResidual, Geometry, PackedWeight, stretches
 from xai_fast.core.graph.transposed import PackedTransposed
 
 from .gradients import Gradients, Held, Sparse

@@ -10,13 +10,8 @@ from torch import nn
 from xai_fast.core.graph.captured import Captured
 from xai_fast.core.graph.cut import CutError
 from xai_fast.core.graph.fuse import activation_of
-from xai_fast.core.graph.onednn import (
-    NOTHING,
-    RELU,
-    FusedConvolution,
-    FusedLinear,
-    FusedResidual,
-)
+from xai_fast.core.graph.linear import FusedLinear
+from xai_fast.core.graph.onednn import NOTHING, RELU, FusedConvolution, FusedResidual
 from xai_fast.core.graph.program import Program
 from xai_fast.core.graph.steps import INPUT, Graph, Step, Value
 from xai_fast.core.graph.straight import straightened

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.graph.kinds import Kind
-from xai_fast.core.graph.onednn import NOTHING, FusedConvolution, FusedLinear
+from xai_fast.core.graph.linear import FusedLinear
+from xai_fast.core.graph.onednn import NOTHING, FusedConvolution
 from xai_fast.core.graph.steps import INPUT, Graph
 
 from .gradients import Gradients

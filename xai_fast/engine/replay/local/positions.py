@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from xai_fast.core.graph.kinds import Kind
-from xai_fast.core.graph.onednn import FusedLinear
+from xai_fast.core.graph.linear import FusedLinear
 from xai_fast.core.graph.steps import Step, Value, values_in
 
 from .arguments import taken

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xai_fast.core.graph.kinds import Kind
-from xai_fast.core.graph.onednn import FusedAttention
+from xai_fast.core.graph.linear import FusedAttention
 from xai_fast.core.graph.steps import Step
 
 from . import pooling, positions, resampling, views, windows

@@ -1,0 +1,177 @@
+// winograd_convolution: 3x3 convolutions of stride 1 by Winograd's minimal filtering, with what follows them.
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "../ops.h"
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define XAI_FAST_WINOGRAD
+#endif
+
+namespace xai_fast {
+namespace {
+
+// Where a tile lies: its row of the batch, and its place among the row's tiles.
+struct Place {
+  int64_t row, y, x;
+};
+
+struct Geometry {
+  int64_t height, width, channels;
+  int64_t out_height, out_width, out_channels;
+  int64_t padding;
+  bool relu;
+
+  int64_t down() const { return (out_height + 1) / 2; }
+  int64_t across() const { return (out_width + 1) / 2; }
+
+  Place place(int64_t tile) const {
+    const int64_t per_row = down() * across(), inside = tile % per_row;
+    return {tile / per_row, inside / across(), inside % across()};
+  }
+};
+
+// Dense, channels last; `bias` and `other` may be null.
+struct Call {
+  const float* inputs;
+  const float* kernels;
+  const float* bias;
+  const float* other;
+  float* out;
+  Geometry geometry;
+  int64_t tiles;  // of a block, for which scratch memory is laid out
+};
+
+#ifdef XAI_FAST_WINOGRAD
+namespace avx512 {
+constexpr int kLanes = 16, kRows = 12;  // 24 of 32 registers hold sums
+#define XAI_FAST_TARGET __attribute__((target("avx512f")))
+#include "winograd_tiles.h"
+#undef XAI_FAST_TARGET
+}  // namespace avx512
+
+namespace avx2 {
+constexpr int kLanes = 8, kRows = 6;  // 12 of 16
+#define XAI_FAST_TARGET __attribute__((target("avx2,fma")))
+#include "winograd_tiles.h"
+#undef XAI_FAST_TARGET
+}  // namespace avx2
+
+// Memory that a thread keeps between calls: fresh pages would cost as much as the transforms.
+class Scratch {
+ public:
+  float* of(int64_t count) {
+    if (count > capacity_) {
+      memory_.reset(static_cast<float*>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64)));
+      if (!memory_) throw std::bad_alloc();
+      capacity_ = count;
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(float* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<float, Free> memory_;
+  int64_t capacity_ = 0;
+};
+
+struct Kernel {
+  int64_t rows, panel;
+  void (*read)(const Call&, int64_t, int64_t, float*);
+  void (*write)(const Call&, const float*, int64_t, int64_t, int64_t, int64_t, float*);
+};
+
+int threads() {
+#ifdef _OPENMP
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+// Works through blocks of tiles, of equal size and number per thread. Where there are too few tiles for that,
+// threads share their patches and divide the output's channels.
+void run(int64_t rows, const Kernel& kernel, Call call) {
+  const Geometry& g = call.geometry;
+  // Many channels: rather patches that leave the second cache than weights that are read more often.
+  const int64_t largest = g.channels < 512 ? 36 : 72;
+  const int64_t n_threads = threads(), panels = g.out_channels / kernel.panel;
+  const int64_t total = rows * g.down() * g.across();
+  const int64_t splits = total < 36 * n_threads ? std::min(n_threads, panels) : 1;
+  int64_t blocks = (total + largest - 1) / largest;
+  if (splits == 1) blocks = (blocks + n_threads - 1) / n_threads * n_threads;
+  const int64_t even = (total + blocks - 1) / blocks;
+  call.tiles = (even + kernel.rows - 1) / kernel.rows * kernel.rows;
+  blocks = (total + call.tiles - 1) / call.tiles;
+
+  const int64_t patches = 16 * call.tiles * g.channels;
+  static thread_local Scratch shared;
+  float* const common = splits > 1 ? shared.of(blocks * patches) : nullptr;
+
+#pragma omp parallel
+  {
+    static thread_local Scratch own, products;
+    float* const sums = products.of(16 * call.tiles * kernel.panel);
+    float* const mine = common ? nullptr : own.of(patches);
+#pragma omp for schedule(static)
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t first = block * call.tiles, last = std::min(total, first + call.tiles);
+      kernel.read(call, first, last, common ? common + block * patches : mine);
+      if (!common) kernel.write(call, mine, first, last, 0, panels, sums);
+    }
+    if (common) {
+#pragma omp for schedule(static) collapse(2)
+      for (int64_t split = 0; split < splits; ++split) {
+        for (int64_t block = 0; block < blocks; ++block) {
+          const int64_t first = block * call.tiles, last = std::min(total, first + call.tiles);
+          kernel.write(call, common + block * patches, first, last, split * panels / splits,
+                       (split + 1) * panels / splits, sums);
+        }
+      }
+    }
+  }
+}
+#endif
+
+}  // namespace
+
+int64_t winograd_panel() {
+#ifdef XAI_FAST_WINOGRAD
+  if (__builtin_cpu_supports("avx512f")) return avx512::kPanel;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::kPanel;
+#endif
+  return 0;
+}
+
+void winograd_convolution(const Tensor& inputs, const Tensor& kernels, const Tensor& bias,
+                          const Tensor& other, const Tensor& out, int64_t padding, bool relu) {
+#ifdef XAI_FAST_WINOGRAD
+  if (out.size() == 0) return;
+  const Geometry geometry{inputs.shape[2], inputs.shape[3], inputs.shape[1], out.shape[2],
+                          out.shape[3],    out.shape[1],    padding,         relu};
+  const Call call{inputs.as<const float>(),
+                  kernels.as<const float>(),
+                  bias.as<const float>(),
+                  other.as<const float>(),
+                  out.as<float>(),
+                  geometry,
+                  0};
+  if (kernels.shape[3] == avx512::kPanel) {
+    run(out.shape[0], {avx512::kRows, avx512::kPanel, avx512::read_tiles, avx512::write_tiles}, call);
+  } else {
+    run(out.shape[0], {avx2::kRows, avx2::kPanel, avx2::read_tiles, avx2::write_tiles}, call);
+  }
+#else
+  throw std::logic_error("winograd_convolution was built for another processor");
+#endif
+}
+
+}  // namespace xai_fast

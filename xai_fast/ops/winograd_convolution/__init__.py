@@ -1,0 +1,111 @@
+"""winograd_convolution: 3x3 convolutions of stride 1 with four products where the definition takes nine."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from xai_fast.ops import _checks
+from xai_fast.ops._dispatch import Op, not_on_cpu
+from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops.winograd_convolution import reference
+from xai_fast.ops.winograd_convolution.reference import winograd_kernels as winograd_kernels
+
+_CHANNELS_LAST = torch.channels_last
+
+
+@functools.cache
+def winograd_panel() -> int:
+    """How many output channels the compiled kernel wants side by side (see `winograd_kernels`), 0 without a kernel."""
+    if no_library() is not None:
+        return 0
+    panel: Callable[[], Any] = compiled("winograd_panel")()
+    return panel()
+
+
+def not_for_registers(
+    inputs: Tensor, kernels: Tensor, _bias: Tensor | None, other: Tensor | None, out: Tensor, *_: Any
+) -> str | None:
+    """Refuses what the kernel's vectors do not fit."""
+    panel = winograd_panel()
+    if panel == 0:
+        return "the processor has neither AVX-512 nor AVX2 with FMA"
+    if kernels.dtype is not torch.float32:
+        return f"the kernels are {kernels.dtype}, not float32"
+    if kernels.shape[3] != panel or inputs.shape[1] % (panel // 2):
+        return f"the channels do not come in panels of {panel} out and {panel // 2} in"
+    maps = [value for value in (inputs, other, out) if value is not None]
+    if not all(value.is_contiguous(memory_format=_CHANNELS_LAST) for value in maps) or not kernels.is_contiguous():
+        return "a map is not dense with channels last, or the kernels are not dense"
+    return None
+
+
+op = Op("winograd_convolution", reference.winograd_convolution)
+op.offer("cpp", compiled("winograd_convolution"), unless=(no_library, not_on_cpu, not_for_registers))
+
+
+def winograd_convolution(
+    inputs: Tensor, kernels: Tensor, bias: Tensor | None, other: Tensor | None, out: Tensor, padding: int, relu: bool
+) -> Tensor:
+    """Fills `out` with `relu(conv2d(inputs, weight, bias, padding=padding) + other)`, both optional parts aside.
+
+    Minimal filtering F(2x2, 3x3) of Winograd, in the form of Lavin and Gray (2016, arXiv:1509.09308, section 4.1):
+    2.25 times fewer products. Rounding is that of the definition or less, since sums run over channels only. What a
+    row gives does not depend on the rows beside it.
+
+    Args:
+        inputs: (N, C, H, W) float32 or float64, any strides.
+        kernels: (K / P, 16, C, P), what `winograd_kernels` makes of a weight (K, C, 3, 3), of the same dtype.
+        bias: (K,) or None.
+        other: (N, K, H', W') or None, any strides; added before the ReLU.
+        out: (N, K, H', W'), H' = H + 2 * padding - 2, any memory layout. Gradients do not pass. It may be `other`.
+        padding: zeros around the inputs on each side, 0 to 2.
+        relu: whether negative results become 0.
+
+    Returns:
+        `out`.
+
+    Raises:
+        TypeError: a dtype does not fit.
+        ValueError: a shape or a device does not fit.
+
+    Cost: about 32 * N * C * K * ceil(H' / 2) * ceil(W' / 2) operations; scratch memory of at most 5 KB * C per thread.
+    """
+    _check(inputs, kernels, bias, other, out, padding)
+    op(inputs, kernels, bias, other, out, padding, relu)
+    increment_version(out)
+    return out
+
+
+def _check(
+    inputs: Tensor, kernels: Tensor, bias: Tensor | None, other: Tensor | None, out: Tensor, padding: int
+) -> None:
+    _checks.check_dtype("inputs", inputs, (torch.float32, torch.float64))
+    if not 0 <= padding <= 2:
+        raise ValueError(f"`padding` is {padding}; it takes 0, 1 or 2")
+    if inputs.dim() != 4 or min(inputs.shape[2:]) + 2 * padding < 3:
+        raise ValueError(
+            f"`inputs` has shape {tuple(inputs.shape)}; it takes (N, C, H, W) with at least 3 positions a side, "
+            "padding included"
+        )
+    if kernels.dim() != 4 or tuple(kernels.shape[1:3]) != (16, inputs.shape[1]):
+        raise ValueError(
+            f"`kernels` has shape {tuple(kernels.shape)}; it takes (K / P, 16, {inputs.shape[1]}, P), which "
+            "`winograd_kernels` makes"
+        )
+    count = kernels.shape[0] * kernels.shape[3]
+    size = [extent + 2 * padding - 2 for extent in inputs.shape[2:]]
+    _checks.check_shape("out", out, (inputs.shape[0], count, *size), "(N, K, H', W')")
+    if other is not None:
+        _checks.check_shape("other", other, tuple(out.shape), "(N, K, H', W')")
+    if bias is not None:
+        _checks.check_shape("bias", bias, (count,), "(K,)")
+    for name, value in {"kernels": kernels, "bias": bias, "other": other, "out": out}.items():
+        if value is not None:
+            _checks.check_dtype(name, value, (inputs.dtype,))
+            _checks.check_device(name, value, inputs.device, "inputs")
