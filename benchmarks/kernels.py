@@ -28,8 +28,10 @@ from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
 from xai_fast.ops.hide_windows.cases import CASES as HIDE_WINDOWS
 from xai_fast.ops.moments.cases import CASES as MOMENTS
+from xai_fast.ops.pass_bits.cases import CASES as PASS_BITS
 from xai_fast.ops.path_points.cases import CASES as PATH_POINTS
 from xai_fast.ops.region_gather.cases import CASES as REGION_GATHER
+from xai_fast.ops.sign_bits.cases import CASES as SIGN_BITS
 from xai_fast.ops.window_mean.cases import CASES as WINDOW_MEAN
 from xai_fast.ops.winograd_convolution.cases import CASES as WINOGRAD_CONVOLUTION
 
@@ -47,6 +49,8 @@ OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "add_noise": (ops.add_noise, ADD_NOISE),
     "path_points": (ops.path_points, PATH_POINTS),
     "moments": (moments, MOMENTS),
+    "sign_bits": (ops.sign_bits, SIGN_BITS),
+    "pass_bits": (ops.pass_bits, PASS_BITS),
     "winograd_convolution": (ops.winograd_convolution, WINOGRAD_CONVOLUTION),
 }
 

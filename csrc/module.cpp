@@ -145,7 +145,9 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("hide_windows", &xai_fast::hide_windows, without_gil());
   module.def("moments", &xai_fast::moments, without_gil());
   module.def("path_points", &xai_fast::path_points, without_gil());
+  module.def("pass_bits", &xai_fast::pass_bits, without_gil());
   module.def("region_gather", &xai_fast::region_gather, without_gil());
+  module.def("sign_bits", &xai_fast::sign_bits, without_gil());
   module.def("window_mean", &xai_fast::window_mean, without_gil());
   module.def("winograd_convolution", &xai_fast::winograd_convolution, without_gil());
   module.def("winograd_panel", &xai_fast::winograd_panel);

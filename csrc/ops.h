@@ -51,4 +51,10 @@ void winograd_convolution(const Tensor& inputs, const Tensor& kernels, const Ten
 // The P above for this processor, or 0 where winograd_convolution cannot run.
 int64_t winograd_panel();
 
+// values float32 of n elements, dense in any order of axes; bits int64 (ceil(n / 64),), dense.
+void sign_bits(const Tensor& values, const Tensor& bits);
+
+// gradient and out float32, laid out as those values were; bits as above. out may be gradient.
+void pass_bits(const Tensor& gradient, const Tensor& bits, const Tensor& out);
+
 }  // namespace xai_fast

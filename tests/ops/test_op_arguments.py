@@ -102,6 +102,15 @@ def winograd_convolution(**changes):
     return ops.winograd_convolution(**{**arguments, **changes})
 
 
+def sign_bits(**changes):
+    return ops.sign_bits(**{"values": torch.zeros(SHAPE), **changes})
+
+
+def pass_bits(**changes):
+    arguments = {"gradient": torch.zeros(SHAPE), "bits": torch.zeros(7).long(), "out": torch.zeros(SHAPE)}
+    return ops.pass_bits(**{**arguments, **changes})
+
+
 OPS = (
     hide_windows,
     window_mean,
@@ -112,6 +121,8 @@ OPS = (
     in_place,
     moments,
     winograd_convolution,
+    sign_bits,
+    pass_bits,
 )
 
 
@@ -123,6 +134,12 @@ def test_what_fits_is_taken(call):
 @pytest.mark.parametrize(
     ("call", "changes", "error", "message"),
     [
+        (sign_bits, {"values": torch.zeros(SHAPE).double()}, TypeError, "`values` is torch.float64; it takes"),
+        (sign_bits, {"values": torch.zeros(8, 9).T}, ValueError, r"`values` has strides \(1, 9\); it takes dense"),
+        (pass_bits, {"bits": torch.zeros(6).long()}, ValueError, r"`bits` has shape \(6,\)"),
+        (pass_bits, {"bits": torch.zeros(7)}, TypeError, "`bits` is torch.float32"),
+        (pass_bits, {"out": torch.zeros(3, 3, 8, 9)}, ValueError, "`out` has shape"),
+        (pass_bits, {"out": torch.zeros(SHAPE).to(memory_format=torch.channels_last)}, ValueError, "`out` has strides"),
         (winograd_convolution, {"inputs": torch.zeros(2, 16, 7, 9).half()}, TypeError, "`inputs` is torch.float16"),
         (winograd_convolution, {"inputs": torch.zeros(16, 7, 9)}, ValueError, r"`inputs` has shape \(16, 7, 9\)"),
         (winograd_convolution, {"inputs": torch.zeros(2, 8, 7, 9)}, ValueError, r"`kernels` has.*\(K / P, 16, 8, P\)"),

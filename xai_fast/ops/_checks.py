@@ -39,6 +39,16 @@ def check_device(name: str, value: Tensor, device: torch.device, whose: str) -> 
         raise ValueError(f"`{name}` is on {value.device} but `{whose}` is on {device}; move one of them")
 
 
+def check_dense(name: str, value: Tensor) -> None:
+    """Raises ValueError unless `value` fills its memory without gaps, in one of torch's own layouts."""
+    layouts = {4: (torch.channels_last,), 5: (torch.channels_last_3d,)}.get(value.dim(), ())
+    if not (value.is_contiguous() or any(value.is_contiguous(memory_format=layout) for layout in layouts)):
+        raise ValueError(
+            f"`{name}` has strides {value.stride()}; it takes dense memory, contiguous or with channels last; "
+            "copy it with `.contiguous()`"
+        )
+
+
 def check_boxes(boxes: Tensor, extents: tuple[int, ...]) -> None:
     """Raises ValueError unless every box lies within `extents`; only memory of the CPU is read."""
     if not boxes.is_cpu:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from xai_fast.core.graph.onednn import Activation
 
 from .gradients import Held
-from .rectifier import passed
+from .rectifier import Mask, passed
 
 _aten = torch.ops.aten
 # Out of place: what is kept for the backward stays what it is.
@@ -72,17 +72,24 @@ class Derivative:
         """The activation, out of place."""
         return _FORWARD[self.activation.name](x, self.activation)
 
-    def backward(self, held: Held, kept: Tensor) -> Held:
+    def kept(self, output: Tensor) -> Mask | Tensor:
+        """What to keep of what the activation returned, where that tells its derivative."""
+        return Mask.of(output) if self.rectifies else output
+
+    def backward(self, held: Held, kept: Mask | Tensor) -> Held:
         """The gradient by what the activation was given, from the one by what it returned.
 
         Args:
             held: the gradient, which is used up.
-            kept: what the activation returned if `from_output`, else what it was given.
+            kept: see `kept`; what the activation was given if not `from_output`.
         """
         g = held.tensor
         # In the layout of the forward, or every step further back would have to convert it.
-        to = g if held.own and g.stride() == kept.stride() else torch.empty_like(kept)
-        if self.rectifies:
+        if held.own and g.stride() == kept.stride():
+            to = g
+        else:
+            to = kept.empty(g) if isinstance(kept, Mask) else torch.empty_like(kept)
+        if isinstance(kept, Mask) or self.rectifies:
             return held.replaced(passed(g, kept, self.rule, to))
         return held.replaced(_BACKWARD[self.activation.name](g, kept, self.activation, to))
 

@@ -15,6 +15,7 @@ from xai_fast.core.graph.steps import Step
 from .activations import Derivative
 from .adjoint import Adjoint
 from .gradients import Gradients, Held
+from .rectifier import Mask
 
 Values = dict[int, Any]
 
@@ -79,7 +80,11 @@ class AbstractStepNode:
         """See `Node`."""
         return int(self.derivative is not None and self.derivative.rectifies)
 
-    def before_activation(self, kept: Tensor | None, gradients: Gradients) -> Held | None:
+    def kept(self, made: Tensor) -> Mask | Tensor | None:
+        """What the backward needs of what the step made."""
+        return None if self.derivative is None else self.derivative.kept(made)
+
+    def before_activation(self, kept: Mask | Tensor | None, gradients: Gradients) -> Held | None:
         """The gradient by what the activation is given; None where none arrived."""
         held = gradients.take(self.step.makes)
         if held is None or self.derivative is None or kept is None:
@@ -99,14 +104,14 @@ class Affine(AbstractStepNode):
     adjoint: Adjoint | None
     other: int | None
 
-    def forward(self, values: Values) -> Tensor | None:
+    def forward(self, values: Values) -> Mask | Tensor | None:
         """See `Node`."""
         made = self.step.makes
         if made not in values:  # a run may start from it
             values[made] = self.step.run(values)
-        return values[made] if self.derivative is not None else None
+        return self.kept(values[made])
 
-    def backward(self, kept: Tensor | None, gradients: Gradients, *, last: bool) -> None:
+    def backward(self, kept: Mask | Tensor | None, gradients: Gradients, *, last: bool) -> None:
         """See `Node`."""
         held = self.before_activation(kept, gradients)
         if held is None:
@@ -156,12 +161,12 @@ class Normalised(AbstractStepNode):
 
     scale: Tensor
 
-    def forward(self, values: Values) -> Tensor | None:
+    def forward(self, values: Values) -> Mask | Tensor | None:
         """See `Node`."""
         y = values[self.step.makes] = self.step.run(values)
-        return y if self.derivative is not None else None
+        return self.kept(y)
 
-    def backward(self, kept: Tensor | None, gradients: Gradients, *, last: bool) -> None:
+    def backward(self, kept: Mask | Tensor | None, gradients: Gradients, *, last: bool) -> None:
         """See `Node`."""
         held = self.before_activation(kept, gradients)
         if held is not None:
@@ -175,13 +180,13 @@ class Elementwise(AbstractStepNode):
 
     derivative: Derivative
 
-    def forward(self, values: Values) -> Tensor:
+    def forward(self, values: Values) -> Mask | Tensor | None:
         """See `Node`."""
         x = values[self.step.reads[0]]
         y = values[self.step.makes] = self.derivative.forward(x)
-        return y if self.derivative.from_output else x
+        return self.kept(y) if self.derivative.from_output else x
 
-    def backward(self, kept: Tensor, gradients: Gradients, *, last: bool) -> None:
+    def backward(self, kept: Mask | Tensor | None, gradients: Gradients, *, last: bool) -> None:
         """See `Node`."""
         held = self.before_activation(kept, gradients)
         if held is not None:

@@ -106,6 +106,8 @@ class _Builder:
         told = set()
         for step in steps:
             derivative = self._derivative(step)
+            if derivative is not None and derivative.rectifies and self._captured.fuses:
+                continue  # its bits are taken down at once
             if derivative is not None:
                 told.add(step.makes if derivative.from_output else step.reads[0])
             elif activation_of(step) is not None:

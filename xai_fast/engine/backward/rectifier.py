@@ -11,18 +11,53 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from xai_fast.ops import pass_bits, sign_bits
+
 Rule = Literal["gradient", "guided", "deconvolution"]
 RULES: tuple[str, ...] = get_args(Rule)
 _IN_PLACE = (torch.relu_, Tensor.relu_)
 _OUT_OF_PLACE = (torch.relu, Tensor.relu)
 
 
-def passed(gradient: Tensor, output: Tensor, rule: str, to: Tensor) -> Tensor:
+class Mask:
+    """Where a ReLU let its input through, in a bit per element: its output need not be kept, nor read again.
+
+    Args:
+        output: of the ReLU, float32 and dense.
+    """
+
+    __slots__ = ("bits", "shape", "strides")
+
+    def __init__(self, output: Tensor) -> None:
+        self.bits, self.shape, self.strides = sign_bits(output), output.shape, output.stride()
+
+    @staticmethod
+    def of(output: Tensor) -> Mask | Tensor:
+        """The mask of what a ReLU returned; the output itself where its memory does not allow one."""
+        dense = output.is_contiguous() or (output.ndim == 4 and output.is_contiguous(memory_format=torch.channels_last))
+        return Mask(output) if dense and output.dtype is torch.float32 and output.is_cpu else output
+
+    def stride(self) -> tuple[int, ...]:
+        """Of the output."""
+        return self.strides
+
+    def empty(self, like: Tensor) -> Tensor:
+        """Memory laid out as the output was."""
+        return torch.empty_strided(self.shape, self.strides, dtype=like.dtype, device=like.device)
+
+    def __call__(self, gradient: Tensor, to: Tensor) -> Tensor:
+        """The gradient where the ReLU let through, zero elsewhere, written to `to`, which may be the gradient."""
+        if gradient.stride() != self.strides:
+            gradient = to.copy_(gradient)
+        return pass_bits(gradient, self.bits, to)
+
+
+def passed(gradient: Tensor, output: Mask | Tensor, rule: str, to: Tensor) -> Tensor:
     """What a ReLU passes back of the gradient at its output.
 
     Args:
         gradient: (rows, ...) by the output.
-        output: of the ReLU, of the same shape.
+        output: of the ReLU, of the same shape, or its mask.
         rule: "gradient": where the output is positive; "guided" (Springenberg et al. 2014): of that, what is positive
             itself; "deconvolution" (Zeiler and Fergus 2014): what is positive itself, wherever it is.
         to: where it is written and returned; may be the gradient.
@@ -31,6 +66,8 @@ def passed(gradient: Tensor, output: Tensor, rule: str, to: Tensor) -> Tensor:
         gradient = torch.clamp(gradient, min=0, out=to)
     if rule == "deconvolution":
         return gradient
+    if isinstance(output, Mask):
+        return output(gradient, to)
     return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=to)
 
 

@@ -15,6 +15,7 @@ from xai_fast.core.graph.steps import INPUT, Graph
 
 from .gradients import Gradients
 from .nodes import Affine, Node, Values
+from .rectifier import Mask
 from .sums import RowSums
 
 
@@ -41,7 +42,7 @@ class Stem:
         nothing = y.new_zeros(()).expand(len(y), *self.shape)
         return {INPUT: nothing, self.node.step.makes: self._call.activation(y)}
 
-    def backward(self, kept: Tensor | None, gradients: Gradients, sums: RowSums) -> None:
+    def backward(self, kept: Mask | Tensor | None, gradients: Gradients, sums: RowSums) -> None:
         """The stem's backward after a sum over rows."""
         held = self.node.before_activation(kept, gradients)
         if held is not None and self.node.adjoint is not None:
