@@ -71,11 +71,9 @@ struct type_caster<xai_fast::Tensor> {
     std::copy_n(view.shape, view.axes, value.shape);
     std::copy_n(view.strides, view.axes, value.strides);
     value.data = static_cast<char*>(view.data) + view.byte_offset;
-    static constexpr std::tuple<int, int, Dtype> kTypes[] = {{2, 32, Dtype::kFloat32},
-                                                             {4, 16, Dtype::kBFloat16},
-                                                             {2, 16, Dtype::kFloat16},
-                                                             {2, 64, Dtype::kFloat64},
-                                                             {0, 64, Dtype::kInt64}};
+    static constexpr std::tuple<int, int, Dtype> kTypes[] = {
+        {2, 32, Dtype::kFloat32}, {4, 16, Dtype::kBFloat16}, {2, 16, Dtype::kFloat16},
+        {2, 64, Dtype::kFloat64}, {0, 64, Dtype::kInt64},    {6, 8, Dtype::kBool}};
     for (const auto& [code, bits, meaning] : kTypes) {
       if (view.code == code && view.bits == bits) {
         value.dtype = meaning;
@@ -113,11 +111,10 @@ struct type_caster<xai_fast::Tensor> {
   // Names are compared once per dtype: torch keeps one object for each.
   bool read_dtype(const object& dtype) {
     using xai_fast::Dtype;
-    static const std::pair<const char*, Dtype> kNames[] = {{"torch.float32", Dtype::kFloat32},
-                                                           {"torch.bfloat16", Dtype::kBFloat16},
-                                                           {"torch.float16", Dtype::kFloat16},
-                                                           {"torch.float64", Dtype::kFloat64},
-                                                           {"torch.int64", Dtype::kInt64}};
+    static const std::pair<const char*, Dtype> kNames[] = {
+        {"torch.float32", Dtype::kFloat32}, {"torch.bfloat16", Dtype::kBFloat16},
+        {"torch.float16", Dtype::kFloat16}, {"torch.float64", Dtype::kFloat64},
+        {"torch.int64", Dtype::kInt64},     {"torch.bool", Dtype::kBool}};
     static std::unordered_map<PyObject*, Dtype> known;
     if (const auto found = known.find(dtype.ptr()); found != known.end()) {
       value.dtype = found->second;
@@ -142,6 +139,7 @@ PYBIND11_MODULE(_compiled, module) {
 
   module.def("add_noise", &xai_fast::add_noise, without_gil());
   module.def("cam_reduce", &xai_fast::cam_reduce, without_gil());
+  module.def("hide_segments", &xai_fast::hide_segments, without_gil());
   module.def("hide_windows", &xai_fast::hide_windows, without_gil());
   module.def("moments", &xai_fast::moments, without_gil());
   module.def("path_points", &xai_fast::path_points, without_gil());

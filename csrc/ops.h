@@ -14,6 +14,11 @@ namespace xai_fast {
 void hide_windows(const Tensor& inputs, const Tensor& baseline, const Tensor& sample, const Tensor& boxes,
                   const Tensor& out);
 
+// inputs, baseline (N, C, *S) and labels int64 of that shape, any strides; sample (M,); keep bool (M, K),
+// dense, K above every label; out (M, C, *S), floating, any strides.
+void hide_segments(const Tensor& inputs, const Tensor& baseline, const Tensor& labels, const Tensor& sample,
+                   const Tensor& keep, const Tensor& out);
+
 // inputs (N, C, *S) and out (M, C, *S), floating, any strides; scale float64, sample, key and draw (M,),
 // dense.
 void add_noise(const Tensor& inputs, const Tensor& scale, const Tensor& sample, const Tensor& key,

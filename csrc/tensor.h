@@ -11,7 +11,7 @@ namespace xai_fast {
 
 constexpr int kMaxAxes = 6;
 
-enum class Dtype { kFloat16, kBFloat16, kFloat32, kFloat64, kInt64 };
+enum class Dtype { kFloat16, kBFloat16, kFloat32, kFloat64, kInt64, kBool };
 
 // A view of memory that Python owns; the caller of a kernel keeps it alive. Strides count elements.
 struct Tensor {
@@ -46,6 +46,7 @@ void with_floating(Dtype dtype, Function&& function) {
     case Dtype::kFloat64:
       return function(double{});
     case Dtype::kInt64:
+    case Dtype::kBool:
       break;
   }
   throw std::invalid_argument("expected a floating dtype");

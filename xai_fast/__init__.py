@@ -23,6 +23,7 @@ _HOMES = {
     "load": "xai_fast.models",
 }
 _MODULES = {
+    "segments": "xai_fast.core.segments",
     "targets": "xai_fast.core.targets",
     "methods": "xai_fast.methods",
     "explain": "xai_fast.explain",
@@ -34,6 +35,7 @@ _METHODS = (
     "DeepLift",
     "DeepLiftShap",
     "ErrorAttribution",
+    "FeatureAblation",
     "FilterActivation",
     "GradCAM",
     "GradientShap",
@@ -57,6 +59,7 @@ __all__ = [
     "Engine",
     "ErrorAttribution",
     "Explanation",
+    "FeatureAblation",
     "FilterActivation",
     "FilterImages",
     "FilterMaps",
@@ -76,10 +79,12 @@ __all__ = [
     "explain",
     "load",
     "methods",
+    "segments",
     "targets",
 ]
 
 if TYPE_CHECKING:
+    from xai_fast.core import segments as segments
     from xai_fast.core import targets as targets
     from xai_fast.core.explanation import Explanation as Explanation
     from xai_fast.core.filter_images import FilterImages as FilterImages
@@ -99,6 +104,7 @@ if TYPE_CHECKING:
     from xai_fast.methods.deep_lift import DeepLift as DeepLift
     from xai_fast.methods.deep_lift import DeepLiftShap as DeepLiftShap
     from xai_fast.methods.error_attribution import ErrorAttribution as ErrorAttribution
+    from xai_fast.methods.feature_ablation import FeatureAblation as FeatureAblation
     from xai_fast.methods.filter_activation import FilterActivation as FilterActivation
     from xai_fast.methods.gradient_shap import GradientShap as GradientShap
     from xai_fast.methods.guided_backprop import GuidedBackprop as GuidedBackprop

@@ -83,6 +83,50 @@ def _baseline(baseline, row):
     return torch.full_like(row, baseline)
 
 
+def feature_ablation(model, inputs, targets, *, segments, baseline=0.0):
+    """The fall of the score when a segment is hidden, at each of its positions; the mean where masks overlap."""
+    model, inputs = in_double(model), inputs.double()
+    maps = []
+    for number, (row, target) in enumerate(zip(inputs, targets, strict=True)):
+        space = tuple(row.shape[1:])
+        total = torch.zeros(space, dtype=torch.float64)
+        covered = torch.zeros(space, dtype=torch.float64)
+        groups = _groups(segments, number, space)
+        hidden_value = _segment_means(row, groups) if baseline == "segment_mean" else _baseline(baseline, row)
+        with torch.no_grad():
+            clean = score(model, row, target).item()
+            for group in groups:
+                variant = row.clone()
+                variant[:, group] = hidden_value[:, group]
+                total[group] += clean - score(model, variant, target).item()
+                covered[group] += 1
+        maps.append(torch.where(covered > 0, total / covered.clamp_min(1), 0.0)[None])
+    return torch.stack(maps)
+
+
+def _groups(segments, number, space):
+    """A boolean mask per segment of one input."""
+    if isinstance(segments, str):
+        assert segments == "grid"
+        cell = torch.zeros(space, dtype=torch.long)
+        for place in itertools.product(*map(range, space)):
+            for position, extent in zip(place, space, strict=True):
+                cell[place] = 100 * cell[place] + position * min(8, extent) // extent
+        segments = cell
+    own = segments[number] if segments.ndim > len(space) + (segments.dtype is torch.bool) else segments
+    if own.dtype is torch.bool:
+        return list(own) if own.ndim > len(space) else [own]
+    return [own == value for value in own.unique().tolist() if value >= 0]
+
+
+def _segment_means(row, groups):
+    means = row.clone()
+    for group in groups:
+        for channel in range(len(row)):
+            means[channel][group] = row[channel][group].mean()
+    return means
+
+
 def gradient(model, row, target):
     """df/dx of one sample."""
     row = row.clone().requires_grad_()

@@ -8,6 +8,12 @@ from method_case import Linear, cases
 from table_gradient import GRADIENT_CASES, GRADIENT_CLOSED_FORMS
 from torch import nn
 
+# Of 13 x 11 positions: stripes with gaps in their numbers and none in a corner; runs of thirty; masks that overlap.
+GAPS = (torch.arange(13)[:, None] + torch.arange(11)) // 4 * 7 + 3
+GAPS[:3, :4] = -2
+RUNS = torch.arange(143).view(13, 11) // 30
+OVERLAPPING = torch.stack([GAPS == 10, RUNS == 1, RUNS < 3, GAPS > 20])
+
 # For inputs (N, 3, 13, 11) of `subjects.Small`. The first row of a method stands for it where one is enough.
 CASES = [
     *cases(
@@ -22,6 +28,16 @@ CASES = [
         {"window": 2, "stride": 40},
         {"window": (13, 11), "stride": 1, "baseline": "image_mean"},
         {"window": (1, 13, 11)},
+    ),
+    *cases(
+        "FeatureAblation",
+        replicas.feature_ablation,
+        {"segments": "grid"},
+        {"segments": GAPS},
+        {"segments": RUNS, "baseline": "segment_mean"},
+        {"segments": RUNS, "baseline": (0.5, -1.0, 2.0)},
+        {"segments": OVERLAPPING, "baseline": 0.7},
+        {"segments": GAPS < 0},
     ),
     *cases(
         "Saliency",
@@ -91,6 +107,14 @@ def _linear_occlusion(inputs, target):
     return model, {"window": 1, "baseline": 0.25}, (weight * (inputs - 0.25)).sum(1, keepdim=True)
 
 
+def _linear_feature_ablation(inputs, target):
+    """A segment of one position loses w · (x − b) there."""
+    model = Linear(inputs.shape[1:])
+    weight = model.weight.detach()[target]
+    positions = torch.arange(inputs[0, 0].numel()).view(inputs.shape[2:])
+    return model, {"segments": positions, "baseline": 0.25}, (weight * (inputs - 0.25)).sum(1, keepdim=True)
+
+
 def _linear_saliency(inputs, target):
     model = Linear(inputs.shape[1:])
     return model, {"absolute": False}, model.weight.detach()[target].expand_as(inputs)
@@ -128,6 +152,7 @@ def _linear_recipro_cam(inputs, target):
 
 CLOSED_FORMS = {
     "Occlusion": _linear_occlusion,
+    "FeatureAblation": _linear_feature_ablation,
     "Saliency": _linear_saliency,
     "InputXGradient": _linear_input_x_gradient,
     "GradCAM": _linear_gradcam,

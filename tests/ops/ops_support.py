@@ -9,6 +9,7 @@ import torch
 from xai_fast import ops
 from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
+from xai_fast.ops.hide_segments.cases import CASES as HIDE_SEGMENTS
 from xai_fast.ops.hide_windows.cases import CASES as HIDE_WINDOWS
 from xai_fast.ops.moments.cases import CASES as MOMENTS
 from xai_fast.ops.pass_bits.cases import CASES as PASS_BITS
@@ -29,6 +30,7 @@ def moments(**arguments):
 
 FUNCTIONS = {
     "hide_windows": ops.hide_windows,
+    "hide_segments": ops.hide_segments,
     "window_mean": ops.window_mean,
     "cam_reduce": ops.cam_reduce,
     "region_gather": ops.region_gather,
@@ -41,6 +43,7 @@ FUNCTIONS = {
 }
 CASES = {
     "hide_windows": HIDE_WINDOWS,
+    "hide_segments": HIDE_SEGMENTS,
     "window_mean": WINDOW_MEAN,
     "cam_reduce": CAM_REDUCE,
     "region_gather": REGION_GATHER,
@@ -134,7 +137,12 @@ def tolerance(name, arguments, dtype, backend="cpp"):
         return (4 + extent) * torch.finfo(dtype).eps * scale
     if name in ARITHMETIC:
         return ARITHMETIC[name](arguments, dtype)
-    if name == "hide_windows" and backend == "triton" and dtype == torch.bfloat16 and not torch.cuda.is_available():
+    if (
+        name in ("hide_windows", "hide_segments")
+        and backend == "triton"
+        and dtype == torch.bfloat16
+        and not torch.cuda.is_available()
+    ):
         return 0.04  # Triton's interpreter truncates to bfloat16 where the hardware rounds; values are below 5
     return 0.0
 

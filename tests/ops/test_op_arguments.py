@@ -22,6 +22,18 @@ def hide_windows(**changes):
     return ops.hide_windows(**{**arguments, **changes})
 
 
+def hide_segments(**changes):
+    arguments = {
+        "inputs": torch.zeros(SHAPE),
+        "baseline": torch.zeros(()),
+        "labels": torch.zeros(2, 8, 9).long(),
+        "sample": torch.tensor([0, 1, 1]),
+        "keep": torch.ones(3, 2, dtype=torch.bool),
+        "out": torch.zeros(3, *SHAPE[1:]),
+    }
+    return ops.hide_segments(**{**arguments, **changes})
+
+
 def window_mean(**changes):
     arguments = {
         "values": torch.zeros(2, 1, 1),
@@ -113,6 +125,7 @@ def pass_bits(**changes):
 
 OPS = (
     hide_windows,
+    hide_segments,
     window_mean,
     cam_reduce,
     region_gather,
@@ -134,6 +147,12 @@ def test_what_fits_is_taken(call):
 @pytest.mark.parametrize(
     ("call", "changes", "error", "message"),
     [
+        (hide_segments, {"labels": torch.zeros(2, 8, 9)}, TypeError, "`labels` is torch.float32; it takes torch.int64"),
+        (hide_segments, {"labels": torch.zeros(8, 9).long()}, ValueError, r"`labels` has shape \(8, 9\)"),
+        (hide_segments, {"labels": torch.full((2, 8, 9), 2)}, ValueError, "`labels` go up to 2 but `keep` has 2 col"),
+        (hide_segments, {"keep": torch.ones(3, 2)}, TypeError, "`keep` is torch.float32; it takes torch.bool"),
+        (hide_segments, {"keep": torch.ones(2, 2).bool()}, ValueError, r"`keep` has shape \(2, 2\)"),
+        (hide_segments, {"baseline": torch.zeros(4)}, ValueError, r"`baseline` has shape \(4,\)"),
         (sign_bits, {"values": torch.zeros(SHAPE).double()}, TypeError, "`values` is torch.float64; it takes"),
         (sign_bits, {"values": torch.zeros(8, 9).T}, ValueError, r"`values` has strides \(1, 9\); it takes dense"),
         (pass_bits, {"bits": torch.zeros(6).long()}, ValueError, r"`bits` has shape \(6,\)"),

@@ -121,7 +121,8 @@ def test_region_gather_copies_and_rounds_the_fill(backend, dtype):
 
 
 @pytest.mark.parametrize(
-    "name", ["hide_windows", "region_gather", "add_noise", "path_points", "winograd_convolution", "pass_bits"]
+    "name",
+    ["hide_windows", "hide_segments", "region_gather", "add_noise", "path_points", "winograd_convolution", "pass_bits"],
 )
 def test_a_graph_that_saved_the_batch_notices_that_it_was_rewritten(name):
     arguments = CASES[name][0].arguments(torch.float32)

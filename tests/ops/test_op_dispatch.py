@@ -30,7 +30,7 @@ def op(monkeypatch):
     def failing(value):
         raise ArithmeticError("the kernel failed")
 
-    made = ops.Op("sample_op", lambda value: ("reference", value))
+    made = ops.Op("sample_op", lambda: lambda value: ("reference", value))
     made.offer("cpp", load, unless=(negative,))
     made.offer("triton", lambda: failing, unless=(lambda value: "never by itself" if value.item() < 9 else None,))
     made.loads = loads
@@ -104,7 +104,7 @@ def test_the_first_choice_is_logged_once(op, caplog):
 
 def test_every_op_is_listed_and_every_backend_accounted_for():
     known = {"hide_windows", "window_mean", "cam_reduce", "region_gather", "add_noise", "path_points", "moments"}
-    known |= {"winograd_convolution", "sign_bits", "pass_bits"}
+    known |= {"winograd_convolution", "sign_bits", "pass_bits", "hide_segments"}
     assert known <= set(ops.all_ops())
     assert set(ops.backends()) == set(_dispatch.BACKENDS)
     assert ops.backends()["reference"] is None

@@ -25,6 +25,7 @@ def kernels():
     """Per kernel: its function, the types of its arguments and its constants, as the ops launch it."""
     from xai_fast.ops.add_noise import triton as add_noise
     from xai_fast.ops.cam_reduce import triton as cam_reduce
+    from xai_fast.ops.hide_segments import triton as hide_segments
     from xai_fast.ops.hide_windows import triton as hide_windows
     from xai_fast.ops.moments import triton as moments
     from xai_fast.ops.path_points import triton as path_points
@@ -35,6 +36,8 @@ def kernels():
     for source, target in (("fp32", "bf16"), ("bf16", "bf16"), ("fp64", "fp16")):
         pointers = {"inputs": f"*{source}", "baseline": f"*{source}", "out": f"*{target}", **integers}
         yield hide_windows.hide_windows_kernel, {**pointers, **STRIDES}, {**AXES, "BLOCK": hide_windows.BLOCK}
+        pointers = {**pointers, "labels": "*i64", "keep": "*u8"}
+        yield hide_segments.hide_segments_kernel, {**pointers, **STRIDES}, {"BLOCK": hide_segments.BLOCK}
         numbers = dict.fromkeys(("sample", "key", "draw", "reference"), "*i64") | {"scale": "*fp64", "alpha": "*fp64"}
         pointers = {"inputs": f"*{source}", "baseline": f"*{source}", "out": f"*{target}", **numbers}
         yield add_noise.add_noise_kernel, {**pointers, "seed": "u64"}, {"BLOCK": add_noise.BLOCK}

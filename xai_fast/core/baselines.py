@@ -10,17 +10,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .preprocess import Preprocess
+from .segments import SegmentMap
 
 Baseline = float | Sequence[float] | Tensor | str
 NAMES = ("image_mean", "blur", "black", "white")
+SEGMENT_MEAN = "segment_mean"  # where there are segments
 BLUR_SHARE = 0.05  # the Gaussian's sigma as a share of the short side
 
 
-def check_baseline(baseline: Baseline) -> None:
-    """Refuses what can be refused before the inputs are known."""
-    problem = f"`baseline` came as {baseline!r}; give a number, one per channel, a tensor, or one of {NAMES}"
+def check_baseline(baseline: Baseline, *, segmented: bool = False) -> None:
+    """Refuses what can be refused before the inputs are known; `segmented`: whether there will be segments."""
+    names = (*NAMES, SEGMENT_MEAN) if segmented else NAMES
+    problem = f"`baseline` came as {baseline!r}; give a number, one per channel, a tensor, or one of {names}"
     if isinstance(baseline, str):
-        if baseline not in NAMES:
+        if baseline not in names:
             raise ValueError(problem)
         return
     try:
@@ -29,7 +32,9 @@ def check_baseline(baseline: Baseline) -> None:
         raise TypeError(problem) from None
 
 
-def resolve_baseline(baseline: Baseline, inputs: Tensor, preprocess: object) -> Tensor:
+def resolve_baseline(
+    baseline: Baseline, inputs: Tensor, preprocess: object, segments: SegmentMap | None = None
+) -> Tensor:
     """The baseline as a tensor that broadcasts to `inputs` (N, C, *S), of their dtype and device.
 
     Args:
@@ -37,10 +42,17 @@ def resolve_baseline(baseline: Baseline, inputs: Tensor, preprocess: object) -> 
             per channel), "blur" (Gaussian, sigma 5 % of the short side), "black", "white".
         inputs: (N, C, *S).
         preprocess: needed by "black" and "white", which are colours of a photograph.
+        segments: needed by "segment_mean", each segment's own mean per channel.
 
     Raises:
         ValueError: an unknown name, a shape that does not broadcast, or a colour without preprocessing.
     """
+    if isinstance(baseline, str) and baseline == SEGMENT_MEAN:
+        if segments is None:
+            raise ValueError(
+                '`baseline` "segment_mean" needs a label map, and `segments` are masks; give another baseline'
+            )
+        return _segment_means(inputs, segments)
     if isinstance(baseline, str):
         return _named(baseline, inputs, preprocess)
     value = torch.as_tensor(baseline, dtype=inputs.dtype, device=inputs.device)
@@ -73,6 +85,18 @@ def _named(name: str, inputs: Tensor, preprocess: object) -> Tensor:
         )
     colour = preprocess.value_of(0.0 if name == "black" else 1.0)
     return colour.to(inputs).view(1, -1, *[1] * (inputs.ndim - 2))
+
+
+def _segment_means(inputs: Tensor, segments: SegmentMap) -> Tensor:
+    """Each position takes the mean of its segment per channel, and keeps its own value where it has none."""
+    labels = segments.labels.to(inputs.device).flatten(1)[:, None].expand(-1, inputs.shape[1], -1)
+    flat = inputs.flatten(2).double()
+    index, none = labels.clamp_min(0), labels < 0
+    most = max(int(segments.counts.max()), 1)
+    total = flat.new_zeros(*flat.shape[:2], most).scatter_add_(2, index, flat.masked_fill(none, 0))
+    count = flat.new_zeros(*flat.shape[:2], most).scatter_add_(2, index, (~none).double())
+    means = (total / count.clamp_min(1)).gather(2, index)
+    return torch.where(none, flat, means).view(inputs.shape).to(inputs.dtype)
 
 
 def _blurred(inputs: Tensor) -> Tensor:

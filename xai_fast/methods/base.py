@@ -153,5 +153,6 @@ def _text(value: Any) -> str:
         return repr(value)
     if value.numel() > _MOST_PRINTED:
         return f"<tensor {tuple(value.shape)}>"
-    dtype = "" if value.dtype is torch.float32 else f", dtype={value.dtype}"
-    return f"tensor({value.tolist()}{dtype})"
+    numbers = value.tolist()
+    dtype = "" if torch.tensor(numbers).dtype is value.dtype else f", dtype={value.dtype}"
+    return f"tensor({numbers}{dtype})"

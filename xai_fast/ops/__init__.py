@@ -13,6 +13,7 @@ from xai_fast.ops._dispatch import backends as backends
 from xai_fast.ops._dispatch import using as using
 from xai_fast.ops.add_noise import add_noise as add_noise
 from xai_fast.ops.cam_reduce import cam_reduce as cam_reduce
+from xai_fast.ops.hide_segments import hide_segments as hide_segments
 from xai_fast.ops.hide_windows import hide_windows as hide_windows
 from xai_fast.ops.moments import moments as moments
 from xai_fast.ops.pass_bits import pass_bits as pass_bits

@@ -49,6 +49,17 @@ def check_dense(name: str, value: Tensor) -> None:
         )
 
 
+def broadcast(name: str, value: Tensor, inputs: Tensor) -> Tensor:
+    """`value` as a view of the shape of `inputs`; raises ValueError where it does not broadcast to that."""
+    pairs = zip(reversed(value.shape), reversed(inputs.shape), strict=False)
+    if value.dim() > inputs.dim() or any(extent not in (1, wanted) for extent, wanted in pairs):
+        raise ValueError(
+            f"`{name}` has shape {tuple(value.shape)}; it takes one that broadcasts to that of "
+            f"`inputs`, {tuple(inputs.shape)}, such as (C, 1, 1) for one value per channel"
+        )
+    return value.expand_as(inputs)
+
+
 def check_boxes(boxes: Tensor, extents: tuple[int, ...]) -> None:
     """Raises ValueError unless every box lies within `extents`; only memory of the CPU is read."""
     if not boxes.is_cpu:

@@ -50,14 +50,14 @@ class Op:
 
     Args:
         name: the op's name, also that of its folder and of its compiled function.
-        reference: the specification in plain torch; takes every call.
+        reference: returns the specification in plain torch, which takes every call; called once, on first use.
     """
 
-    def __init__(self, name: str, reference: Callable[..., Any]) -> None:
+    def __init__(self, name: str, reference: Loader) -> None:
         self.name = name
-        self._reference = Offer("reference", lambda: reference, ())
+        self._reference = Offer("reference", reference, ())
         self._offers: list[Offer] = []
-        self._loaded: dict[str, Callable[..., Any]] = {"reference": reference}
+        self._loaded: dict[str, Callable[..., Any]] = {}
         self._logged: set[tuple[str, str]] = set()
         _ops[name] = self
 

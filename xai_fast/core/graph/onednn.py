@@ -70,14 +70,21 @@ class PackedWeight:
         geometry: of the convolution.
         parts: into how many stretches of input channels the sum is cut, each added to the result of the one before.
             oneDNN adds up all products in one float32 chain, and rounding grows with its length.
+        turned: whether kernels are used turned by half a turn, which is not stored beside what is packed.
     """
 
     weight: Tensor
     bias: Tensor | None
     geometry: Geometry
     parts: int = 1
+    turned: bool = False
     _packed: dict[tuple[int, ...], list[Tensor]] = field(default_factory=dict)
     _forms: dict[tuple[int, bytes], Tensor] = field(default_factory=dict)
+
+    @property
+    def kernels(self) -> Tensor:
+        """The weight as it is used."""
+        return self.weight.flip(2, 3) if self.turned else self.weight
 
     def packed(self, x: Tensor, padding: tuple[int, int]) -> list[Tensor]:
         """The packed stretches for inputs like `x` (rows, in, H, W)."""
@@ -110,7 +117,7 @@ class PackedWeight:
 
     @functools.cached_property
     def _filter(self) -> MinimalFilter | None:
-        return MinimalFilter.of(self.weight.detach(), self.bias)
+        return MinimalFilter.of(self.kernels.detach(), self.bias)
 
     @functools.cached_property
     def unpadded(self) -> Geometry:
@@ -118,7 +125,7 @@ class PackedWeight:
         return replace(self.geometry, padding=(0, 0))
 
     def _stretches(self) -> list[Tensor]:
-        weight = self.weight.detach()
+        weight = self.kernels.detach()
         parts = weight.chunk(self.parts, dim=1)
         return [part.contiguous(memory_format=torch.channels_last) for part in parts]
 
@@ -146,7 +153,7 @@ class FusedConvolution:
         source = self.source
         geometry = source.geometry if self.pads else source.unpadded
         if not usable(x):
-            y = F.conv2d(x, source.weight, source.bias, geometry.stride, geometry.padding, geometry.dilation,
+            y = F.conv2d(x, source.kernels, source.bias, geometry.stride, geometry.padding, geometry.dilation,
                          geometry.groups)  # fmt: skip
             return self.activation(y)
         done = self.activation
@@ -188,7 +195,7 @@ class FusedResidual:
         source = self.source
         geometry = source.geometry if self.pads else source.unpadded
         if not (usable(x) and usable(other)):
-            y = F.conv2d(x, source.weight, source.bias, geometry.stride, geometry.padding, geometry.dilation,
+            y = F.conv2d(x, source.kernels, source.bias, geometry.stride, geometry.padding, geometry.dilation,
                          geometry.groups) + other  # fmt: skip
             return F.relu_(y) if self.rectified else y
         dense = other.is_contiguous(memory_format=torch.channels_last)

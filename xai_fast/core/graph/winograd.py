@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xai_fast.ops import all_ops, winograd_convolution, winograd_kernels, winograd_panel
 
-_FEWEST = 24  # tiles of 2x2 results, below which reading the weights, 16/9 of the direct ones, costs more than is saved
+_FEWEST = 16  # tiles of 2x2 results, below which reading the weights, 16/9 of the direct ones, costs more than is saved
 _USED = 0.5  # share of those tiles' positions that are results, below which the direct sum has less to do
 
 

@@ -34,11 +34,11 @@ class Flipped:
 
     def __init__(self, source: PackedWeight, *, short_sums: bool) -> None:
         geometry, kernel = source.geometry, source.weight.shape[2:]
-        weight = _transposed(source.weight.detach(), geometry.groups).flip(2, 3)
+        weight = _transposed(source.weight.detach(), geometry.groups)
         back = tuple(d * (k - 1) - p for d, k, p in zip(geometry.dilation, kernel, geometry.padding, strict=True))
         flipped = Geometry((1, 1), (back[0], back[1]), geometry.dilation, geometry.groups)
         parts = stretches(weight, geometry.groups) if short_sums else 1
-        packed = PackedWeight(weight, None, flipped, parts)
+        packed = PackedWeight(weight, None, flipped, parts, turned=tuple(kernel) != (1, 1))
         self._alone, self._added = FusedConvolution(packed), FusedResidual(packed, rectified=False, consumes=True)
 
     def __call__(self, gradient: Tensor, value: int, gradients: Gradients) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.prepared import Prepared
-from xai_fast.engine.backward import Rule, backward_of, rectified
+from xai_fast.engine import backward as explicit
+from xai_fast.engine.backward import Rule, rectified
 
 from .along import Along, Line
 from .answers import Answers, ScoreOf, Tails
@@ -61,7 +62,7 @@ class InputGradient:
         if self.summed is not None:
             groups, position = self.summed.group(rows).unique_consecutive(return_inverse=True)
             weight = self.summed.weight(rows)
-        backward = backward_of(prepared, tuple(batch.shape[1:]), (), self.rule)
+        backward = explicit.backward_of(prepared, tuple(batch.shape[1:]), (), self.rule)
         if isinstance(backward, str):
             scores, gradient = self._by_autograd(prepared, batch, score_of)
             if position is not None and weight is not None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from xai_fast.core.graph.captured import own_forwards
 from xai_fast.core.layers import first_tensor
 from xai_fast.core.prepared import Prepared
-from xai_fast.engine.backward import Rule, backward_of
+from xai_fast.engine import backward as explicit
+from xai_fast.engine.backward import Rule
 from xai_fast.engine.replay.tail import Kept, Tail, with_first
 
 from .answers import Answers, Evaluate, Response, ScoreOf, Tails
@@ -42,7 +43,7 @@ class LayerResponse:
         if tail is not None and tail.linear:
             return self._closed(tail, tail.keep(batch), score_of)
         if self.rule != "gradient":
-            backward = backward_of(prepared, tuple(batch.shape[1:]), self.layers, self.rule)
+            backward = explicit.backward_of(prepared, tuple(batch.shape[1:]), self.layers, self.rule)
             if not isinstance(backward, str):
                 run = backward(batch)
                 scores = differentiable(score_of, run.raw)

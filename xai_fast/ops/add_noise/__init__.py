@@ -10,7 +10,6 @@ from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
 from xai_fast.ops._philox import BLOCKS_OF_NOISE
-from xai_fast.ops.add_noise import reference
 
 
 def rows_too_long(
@@ -20,7 +19,7 @@ def rows_too_long(
     return "a row has 2^30 elements or more" if out.shape[1:].numel() >= 2**30 else None
 
 
-op = Op("add_noise", reference.add_noise)
+op = Op("add_noise", lazily(f"{__name__}.reference", "add_noise"))
 op.offer("cpp", compiled("add_noise"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "add_noise"), unless=(no_triton, not_on_cuda, rows_too_long))
 

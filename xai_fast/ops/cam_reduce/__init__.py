@@ -8,7 +8,6 @@ from torch import Tensor
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
-from xai_fast.ops.cam_reduce import reference
 
 
 def not_two_axes(activations: Tensor, *_: object) -> str | None:
@@ -17,7 +16,7 @@ def not_two_axes(activations: Tensor, *_: object) -> str | None:
     return None if axes == 2 else f"`activations` has {axes} spatial axes, not two"
 
 
-op = Op("cam_reduce", reference.cam_reduce)
+op = Op("cam_reduce", lazily(f"{__name__}.reference", "cam_reduce"))
 op.offer("cpp", compiled("cam_reduce"), unless=(no_library, not_on_cpu, not_two_axes))
 op.offer("triton", lazily(f"{__name__}.triton", "cam_reduce"), unless=(no_triton, not_on_cuda, not_two_axes))
 

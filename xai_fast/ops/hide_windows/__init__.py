@@ -9,7 +9,6 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
-from xai_fast.ops.hide_windows import reference
 
 
 def rows_too_wide(inputs: Tensor, baseline: Tensor, _sample: Tensor, _boxes: Tensor, out: Tensor) -> str | None:
@@ -21,7 +20,7 @@ def rows_too_wide(inputs: Tensor, baseline: Tensor, _sample: Tensor, _boxes: Ten
     return None
 
 
-op = Op("hide_windows", reference.hide_windows)
+op = Op("hide_windows", lazily(f"{__name__}.reference", "hide_windows"))
 op.offer("cpp", compiled("hide_windows"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "hide_windows"), unless=(no_triton, not_on_cuda, rows_too_wide))
 
@@ -49,8 +48,7 @@ def hide_windows(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor
         ValueError: a shape, a device or a value does not fit.
     """
     _check(inputs, baseline, sample, boxes, out)
-    if baseline.shape != inputs.shape:
-        baseline = _broadcast(baseline, inputs)
+    baseline = baseline if baseline.shape == inputs.shape else _checks.broadcast("baseline", baseline, inputs)
     sample = sample.to(out.device).contiguous()
     boxes = boxes.to(out.device).contiguous()
     op(inputs, baseline, sample, boxes, out)
@@ -79,13 +77,3 @@ def _check(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor, out:
     _checks.check_boxes(boxes, extents)
     if 0 in out.stride() and out.numel() > 1:
         raise ValueError("`out` is an expanded view, whose rows overlap; it takes a tensor with memory of its own")
-
-
-def _broadcast(baseline: Tensor, inputs: Tensor) -> Tensor:
-    pairs = zip(reversed(baseline.shape), reversed(inputs.shape), strict=False)
-    if baseline.dim() > inputs.dim() or any(extent not in (1, wanted) for extent, wanted in pairs):
-        raise ValueError(
-            f"`baseline` has shape {tuple(baseline.shape)}; it takes one that broadcasts to that of "
-            f"`inputs`, {tuple(inputs.shape)}, such as (C, 1, 1) for one value per channel"
-        )
-    return baseline.expand_as(inputs)

@@ -9,7 +9,6 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
-from xai_fast.ops.moments import reference
 
 
 def rows_too_long(values: Tensor, *_: object) -> str | None:
@@ -17,7 +16,7 @@ def rows_too_long(values: Tensor, *_: object) -> str | None:
     return "a row has 2^30 elements or more" if values.shape[1:].numel() >= 2**30 else None
 
 
-op = Op("moments", reference.moments)
+op = Op("moments", lazily(f"{__name__}.reference", "moments"))
 op.offer("cpp", compiled("moments"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "moments"), unless=(no_triton, not_on_cuda, rows_too_long))
 

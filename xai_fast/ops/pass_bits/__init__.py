@@ -7,11 +7,10 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from xai_fast.ops import _checks
-from xai_fast.ops._dispatch import Op, not_on_cpu
+from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library
-from xai_fast.ops.pass_bits import reference
 
-op = Op("pass_bits", reference.pass_bits)
+op = Op("pass_bits", lazily(f"{__name__}.reference", "pass_bits"))
 op.offer("cpp", compiled("pass_bits"), unless=(no_library, not_on_cpu))
 
 

@@ -9,7 +9,6 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
-from xai_fast.ops.path_points import reference
 
 
 def rows_too_long(
@@ -19,7 +18,7 @@ def rows_too_long(
     return "a row has 2^30 elements or more" if out.shape[1:].numel() >= 2**30 else None
 
 
-op = Op("path_points", reference.path_points)
+op = Op("path_points", lazily(f"{__name__}.reference", "path_points"))
 op.offer("cpp", compiled("path_points"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "path_points"), unless=(no_triton, not_on_cuda, rows_too_long))
 

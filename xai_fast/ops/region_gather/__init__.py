@@ -11,7 +11,6 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
-from xai_fast.ops.region_gather import reference
 
 BORDERS = ("constant", "replicate", "reflect", "circular")
 
@@ -29,7 +28,7 @@ def rows_too_long(
     return "a row has 2^30 elements or more" if out.shape[1:].numel() >= 2**30 else None
 
 
-op = Op("region_gather", reference.region_gather)
+op = Op("region_gather", lazily(f"{__name__}.reference", "region_gather"))
 op.offer("cpp", compiled("region_gather"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "region_gather"), unless=(no_triton, not_on_cuda, rows_too_long))
 

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from xai_fast.ops import _checks
-from xai_fast.ops._dispatch import Op, not_on_cpu
+from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library
-from xai_fast.ops.sign_bits import reference
 
-op = Op("sign_bits", reference.sign_bits)
+op = Op("sign_bits", lazily(f"{__name__}.reference", "sign_bits"))
 op.offer("cpp", compiled("sign_bits"), unless=(no_library, not_on_cpu))
 
 

@@ -8,9 +8,8 @@ from torch import Tensor
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
-from xai_fast.ops.window_mean import reference
 
-op = Op("window_mean", reference.window_mean)
+op = Op("window_mean", lazily(f"{__name__}.reference", "window_mean"))
 op.offer("cpp", compiled("window_mean"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "window_mean"), unless=(no_triton, not_on_cuda))
 

@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from xai_fast.ops import _checks
-from xai_fast.ops._dispatch import Op, not_on_cpu
+from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library
-from xai_fast.ops.winograd_convolution import reference
-from xai_fast.ops.winograd_convolution.reference import winograd_kernels as winograd_kernels
 
 _CHANNELS_LAST = torch.channels_last
+_OF_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 
 
 @functools.cache
@@ -26,6 +25,21 @@ def winograd_panel() -> int:
         return 0
     panel: Callable[[], Any] = compiled("winograd_panel")()
     return panel()
+
+
+def winograd_kernels(weight: Tensor, panel: int) -> Tensor:
+    """Transforms a weight (K, C, 3, 3) to (K / panel, 16, C, panel), computed in float64.
+
+    Raises:
+        ValueError: the weight is not of that shape, or K is no multiple of `panel`.
+    """
+    if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3) or weight.shape[0] % panel:
+        raise ValueError(
+            f"`weight` has shape {tuple(weight.shape)}; it takes (K, C, 3, 3), K a multiple of the panel {panel}"
+        )
+    matrix = torch.tensor(_OF_KERNEL, dtype=torch.float64, device=weight.device)
+    whole = torch.einsum("ia,kcab,jb->ijck", matrix, weight.detach().double(), matrix).to(weight.dtype)
+    return whole.flatten(0, 1).unflatten(2, (-1, panel)).permute(2, 0, 1, 3).contiguous()
 
 
 def not_for_registers(
@@ -45,7 +59,7 @@ def not_for_registers(
     return None
 
 
-op = Op("winograd_convolution", reference.winograd_convolution)
+op = Op("winograd_convolution", lazily(f"{__name__}.reference", "winograd_convolution"))
 op.offer("cpp", compiled("winograd_convolution"), unless=(no_library, not_on_cpu, not_for_registers))
 
 

@@ -1,4 +1,4 @@
-"""winograd_convolution in plain torch: the specification; and the kernels that every implementation takes."""
+"""winograd_convolution in plain torch: the specification."""
 
 from __future__ import annotations
 
@@ -7,23 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _OF_INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
-_OF_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _OF_OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))
-
-
-def winograd_kernels(weight: Tensor, panel: int) -> Tensor:
-    """Transforms a weight (K, C, 3, 3) to (K / panel, 16, C, panel), computed in float64.
-
-    Raises:
-        ValueError: the weight is not of that shape, or K is no multiple of `panel`.
-    """
-    if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3) or weight.shape[0] % panel:
-        raise ValueError(
-            f"`weight` has shape {tuple(weight.shape)}; it takes (K, C, 3, 3), K a multiple of the panel {panel}"
-        )
-    matrix = torch.tensor(_OF_KERNEL, dtype=torch.float64, device=weight.device)
-    whole = torch.einsum("ia,kcab,jb->ijck", matrix, weight.detach().double(), matrix).to(weight.dtype)
-    return whole.flatten(0, 1).unflatten(2, (-1, panel)).permute(2, 0, 1, 3).contiguous()
 
 
 @torch.no_grad()

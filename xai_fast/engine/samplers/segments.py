@@ -1,0 +1,84 @@
+"""Segments of a label map hidden one at a time: each row re-runs only the box around its segment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from xai_fast.core.segments import SegmentMap
+from xai_fast.ops import hide_segments, region_gather
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenSegments:
+    """Rows hide the segments of the inputs, input by input: the segment becomes the baseline.
+
+    Args:
+        inputs: (N, C, *S), on the device of the model.
+        baseline: broadcasts to `inputs`.
+        segments: theirs.
+    """
+
+    inputs: Tensor
+    baseline: Tensor
+    segments: SegmentMap
+    change: ClassVar[str] = "boxes"
+
+    def __len__(self) -> int:
+        return int(self.segments.counts.sum())
+
+    def sample_of(self, rows: Tensor) -> Tensor:
+        """Segments of one input follow each other."""
+        return torch.searchsorted(self.segments.counts.cumsum(0), rows, right=True)
+
+    def number_of(self, rows: Tensor) -> Tensor:
+        """(rows,) which segment of its input each row hides."""
+        ends = self.segments.counts.cumsum(0)
+        return rows - (ends - self.segments.counts)[self.sample_of(rows)]
+
+    def write(self, rows: Tensor, out: Tensor) -> None:
+        """Writes the inputs with their segments hidden."""
+        keep = torch.ones(len(rows), int(self.segments.counts.max()), dtype=torch.bool)
+        keep[torch.arange(len(rows)), self.number_of(rows)] = False
+        labels = self.segments.labels.to(self.inputs.device)
+        hide_segments(self.inputs, self.baseline, labels, self.sample_of(rows), keep, out)
+
+    def unchanged(self) -> Tensor:
+        """BoolTensor (rows,): in which rows the segment already is the baseline."""
+        differs = (self.inputs != self.baseline).any(1).cpu() & (self.segments.labels >= 0)
+        changed = torch.zeros(len(self.inputs), int(self.segments.counts.max()) + 1, dtype=torch.long)
+        changed.scatter_add_(1, self.segments.labels.flatten(1) + 1, differs.flatten(1).long())
+        return changed[:, 1:][self._there()] == 0
+
+    def spans(self) -> Tensor:
+        """LongTensor (rows, A, 2): the smallest box around each segment."""
+        labels = self.segments.labels
+        shape = (len(labels), int(self.segments.counts.max()) + 1)
+        spans = []
+        for axis, extent in enumerate(labels.shape[1:]):
+            position = torch.arange(extent).view(-1, *[1] * (labels.ndim - axis - 2)).expand(labels.shape).flatten(1)
+            index = labels.flatten(1) + 1
+            first = torch.full(shape, extent).scatter_reduce_(1, index, position, "amin")
+            last = torch.full(shape, -1).scatter_reduce_(1, index, position, "amax")
+            spans.append(torch.stack([first, last + 1], dim=2)[:, 1:][self._there()])
+        return torch.stack(spans, dim=1)
+
+    def patch(self, rows: Tensor, at: Tensor, out: Tensor) -> None:
+        """Writes the variants from the positions `at` (rows, A) on into `out` (rows, C, *s)."""
+        sample = self.sample_of(rows)
+        inputs = torch.empty(out.shape, dtype=self.inputs.dtype, device=out.device)
+        baseline = torch.empty_like(inputs)
+        region_gather(self.inputs, None, None, sample, at, inputs)
+        region_gather(self.baseline.expand_as(self.inputs), None, None, sample, at, baseline)
+        labels = torch.empty((len(rows), 1, *out.shape[2:]), dtype=torch.float64)
+        # Numbers of segments are exact in float64; beyond the border there is none.
+        region_gather(self.segments.labels[:, None].double(), None, None, sample, at, labels, "constant", -1.0)
+        hidden = labels == self.number_of(rows).view(-1, *[1] * (labels.ndim - 1))
+        out.copy_(torch.where(hidden.to(out.device), baseline, inputs))
+
+    def _there(self) -> Tensor:
+        """BoolTensor (N, largest count): which numbers are segments of each input."""
+        return torch.arange(int(self.segments.counts.max())) < self.segments.counts[:, None]
