@@ -52,8 +52,7 @@ XAI_FAST_TARGET void multiply(const float* inputs, const float* weights, int64_t
   Lanes sum[rows][2];  // in registers, which takes loops that are unrolled
 #pragma GCC unroll 16
   for (int row = 0; row < rows; ++row) {
-    sum[row][0] = add ? load(sums + row * kPanel) : Lanes{};
-    sum[row][1] = add ? load(sums + row * kPanel + kLanes) : Lanes{};
+    sum[row][0] = sum[row][1] = Lanes{};
   }
   for (int64_t group = 0; group < groups; ++group, inputs += kRows * kLanes) {
 #pragma GCC unroll 1
@@ -73,8 +72,9 @@ XAI_FAST_TARGET void multiply(const float* inputs, const float* weights, int64_t
   }
 #pragma GCC unroll 16
   for (int row = 0; row < rows; ++row) {
-    store(sums + row * kPanel, sum[row][0]);
-    store(sums + row * kPanel + kLanes, sum[row][1]);
+    float* const to = sums + row * kPanel;
+    store(to, add ? load(to) + sum[row][0] : sum[row][0]);
+    store(to + kLanes, add ? load(to + kLanes) + sum[row][1] : sum[row][1]);
   }
 }
 
@@ -136,7 +136,9 @@ XAI_FAST_TARGET void read_tiles(const Call& call, int64_t first, int64_t last, f
 // Those tiles' results in panels `from` to `to` of the output's channels; `sums` holds (16, tiles, kPanel).
 XAI_FAST_TARGET void write_tiles(const Call& call, const float* inputs, int64_t first, int64_t last,
                                  int64_t from, int64_t to, float* sums) {
-  constexpr int64_t kAtOnce = 256 / kLanes;  // groups of channels whose weights stay in the first cache
+  // Channels are summed 32 at a time, and those sums then: rounding grows with the length of a sum, and the
+  // weights of so many stay in the first cache.
+  constexpr int64_t kAtOnce = 32 / kLanes;
   const Geometry& g = call.geometry;
   const int64_t groups = g.channels / kLanes, apart = call.tiles * kPanel;
   for (int64_t panel = from; panel < to; ++panel) {
