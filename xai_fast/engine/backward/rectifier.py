@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from xai_fast.ops import pass_bits, sign_bits
+from xai_fast.ops import all_ops, pass_bits, sign_bits
 
 Rule = Literal["gradient", "guided", "deconvolution"]
 RULES: tuple[str, ...] = get_args(Rule)
@@ -20,16 +20,21 @@ _OUT_OF_PLACE = (torch.relu, Tensor.relu)
 
 
 class Mask:
-    """Where a ReLU let its input through, in a bit per element: its output need not be kept, nor read again.
+    """Where a ReLU let its input through: its output need not be kept, nor read again.
+
+    In a bit per element where there is a kernel for that, else in a byte.
 
     Args:
         output: of the ReLU, float32 and dense.
     """
 
-    __slots__ = ("bits", "shape", "strides")
+    __slots__ = ("_bits", "_blocked", "_shape", "_strides")
 
     def __init__(self, output: Tensor) -> None:
-        self.bits, self.shape, self.strides = sign_bits(output), output.shape, output.stride()
+        packed = all_ops()["sign_bits"].compiled(output)
+        self._bits = sign_bits(output) if packed else None
+        self._blocked = None if packed else output <= 0
+        self._shape, self._strides = output.shape, output.stride()
 
     @staticmethod
     def of(output: Tensor) -> Mask | Tensor:
@@ -39,17 +44,20 @@ class Mask:
 
     def stride(self) -> tuple[int, ...]:
         """Of the output."""
-        return self.strides
+        return self._strides
 
     def empty(self, like: Tensor) -> Tensor:
         """Memory laid out as the output was."""
-        return torch.empty_strided(self.shape, self.strides, dtype=like.dtype, device=like.device)
+        return torch.empty_strided(self._shape, self._strides, dtype=like.dtype, device=like.device)
 
     def __call__(self, gradient: Tensor, to: Tensor) -> Tensor:
         """The gradient where the ReLU let through, zero elsewhere, written to `to`, which may be the gradient."""
-        if gradient.stride() != self.strides:
+        if self._bits is None:
+            assert self._blocked is not None
+            return torch.where(self._blocked, torch.zeros((), dtype=gradient.dtype), gradient, out=to)
+        if gradient.stride() != self._strides:
             gradient = to.copy_(gradient)
-        return pass_bits(gradient, self.bits, to)
+        return pass_bits(gradient, self._bits, to)
 
 
 def passed(gradient: Tensor, output: Mask | Tensor, rule: str, to: Tensor) -> Tensor:
