@@ -8,6 +8,7 @@ from ops_support import run
 from torch.nn import functional as F
 
 from xai_fast import ops
+from xai_fast.ops import _library
 
 PANEL = ops.winograd_panel() or 32
 LAST = torch.channels_last
@@ -117,3 +118,16 @@ def test_what_registers_do_not_fit_runs_on_the_reference(change, reason):
 def test_kernels_come_in_whole_panels():
     with pytest.raises(ValueError, match="K a multiple of the panel"):
         ops.winograd_kernels(torch.zeros(48, 16, 3, 3), 32)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (2, 3), (16, 16)])
+def test_the_narrower_registers_give_the_same(size):
+    """Processors with AVX-512 never choose AVX2's kernel by themselves; it takes panels of 16."""
+    needs_kernel()
+    if PANEL != 32:
+        pytest.skip("this processor has no wider ones")
+    call, weight = arguments(3, 48, 96, size, other=True)
+    kernel = _library.compiled("winograd_convolution")()
+    call["kernels"] = ops.winograd_kernels(weight, 16)
+    kernel(*call.values())
+    torch.testing.assert_close(call["out"].double(), by_definition(call, weight), rtol=1e-5, atol=2e-6)
