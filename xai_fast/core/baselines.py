@@ -39,7 +39,7 @@ def resolve_baseline(
 
     Args:
         baseline: a number or one per channel in the model's space, a tensor, or a name: "image_mean" (each image's mean
-            per channel), "blur" (Gaussian, sigma 5 % of the short side), "black", "white".
+            per channel), "blur" (Gaussian, sigma 5 % of the short side), "black", "white", "segment_mean".
         inputs: (N, C, *S).
         preprocess: needed by "black" and "white", which are colours of a photograph.
         segments: needed by "segment_mean", each segment's own mean per channel.

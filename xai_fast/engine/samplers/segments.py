@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,8 +44,7 @@ class HiddenSegments:
         """Writes the inputs with their segments hidden."""
         keep = torch.ones(len(rows), int(self.segments.counts.max()), dtype=torch.bool)
         keep[torch.arange(len(rows)), self.number_of(rows)] = False
-        labels = self.segments.labels.to(self.inputs.device)
-        hide_segments(self.inputs, self.baseline, labels, self.sample_of(rows), keep, out)
+        hide_segments(self.inputs, self.baseline, self._labels, self.sample_of(rows), keep, out)
 
     def unchanged(self) -> Tensor:
         """BoolTensor (rows,): in which rows the segment already is the baseline."""
@@ -73,11 +73,24 @@ class HiddenSegments:
         baseline = torch.empty_like(inputs)
         region_gather(self.inputs, None, None, sample, at, inputs)
         region_gather(self.baseline.expand_as(self.inputs), None, None, sample, at, baseline)
-        labels = torch.empty((len(rows), 1, *out.shape[2:]), dtype=torch.float64)
-        # Numbers of segments are exact in float64; beyond the border there is none.
-        region_gather(self.segments.labels[:, None].double(), None, None, sample, at, labels, "constant", -1.0)
-        hidden = labels == self.number_of(rows).view(-1, *[1] * (labels.ndim - 1))
-        out.copy_(torch.where(hidden.to(out.device), baseline, inputs))
+        labels = torch.empty((len(rows), 1, *out.shape[2:]), dtype=torch.float64, device=out.device)
+        region_gather(self._numbers, None, None, sample, at, labels, "constant", -1.0)
+        hidden = labels == self.number_of(rows).to(out.device).view(-1, *[1] * (labels.ndim - 1))
+        out.copy_(torch.where(hidden, baseline, inputs))
+
+    @functools.cached_property
+    def _labels(self) -> Tensor:
+        """(N, *S) on the device of the inputs; one map for every input stays one."""
+        labels = self.segments.labels
+        one = labels[:1] if labels.stride(0) == 0 else labels
+        return one.to(self.inputs.device).expand(labels.shape)
+
+    @functools.cached_property
+    def _numbers(self) -> Tensor:
+        """The labels as (N, 1, *S) numbers, which `region_gather` reads; they are exact in float64."""
+        labels = self._labels
+        one = labels[:1] if labels.stride(0) == 0 else labels
+        return one.double().expand(labels.shape)[:, None]
 
     def _there(self) -> Tensor:
         """BoolTensor (N, largest count): which numbers are segments of each input."""
