@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE = "explanation.safetensors"
 _SNAPSHOT = "snapshot."
-_TENSORS = ("values", "score", "evaluations", "outputs", "standard_error", "completeness_gap")
+_TENSORS = ("values", "score", "evaluations", "outputs", "standard_error", "completeness_gap", "fit")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,6 +42,8 @@ class Explanation:
         standard_error: of `values`, for estimators; None otherwise.
         completeness_gap: (N,) or (N, K), sum of the map minus what it should sum to; None for methods that promise no
             sum. A small gap does not bound the error of the map.
+        fit: (N,) or (N, K), weighted R² of the surrogate that a method fits: the share of the scores' weighted variance
+            that it explains; None for methods that fit none.
         snapshots: maps as `values` was after that many draws, by their number, for methods that draw.
         seconds: wall-clock of the call, preparation excluded.
         signed: whether negative values have a meaning (they speak against the target).
@@ -58,6 +60,7 @@ class Explanation:
     outputs: Tensor | None = None
     standard_error: Tensor | None = None
     completeness_gap: Tensor | None = None
+    fit: Tensor | None = None
     snapshots: Mapping[int, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     signed: bool = True

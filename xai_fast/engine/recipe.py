@@ -81,10 +81,14 @@ class Details:
 
     Attributes:
         gap: (N, K) the sum of each map minus what it should sum to.
+        fit: (N, K) how much of the scores' weighted variance a surrogate explains.
+        standard_error: (N, K, ...) of the maps.
         snapshots: maps (N, K, ...) as they were after that many draws.
     """
 
     gap: Tensor | None = None
+    fit: Tensor | None = None
+    standard_error: Tensor | None = None
     snapshots: Mapping[int, Tensor] = field(default_factory=dict)
 
 

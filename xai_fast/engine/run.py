@@ -42,7 +42,7 @@ class Outcome:
         outputs: (N, n_outputs) all class scores of the clean inputs; None where the model has none.
         evaluations: LongTensor (N,), model rows run per input.
         seconds: wall-clock of the call, preparation excluded.
-        details: what belongs to the maps: gaps, snapshots; without an axis K where the target had none.
+        details: what belongs to the maps: gaps, errors, snapshots; without an axis K where the target had none.
     """
 
     values: Tensor
@@ -94,8 +94,9 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
     values, scores = adopt(recipe.reduce.finish()), torch.cat(loop.scores)
     found = recipe.reduce.details(scores) if isinstance(recipe.reduce, Detailed) else Details()
     details = Details(
-        found.gap if found.gap is None or objective.several else found.gap[:, 0],
-        {count: adopt(maps) for count, maps in found.snapshots.items()},
+        *(number if number is None or objective.several else number[:, 0] for number in (found.gap, found.fit)),
+        standard_error=None if found.standard_error is None else adopt(found.standard_error),
+        snapshots={count: adopt(maps) for count, maps in found.snapshots.items()},
     )
     if loop.broken:
         values[sorted(loop.broken)] = float("nan")

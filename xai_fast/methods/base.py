@@ -88,6 +88,8 @@ class AbstractMethod(ABC):
             evaluations=outcome.evaluations,
             outputs=outcome.outputs,
             completeness_gap=outcome.details.gap,
+            standard_error=outcome.details.standard_error,
+            fit=outcome.details.fit,
             snapshots=outcome.details.snapshots,
             seconds=outcome.seconds,
             signed=self.signed,
