@@ -43,9 +43,12 @@ _METHODS = (
     "GuidedGradCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "KernelShap",
+    "Lime",
     "Occlusion",
     "ReciproCAM",
     "Saliency",
+    "ShapleySampling",
     "SmoothGrad",
 )
 
@@ -69,12 +72,15 @@ __all__ = [
     "GuidedGradCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "KernelShap",
+    "Lime",
     "MethodInfo",
     "NonFiniteError",
     "Occlusion",
     "Preprocess",
     "ReciproCAM",
     "Saliency",
+    "ShapleySampling",
     "SmoothGrad",
     "explain",
     "load",
@@ -111,8 +117,11 @@ if TYPE_CHECKING:
     from xai_fast.methods.guided_gradcam import GuidedGradCAM as GuidedGradCAM
     from xai_fast.methods.input_x_gradient import InputXGradient as InputXGradient
     from xai_fast.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
+    from xai_fast.methods.kernel_shap import KernelShap as KernelShap
+    from xai_fast.methods.lime import Lime as Lime
     from xai_fast.methods.occlusion import Occlusion as Occlusion
     from xai_fast.methods.saliency import Saliency as Saliency
+    from xai_fast.methods.shapley_sampling import ShapleySampling as ShapleySampling
     from xai_fast.methods.smooth_grad import SmoothGrad as SmoothGrad
     from xai_fast.models import load as load
 

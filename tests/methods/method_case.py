@@ -41,9 +41,14 @@ class Case:
         return self.method == "ErrorAttribution"
 
     @property
+    def repeats(self) -> bool:
+        """Whether a draw may repeat another, which is not run again: fewer rows than were announced."""
+        return self.method in ("KernelShap", "Lime", "ShapleySampling")
+
+    @property
     def shares_rows(self) -> bool:
         """Whether rows that are the same run once, so that fewer run than were announced."""
-        return self.needs_graph
+        return self.needs_graph or self.repeats
 
     def target(self, inputs: torch.Tensor) -> list[int] | None:
         """What is explained where a test does not care: true classes for the method that must be told them."""

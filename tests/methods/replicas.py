@@ -91,8 +91,8 @@ def feature_ablation(model, inputs, targets, *, segments, baseline=0.0):
         space = tuple(row.shape[1:])
         total = torch.zeros(space, dtype=torch.float64)
         covered = torch.zeros(space, dtype=torch.float64)
-        groups = _groups(segments, number, space)
-        hidden_value = _segment_means(row, groups) if baseline == "segment_mean" else _baseline(baseline, row)
+        groups = groups_of(segments, number, space)
+        hidden_value = hidden_by(baseline, row, groups)
         with torch.no_grad():
             clean = score(model, row, target).item()
             for group in groups:
@@ -104,7 +104,7 @@ def feature_ablation(model, inputs, targets, *, segments, baseline=0.0):
     return torch.stack(maps)
 
 
-def _groups(segments, number, space):
+def groups_of(segments, number, space):
     """A boolean mask per segment of one input."""
     if isinstance(segments, str):
         assert segments == "grid"
@@ -119,7 +119,12 @@ def _groups(segments, number, space):
     return [own == value for value in own.unique().tolist() if value >= 0]
 
 
-def _segment_means(row, groups):
+def hidden_by(baseline, row, groups):
+    """What the positions of a sample become when they are hidden."""
+    return segment_means(row, groups) if baseline == "segment_mean" else _baseline(baseline, row)
+
+
+def segment_means(row, groups):
     means = row.clone()
     for group in groups:
         for channel in range(len(row)):

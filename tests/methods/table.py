@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import replicas
+import replicas_coalitions
 import torch
 from method_case import Linear, cases
 from table_gradient import GRADIENT_CASES, GRADIENT_CLOSED_FORMS
@@ -12,6 +13,7 @@ from torch import nn
 GAPS = (torch.arange(13)[:, None] + torch.arange(11)) // 4 * 7 + 3
 GAPS[:3, :4] = -2
 RUNS = torch.arange(143).view(13, 11) // 30
+TENTHS = torch.arange(143).view(13, 11) // 15
 OVERLAPPING = torch.stack([GAPS == 10, RUNS == 1, RUNS < 3, GAPS > 20])
 
 # For inputs (N, 3, 13, 11) of `subjects.Small`. The first row of a method stands for it where one is enough.
@@ -38,6 +40,28 @@ CASES = [
         {"segments": RUNS, "baseline": (0.5, -1.0, 2.0)},
         {"segments": OVERLAPPING, "baseline": 0.7},
         {"segments": GAPS < 0},
+    ),
+    *cases(
+        "ShapleySampling",
+        replicas_coalitions.shapley_sampling,
+        {"segments": "grid", "n_permutations": 2},
+        {"segments": GAPS, "n_permutations": 7, "baseline": 0.7},
+        {"segments": RUNS, "n_permutations": 4, "baseline": "segment_mean", "sampler": "antithetic", "seed": 5},
+    ),
+    *cases(
+        "KernelShap",
+        replicas_coalitions.kernel_shap,
+        {"segments": "grid", "n_samples": 140},
+        {"segments": GAPS, "baseline": "image_mean"},
+        {"segments": TENTHS, "n_samples": 100, "sampler": "leverage", "baseline": 0.7},
+        {"segments": TENTHS, "n_samples": 60, "sampler": "kernel", "seed": 3},
+    ),
+    *cases(
+        "Lime",
+        replicas_coalitions.lime,
+        {"segments": "grid", "n_samples": 30},
+        {"segments": GAPS, "n_samples": 40, "baseline": 0.7, "kernel_width": 0.5, "alpha": 0.1},
+        {"segments": RUNS, "n_samples": 25, "sampler": "glime", "seed": 2},
     ),
     *cases(
         "Saliency",
@@ -115,6 +139,16 @@ def _linear_feature_ablation(inputs, target):
     return model, {"segments": positions, "baseline": 0.25}, (weight * (inputs - 0.25)).sum(1, keepdim=True)
 
 
+def _linear_positions(**settings):
+    """What a segment of one position adds does not depend on the others: w · (x − b)."""
+
+    def made(inputs, target):
+        model, given, expected = _linear_feature_ablation(inputs, target)
+        return model, {**given, **settings}, expected
+
+    return made
+
+
 def _linear_saliency(inputs, target):
     model = Linear(inputs.shape[1:])
     return model, {"absolute": False}, model.weight.detach()[target].expand_as(inputs)
@@ -153,6 +187,9 @@ def _linear_recipro_cam(inputs, target):
 CLOSED_FORMS = {
     "Occlusion": _linear_occlusion,
     "FeatureAblation": _linear_feature_ablation,
+    "ShapleySampling": _linear_positions(n_permutations=2),
+    "KernelShap": _linear_positions(n_samples=80),
+    "Lime": _linear_positions(n_samples=80, alpha=0.0),
     "Saliency": _linear_saliency,
     "InputXGradient": _linear_input_x_gradient,
     "GradCAM": _linear_gradcam,

@@ -45,6 +45,11 @@ class SegmentMap:
     labels: Tensor
     counts: Tensor
 
+    def labels_on(self, device: torch.device) -> Tensor:
+        """The labels on a device, where one map for every input stays one."""
+        one = self.labels[:1] if self.labels.stride(0) == 0 else self.labels
+        return one.to(device).expand(self.labels.shape)
+
     @classmethod
     def of(cls, labels: Tensor) -> SegmentMap:
         """Label maps (N, *S) of any integers, numbered anew in ascending order; below 0 there is no segment."""
@@ -137,8 +142,10 @@ def instances(
     return padded
 
 
-def check_segments(segments: Segments) -> Segments:
+def check_segments(segments: Segments, *, overlapping: bool = True) -> Segments:
     """Refuses what can be refused before the inputs are known; returns arrays as tensors.
+
+    `overlapping`: whether masks will do, and not only label maps.
 
     Raises:
         TypeError, ValueError: neither a name, nor a map or masks, nor a function.
@@ -150,7 +157,12 @@ def check_segments(segments: Segments) -> Segments:
         segments = torch.from_numpy(segments)
     if isinstance(segments, Tensor):
         if segments.is_floating_point() or segments.is_complex():
-            raise TypeError(f"`segments` came as {segments.dtype}; give a label map of integers, or boolean masks")
+            masks = ", or boolean masks" if overlapping else ""
+            raise TypeError(f"`segments` came as {segments.dtype}; give a label map of integers{masks}")
+        if segments.dtype is torch.bool and not overlapping:
+            raise TypeError(
+                "`segments` are masks, which may overlap; segments hidden together need a label map of integers"
+            )
         return segments
     if not callable(segments):
         raise TypeError(
@@ -207,6 +219,13 @@ def resolve_segments(segments: Segments, inputs: Tensor, preprocess: Any) -> Seg
     if masked:
         return segments if one_each else segments[None]
     return SegmentMap.of(segments.long().cpu().expand(several, *space))
+
+
+def label_map(segments: Segments, inputs: Tensor, preprocess: Any) -> SegmentMap:
+    """The segments of inputs (N, C, *S), where masks were refused."""
+    resolved = resolve_segments(segments, inputs, preprocess)
+    assert isinstance(resolved, SegmentMap)
+    return resolved
 
 
 def _check_name(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -53,3 +54,18 @@ def check_tolerance(tolerance: object) -> None:
         raise TypeError(f"`tolerance` came as {tolerance!r}; give a number between 0 and 1, or None")
     if not 0 < tolerance < 1:
         raise ValueError(f"`tolerance` came as {tolerance}; give a number between 0 and 1, or None")
+
+
+def check_choice(value: object, name: str, options: Sequence[str]) -> None:
+    """Refuses what is none of the words."""
+    if value not in options:
+        raise ValueError(f"`{name}` came as {value!r}; give one of {', '.join(map(repr, options))}")
+
+
+def check_positive(value: object, name: str, *, zero: bool = False) -> None:
+    """Refuses what is no finite number above 0, or at least 0 where `zero`."""
+    fits = "a finite number, at least 0" if zero else "a finite number above 0"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`{name}` came as {value!r}; give {fits}")
+    if not (value >= 0 if zero else value > 0) or value == float("inf"):
+        raise ValueError(f"`{name}` came as {value}; give {fits}")

@@ -45,6 +45,13 @@ class Drops:
         return (self._clean[:, None] - hidden).transpose(1, 2)
 
 
+def laid_over(labels: Tensor, values: Tensor) -> Tensor:
+    """Maps (N, K, 1, *S) in which every position carries the value (N, K, segments) of its label (N, *S); -1 has 0."""
+    padded = torch.cat([values.new_zeros(*values.shape[:2], 1), values], dim=2)
+    index = (labels.to(values.device) + 1).flatten(1)[:, None].expand(-1, values.shape[1], -1)
+    return padded.gather(2, index).view(*values.shape[:2], 1, *labels.shape[1:])
+
+
 class SegmentValues(Drops):
     """Every position carries the drop of its segment; 0 where there is none."""
 
@@ -54,10 +61,7 @@ class SegmentValues(Drops):
 
     def finish(self) -> Tensor:
         """(N, K, 1, *S)."""
-        table = self.table()
-        padded = torch.cat([table.new_zeros(*table.shape[:2], 1), table], dim=2)
-        index = (self._labels.to(table.device) + 1).flatten(1)[:, None].expand(-1, table.shape[1], -1)
-        return padded.gather(2, index).view(*table.shape[:2], 1, *self._labels.shape[1:])
+        return laid_over(self._labels, self.table())
 
 
 class MaskMeans(Drops):

@@ -13,6 +13,14 @@ from xai_fast.core.segments import SegmentMap
 from xai_fast.ops import hide_segments, region_gather
 
 
+def changed_by(inputs: Tensor, baseline: Tensor, segments: SegmentMap) -> Tensor:
+    """BoolTensor (N, largest number): where hiding a segment changes anything; False where there is no such segment."""
+    differs = (inputs != baseline).any(1).cpu() & (segments.labels >= 0)
+    changed = torch.zeros(len(inputs), int(segments.counts.max()) + 1, dtype=torch.long)
+    changed.scatter_add_(1, segments.labels.flatten(1) + 1, differs.flatten(1).long())
+    return changed[:, 1:] > 0
+
+
 @dataclass(frozen=True, eq=False)
 class HiddenSegments:
     """Rows hide the segments of the inputs, input by input: the segment becomes the baseline.
@@ -48,10 +56,7 @@ class HiddenSegments:
 
     def unchanged(self) -> Tensor:
         """BoolTensor (rows,): in which rows the segment already is the baseline."""
-        differs = (self.inputs != self.baseline).any(1).cpu() & (self.segments.labels >= 0)
-        changed = torch.zeros(len(self.inputs), int(self.segments.counts.max()) + 1, dtype=torch.long)
-        changed.scatter_add_(1, self.segments.labels.flatten(1) + 1, differs.flatten(1).long())
-        return changed[:, 1:][self._there()] == 0
+        return ~changed_by(self.inputs, self.baseline, self.segments)[self._there()]
 
     def spans(self) -> Tensor:
         """LongTensor (rows, A, 2): the smallest box around each segment."""
@@ -80,10 +85,7 @@ class HiddenSegments:
 
     @functools.cached_property
     def _labels(self) -> Tensor:
-        """(N, *S) on the device of the inputs; one map for every input stays one."""
-        labels = self.segments.labels
-        one = labels[:1] if labels.stride(0) == 0 else labels
-        return one.to(self.inputs.device).expand(labels.shape)
+        return self.segments.labels_on(self.inputs.device)
 
     @functools.cached_property
     def _numbers(self) -> Tensor:

@@ -1,0 +1,94 @@
+"""Linear surrogates of a score over coalitions: weighted ridge or lasso, on all segments or on a selection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from xai_fast.ops import surrogate_normal
+
+from .coalitions import Values
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """The linear model with an intercept that fits the scores of the draws; a segment's value is its coefficient.
+
+    Args:
+        shown: BoolTensor (D, S): what each draw shows.
+        weights: (D,) how much each draw counts.
+        kind: "ridge" minimises Σ w (y − ŷ)² + α |b|², "lasso" Σ w (y − ŷ)² / (2 Σ w) + α |b|₁.
+        alpha: α.
+        top_k: the number of coefficients: the last ones that the lasso's path keeps to so many, fitted anew; None
+            takes all.
+    """
+
+    shown: Tensor
+    weights: Tensor
+    kind: Literal["ridge", "lasso"]
+    alpha: float
+    top_k: int | None = None
+
+    def __call__(self, scores: Tensor, clean: Tensor) -> Values:
+        """One set of normal equations for all targets; ridge without a selection factors it once."""
+        covariance, cross, total, spread = self._centred(scores)
+        if self.top_k is None and self.kind == "ridge":
+            coefficients = _ridge(covariance, cross, self.alpha)
+        else:
+            columns = [self._selected(covariance / total, one / total, total) for one in cross.T]
+            coefficients = torch.stack(columns, dim=1) if columns else torch.zeros_like(cross)
+        explained = 2 * (coefficients * cross).sum(0) - (coefficients * (covariance @ coefficients)).sum(0)
+        fit = torch.where(spread > 0, explained / spread, 1.0)  # nothing to explain is explained
+        return Values(coefficients.T, fit=fit)
+
+    def _centred(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sums over the draws about their weighted means: (S, S), (S, K), and of weights () and squared scores (K,)."""
+        segments = self.shown.shape[1] + 1
+        gram = torch.zeros(segments, segments, dtype=torch.float64)
+        moment = torch.zeros(segments, scores.shape[1], dtype=torch.float64)
+        # About the mean first: what scores have in common would only cost digits.
+        scores = scores - (self.weights @ scores) / self.weights.sum()
+        surrogate_normal(self.shown, self.weights, scores, gram, moment)
+        total, mean = gram[0, 0], gram[0, 1:] / gram[0, 0]
+        covariance = gram[1:, 1:] - total * torch.outer(mean, mean)
+        cross = moment[1:] - mean[:, None] * moment[0]
+        return covariance, cross, total, self.weights @ scores.square()
+
+    def _selected(self, covariance: Tensor, cross: Tensor, total: Tensor) -> Tensor:
+        """The coefficients (S,) of one target, given (S, S) and (S,) per unit of weight."""
+        coefficients = torch.zeros_like(cross)
+        chosen = torch.arange(len(cross))
+        if self.top_k is not None and self.top_k < len(cross):
+            path = _lasso_path(covariance, cross, 0.0)
+            chosen = next(kept for step in path.T.flip(0) if len(kept := step.nonzero()[:, 0]) <= self.top_k)
+        covariance, cross = covariance[chosen][:, chosen], cross[chosen]
+        if len(chosen) == 0:
+            return coefficients
+        if self.kind == "lasso":
+            coefficients[chosen] = _lasso_path(covariance, cross, self.alpha)[:, -1]
+        else:
+            coefficients[chosen] = _ridge(covariance, cross[:, None], self.alpha / float(total))[:, 0]
+        return coefficients
+
+
+def _ridge(covariance: Tensor, cross: Tensor, alpha: float) -> Tensor:
+    """(S, K); the shortest solution where there are several, which only α = 0 allows."""
+    if not len(cross):
+        return cross.clone()
+    regular = covariance + alpha * torch.eye(len(cross), dtype=torch.float64)
+    if alpha > 0:
+        return torch.cholesky_solve(cross, torch.linalg.cholesky(regular))
+    return torch.linalg.lstsq(regular, cross, driver="gelsd").solution
+
+
+def _lasso_path(covariance: Tensor, cross: Tensor, alpha: float) -> Tensor:
+    """(S, steps): the lasso's coefficients where one comes or goes, from none down to α."""
+    from sklearn.linear_model import lars_path_gram  # slow to import
+
+    _, _, path = lars_path_gram(
+        cross.numpy(), covariance.numpy(), n_samples=1, alpha_min=alpha, method="lasso", copy_X=True
+    )
+    return torch.from_numpy(path)

@@ -1,0 +1,162 @@
+"""Coalitions for Shapley values by regression: which are asked about, and how much of all others each stands for.
+
+In the regression a coalition of s among n players weighs μ(s) = (n − 1) / (C(n, s) s (n − s)) (Lundberg and Lee 2017,
+theorem 2). Sizes whose coalitions the budget covers are enumerated. Of the others some are drawn, without repetition
+and each with its complement, and weigh μ(s) over the probability of being drawn (Horvitz and Thompson 1952).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xai_fast.core.random import uniforms
+
+from .subsets import drawn_sizes, of_sizes, orders
+
+Sampler = Literal["paired", "kernel", "leverage"]
+_MANY = 1 << 60  # from here on it does not matter how many coalitions of a size there are
+_ENUMERABLE = 4  # times the wanted number: so few coalitions are written down, of more some are drawn
+_TRIES = 8  # draws set aside per wanted coalition; a quarter of them at most repeat another
+_ROUNDING = 2**32 - 1  # the draw that rounds numbers per size
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedDraws:
+    """Draws of one input, with what the regression and its errors need.
+
+    Attributes:
+        shown: BoolTensor (D, n); the first draw is the empty coalition, and carries no weight.
+        weights: (D,) μ over the probability of being drawn.
+        groups: LongTensor (D,), by which draws came together: complements share one; -1 for the empty coalition.
+        strata: LongTensor (groups,), the size by which groups were drawn.
+        shares: (groups,) what share of the stratum's groups was drawn; 1 is all.
+    """
+
+    shown: Tensor
+    weights: Tensor
+    groups: Tensor
+    strata: Tensor
+    shares: Tensor
+
+
+def weighted_draws(n: int, budget: int, sampler: Sampler, seed: int, key: int) -> WeightedDraws:
+    """At most `budget` coalitions of n players, the empty and the full one included.
+
+    Raises:
+        ValueError: fewer coalitions than the regression has unknowns.
+    """
+    if n < 2:
+        nothing = torch.zeros(0, dtype=torch.float64)
+        return WeightedDraws(
+            torch.zeros(1, n, dtype=torch.bool), torch.zeros(1).double(), torch.tensor([-1]), nothing.long(), nothing
+        )
+    whole = n < 63 and 1 << n <= budget
+    least = n + 1 if sampler == "kernel" else 2 * n
+    if not whole and budget < least:
+        raise ValueError(
+            f"`n_samples` came as {budget}, and {n} segments need at least {min(least, 1 << min(n, 62))}; raise it, "
+            "take fewer segments, or use ShapleySampling"
+        )
+    if sampler == "kernel" and not whole:
+        return _independent(n, budget - 2, seed, key)
+    return _pairs(n, (1 << n) // 2 - 1 if whole else (budget - 2) // 2, sampler, seed, key)
+
+
+def _independent(n: int, count: int, seed: int, key: int) -> WeightedDraws:
+    """Sizes in proportion to the kernel, subsets uniform, each draw on its own: all weigh the same."""
+    draws, sizes = torch.arange(count), torch.arange(1, n)
+    size = drawn_sizes(seed, key, draws, 1 / (sizes * (n - sizes)).double()) + 1
+    shown = torch.cat([torch.zeros(1, n, dtype=torch.bool), of_sizes(seed, key, draws, size, n)])
+    weights = torch.ones(count + 1, dtype=torch.float64)
+    weights[0] = 0
+    zeros = torch.zeros(count)
+    return WeightedDraws(shown, weights, torch.arange(-1, count), zeros.long(), zeros.double())
+
+
+def _pairs(n: int, budget: int, sampler: Sampler, seed: int, key: int) -> WeightedDraws:
+    """Coalitions with their complements, size by size."""
+    shown, weights = [torch.zeros(1, n, dtype=torch.bool)], [torch.zeros(1, dtype=torch.float64)]
+    strata, shares, used = [], [], 0
+    for size, (count, expected) in enumerate(_allotted(n, budget, sampler, seed, key), start=1):
+        if not count:
+            continue
+        half = _some_of(n, size, count, seed, key, used)
+        used += _TRIES * count + 1
+        # Where one is sure to come, what came stands for the whole size; else what comes now and then does on average.
+        stands = count if expected >= 1 else expected
+        shown.append(torch.stack([half, ~half], dim=1).flatten(0, 1))
+        weights.append(torch.full((2 * count,), _mass(n, size) / (2 * stands), dtype=torch.float64))
+        strata.append(torch.full((count,), size))
+        shares.append(torch.full((count,), stands / min(_pairs_of(n, size), _MANY), dtype=torch.float64))
+    pairs = torch.arange(sum(map(len, strata))).repeat_interleave(2)
+    groups = torch.cat([torch.tensor([-1]), pairs])
+    return WeightedDraws(torch.cat(shown), torch.cat(weights), groups, torch.cat(strata), torch.cat(shares))
+
+
+def _mass(n: int, size: int) -> float:
+    """What all coalitions of a size and of its complements' size weigh together."""
+    return (n - 1) / (size * (n - size)) * (1 if 2 * size == n else 2)
+
+
+def _pairs_of(n: int, size: int) -> int:
+    """How many coalitions with their complements there are, of a size up to n / 2."""
+    return math.comb(n, size) // (2 if 2 * size == n else 1)
+
+
+def _allotted(n: int, budget: int, sampler: Sampler, seed: int, key: int) -> list[tuple[int, float]]:
+    """How many pairs of each size 1 ... n / 2 are drawn, and how many are expected before rounding.
+
+    By the kernel, or equally many of each size: leverage scores are 1 / C(n, s) for every coalition (Musco and Witter
+    2025, arXiv:2410.01917, lemma 3.2). What exceeds a size is left to the others.
+    """
+    sizes = range(1, n // 2 + 1)
+    wanted = [(1.0 if 2 * s != n else 0.5) if sampler == "leverage" else _mass(n, s) for s in sizes]
+    caps = [min(_pairs_of(n, s), _MANY) for s in sizes]
+    expected, open_, left = [0.0] * len(caps), list(range(len(caps))), float(budget)
+    while open_:
+        rate = left / sum(wanted[i] for i in open_)
+        full = [i for i in open_ if rate * wanted[i] >= caps[i]]
+        for i in full:
+            expected[i] = float(caps[i])
+            left -= caps[i]
+        if not full:
+            for i in open_:
+                expected[i] = rate * wanted[i]
+        open_ = [i for i in open_ if i not in full] if full else []
+    # One random offset rounds all of them, so that they add up to the budget and each is right on average.
+    offset = float(uniforms(seed, torch.tensor([key]), torch.tensor([_ROUNDING]), 1))
+    edges = [math.floor(edge + offset + 1e-9) for edge in itertools.accumulate(expected, initial=0.0)]
+    return list(zip([b - a for a, b in itertools.pairwise(edges)], expected, strict=True))
+
+
+def _some_of(n: int, size: int, count: int, seed: int, key: int, used: int) -> Tensor:
+    """BoolTensor (count, n): different coalitions of a size, no two of them complements."""
+    total = _pairs_of(n, size)
+    if total <= _ENUMERABLE * count:
+        every = _every(n, size)[:total]
+        order = orders(seed, key, torch.tensor([used]), total)[0, :count] if count < total else torch.arange(total)
+        return every[order.sort().values]
+    found = torch.zeros(0, n, dtype=torch.bool)
+    while len(found) < count:
+        draws = torch.arange(used, used + count - len(found))
+        used += len(draws)
+        fresh = of_sizes(seed, key, draws, torch.full((len(draws),), size), n)
+        if 2 * size == n:
+            fresh ^= ~fresh[:, :1]  # the one of the two that holds the first player
+        found = torch.cat([found, fresh])
+        _, first = np.unique(np.packbits(found.numpy(), axis=1), axis=0, return_index=True)
+        found = found[torch.from_numpy(np.sort(first))]
+    return found
+
+
+def _every(n: int, size: int) -> Tensor:
+    """All coalitions of a size, those that hold the first player first."""
+    members = torch.tensor(list(itertools.combinations(range(n), size)))
+    return torch.zeros(len(members), n, dtype=torch.bool).scatter_(1, members, True)

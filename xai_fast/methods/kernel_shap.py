@@ -1,0 +1,77 @@
+"""Kernel SHAP: Shapley values of segments by weighted regression over coalitions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final, get_args
+
+from xai_fast.core.segments import most_segments
+from xai_fast.engine import Cost
+from xai_fast.engine.reducers.coalitions import Estimator
+from xai_fast.engine.reducers.shapley import ShapleyRegression
+from xai_fast.engine.samplers.coalitions import Draws, Table
+from xai_fast.engine.samplers.shapley_draws import Sampler, WeightedDraws, weighted_draws
+
+from .checks import check_choice, check_count
+from .coalition import AbstractCoalitionMethod, all_coalitions, table_of
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class KernelShap(AbstractCoalitionMethod):
+    r"""Shapley values of segments by weighted least squares (Lundberg and Lee 2017, arXiv:1705.07874, theorem 2).
+
+    .. math:: \phi = \arg\min_\phi \sum_{z} \mu(|z|)\,\bigl(f(x_z) - f(x_\emptyset) - z \cdot \phi\bigr)^2
+              \quad\text{with}\quad \textstyle\sum_i \phi_i = f(x) - f(x_\emptyset), \qquad
+              \mu(s) = \frac{n - 1}{\binom{n}{s}\, s\, (n - s)}
+
+    over coalitions z of the n segments, x_z showing those in z and the baseline elsewhere. The sum is a constraint,
+    kept by projection, not two rows with a large weight as in captum. Where `n_samples` covers all 2^n coalitions, the
+    values are exact and their standard error is 0; else it is that of a sandwich estimator over pairs.
+
+    Values are in units of the score. Every position carries its segment's value, not divided by its size; positions
+    without a segment are never hidden and have 0.
+
+    Args:
+        model: a module, a callable or an `Engine`.
+        segments: a label map, LongTensor (*S,) for every input or (N, *S), below 0 where there is no segment; a name:
+            "slic", "quickshift", "felzenszwalb" (scikit-image's) or "grid"; or a function from a picture to a map.
+        n_samples: coalitions per input, the empty and the full one included; at least 2n, unless 2^n are fewer.
+        baseline: what hidden segments become: a number or one per channel in the model's space, a tensor that
+            broadcasts to the inputs, "image_mean", "segment_mean", "blur", "black" or "white".
+        sampler: "paired" draws coalitions with their complements, sizes in proportion to μ, without repetition; sizes
+            that the budget covers are enumerated. "leverage" does so with equally many of every size (Musco and Witter
+            2025, arXiv:2410.01917). "kernel" draws each coalition on its own, as the paper and captum.
+        seed: of the draws.
+
+    Returns (`attribute`): (N, 1, *S).
+
+    Cost: n_samples rows forward per input at most, the input itself included, for any number of targets.
+
+    Raises:
+        TypeError, ValueError: settings or segments that do not fit, `n_samples` below what the regression needs among
+            them; before the model runs.
+    """
+
+    n_samples: int = 2048
+    sampler: Sampler = "paired"
+
+    def drawn(self, games: Sequence[tuple[int, int]]) -> tuple[Draws, Sequence[Estimator]]:
+        """Coalitions with the weights that they stand for."""
+
+        @functools.cache
+        def of(count: int, key: int) -> WeightedDraws:
+            return weighted_draws(count, self.n_samples, self.sampler, self.seed, key)
+
+        every = [of(*game) for game in games]
+        return Table(*table_of([draws.shown for draws in every])), [ShapleyRegression(draws) for draws in every]
+
+    def _cost(self, shape: tuple[int, ...]) -> Cost:
+        return Cost(forwards=min(self.n_samples, all_coalitions(most_segments(self.segments, shape))))
+
+    def _check(self) -> None:
+        super()._check()
+        check_count(self.n_samples, "n_samples", 2)
+        check_choice(self.sampler, "sampler", get_args(Sampler))
