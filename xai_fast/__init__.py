@@ -18,6 +18,7 @@ _HOMES = {
     "Explanation": "xai_fast.core.explanation",
     "FilterImages": "xai_fast.core.filter_images",
     "FilterMaps": "xai_fast.core.filter_maps",
+    "TextExplanation": "xai_fast.core.text_explanation",
     "Preprocess": "xai_fast.core.preprocess",
     "MethodInfo": "xai_fast.methods",
     "load": "xai_fast.models",
@@ -45,10 +46,12 @@ _METHODS = (
     "IntegratedGradients",
     "KernelShap",
     "Lime",
+    "LimeText",
     "Occlusion",
     "ReciproCAM",
     "Saliency",
     "ShapleySampling",
+    "ShapleyText",
     "SmoothGrad",
 )
 
@@ -74,6 +77,7 @@ __all__ = [
     "IntegratedGradients",
     "KernelShap",
     "Lime",
+    "LimeText",
     "MethodInfo",
     "NonFiniteError",
     "Occlusion",
@@ -81,7 +85,9 @@ __all__ = [
     "ReciproCAM",
     "Saliency",
     "ShapleySampling",
+    "ShapleyText",
     "SmoothGrad",
+    "TextExplanation",
     "explain",
     "load",
     "methods",
@@ -96,6 +102,7 @@ if TYPE_CHECKING:
     from xai_fast.core.filter_images import FilterImages as FilterImages
     from xai_fast.core.filter_maps import FilterMaps as FilterMaps
     from xai_fast.core.preprocess import Preprocess as Preprocess
+    from xai_fast.core.text_explanation import TextExplanation as TextExplanation
     from xai_fast.engine import Cost as Cost
     from xai_fast.engine import Engine as Engine
     from xai_fast.engine.run import NonFiniteError as NonFiniteError
@@ -123,6 +130,8 @@ if TYPE_CHECKING:
     from xai_fast.methods.saliency import Saliency as Saliency
     from xai_fast.methods.shapley_sampling import ShapleySampling as ShapleySampling
     from xai_fast.methods.smooth_grad import SmoothGrad as SmoothGrad
+    from xai_fast.methods.text import LimeText as LimeText
+    from xai_fast.methods.text import ShapleyText as ShapleyText
     from xai_fast.models import load as load
 
 
