@@ -33,6 +33,7 @@ from xai_fast.ops.pass_bits.cases import CASES as PASS_BITS
 from xai_fast.ops.path_points.cases import CASES as PATH_POINTS
 from xai_fast.ops.region_gather.cases import CASES as REGION_GATHER
 from xai_fast.ops.sign_bits.cases import CASES as SIGN_BITS
+from xai_fast.ops.surrogate_normal.cases import CASES as SURROGATE_NORMAL
 from xai_fast.ops.window_mean.cases import CASES as WINDOW_MEAN
 from xai_fast.ops.winograd_convolution.cases import CASES as WINOGRAD_CONVOLUTION
 
@@ -40,6 +41,10 @@ from xai_fast.ops.winograd_convolution.cases import CASES as WINOGRAD_CONVOLUTIO
 def moments(**arguments: Any) -> Tensor:
     ops.moments(**arguments)
     return arguments["total"]
+
+
+def surrogate_normal(**arguments: Any) -> Tensor:
+    return torch.cat(ops.surrogate_normal(**arguments), dim=1)
 
 
 OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
@@ -51,6 +56,7 @@ OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "add_noise": (ops.add_noise, ADD_NOISE),
     "path_points": (ops.path_points, PATH_POINTS),
     "moments": (moments, MOMENTS),
+    "surrogate_normal": (surrogate_normal, SURROGATE_NORMAL),
     "sign_bits": (ops.sign_bits, SIGN_BITS),
     "pass_bits": (ops.pass_bits, PASS_BITS),
     "winograd_convolution": (ops.winograd_convolution, WINOGRAD_CONVOLUTION),

@@ -34,6 +34,11 @@ void path_points(const Tensor& inputs, const Tensor& baseline, const Tensor& sam
 void moments(const Tensor& values, const Tensor& weight, const Tensor& group, const Tensor& total,
              const Tensor& squares);
 
+// keep bool (M, K), weights float64 (M,), scores float64 (M, T), gram float64 (1 + K, 1 + K), symmetric,
+// moment float64 (1 + K, T); all dense.
+void surrogate_normal(const Tensor& keep, const Tensor& weights, const Tensor& scores, const Tensor& gram,
+                      const Tensor& moment);
+
 // values (N, W, K) float32 or float64, any strides; boxes (W, A, 2) dense; out (N, K, *A axes) dense, of that
 // dtype.
 void window_mean(const Tensor& values, const Tensor& boxes, const Tensor& out);

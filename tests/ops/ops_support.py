@@ -16,6 +16,7 @@ from xai_fast.ops.pass_bits.cases import CASES as PASS_BITS
 from xai_fast.ops.path_points.cases import CASES as PATH_POINTS
 from xai_fast.ops.region_gather.cases import CASES as REGION_GATHER
 from xai_fast.ops.sign_bits.cases import CASES as SIGN_BITS
+from xai_fast.ops.surrogate_normal.cases import CASES as SURROGATE_NORMAL
 from xai_fast.ops.window_mean.cases import CASES as WINDOW_MEAN
 from xai_fast.ops.winograd_convolution.cases import CASES as WINOGRAD_CONVOLUTION
 
@@ -28,6 +29,12 @@ def moments(**arguments):
     return torch.stack(list(sums.values()))
 
 
+def surrogate_normal(**arguments):
+    """Adds to copies of the sums and returns them as one tensor."""
+    sums = {name: arguments[name].clone() for name in ("gram", "moment")}
+    return torch.cat(ops.surrogate_normal(**{**arguments, **sums}), dim=1)
+
+
 FUNCTIONS = {
     "hide_windows": ops.hide_windows,
     "hide_segments": ops.hide_segments,
@@ -37,6 +44,7 @@ FUNCTIONS = {
     "add_noise": ops.add_noise,
     "path_points": ops.path_points,
     "moments": moments,
+    "surrogate_normal": surrogate_normal,
     "sign_bits": ops.sign_bits,
     "pass_bits": ops.pass_bits,
     "winograd_convolution": ops.winograd_convolution,
@@ -50,6 +58,7 @@ CASES = {
     "add_noise": ADD_NOISE,
     "path_points": PATH_POINTS,
     "moments": MOMENTS,
+    "surrogate_normal": SURROGATE_NORMAL,
     "sign_bits": SIGN_BITS,
     "pass_bits": PASS_BITS,
     "winograd_convolution": WINOGRAD_CONVOLUTION,
@@ -109,6 +118,13 @@ def moments_tolerance(arguments, dtype):
     return (1 + len(arguments["values"])) * torch.finfo(dtype).eps * (added + largest(arguments["total"]))
 
 
+def surrogate_normal_tolerance(arguments, dtype):
+    """As of `moments`; what is added is a weight, or a weight times a score."""
+    added = len(arguments["keep"]) * largest(arguments["weights"]) * max(1.0, largest(arguments["scores"]))
+    given = largest(arguments["gram"], arguments["moment"])
+    return (1 + len(arguments["keep"])) * torch.finfo(dtype).eps * (added + given)
+
+
 def winograd_tolerance(arguments, dtype):
     """Sixteen sums over channels, of which one result adds up nine, each of four transformed values."""
     channels = arguments["inputs"].shape[1]
@@ -120,6 +136,7 @@ ARITHMETIC = {
     "add_noise": add_noise_tolerance,
     "path_points": path_points_tolerance,
     "moments": moments_tolerance,
+    "surrogate_normal": surrogate_normal_tolerance,
     "winograd_convolution": winograd_tolerance,
 }
 

@@ -101,6 +101,17 @@ def moments(**changes):
     return ops.moments(**{**arguments, **changes})
 
 
+def surrogate_normal(**changes):
+    arguments = {
+        "keep": torch.ones(3, 4, dtype=torch.bool),
+        "weights": torch.ones(3).double(),
+        "scores": torch.ones(3, 2).double(),
+        "gram": torch.zeros(5, 5).double(),
+        "moment": torch.zeros(5, 2).double(),
+    }
+    return ops.surrogate_normal(**{**arguments, **changes})
+
+
 def winograd_convolution(**changes):
     arguments = {
         "inputs": torch.zeros(2, 16, 7, 9),
@@ -133,6 +144,7 @@ OPS = (
     path_points,
     in_place,
     moments,
+    surrogate_normal,
     winograd_convolution,
     sign_bits,
     pass_bits,
@@ -153,6 +165,17 @@ def test_what_fits_is_taken(call):
         (hide_segments, {"keep": torch.ones(3, 2)}, TypeError, "`keep` is torch.float32; it takes torch.bool"),
         (hide_segments, {"keep": torch.ones(2, 2).bool()}, ValueError, r"`keep` has shape \(2, 2\)"),
         (hide_segments, {"baseline": torch.zeros(4)}, ValueError, r"`baseline` has shape \(4,\)"),
+        (surrogate_normal, {"keep": torch.ones(3, 4)}, TypeError, "`keep` is torch.float32; it takes torch.bool"),
+        (surrogate_normal, {"keep": torch.ones(4).bool()}, ValueError, r"`keep` has shape \(4,\); it takes \(M, K\)"),
+        (surrogate_normal, {"weights": torch.ones(3)}, TypeError, "`weights` is torch.float32; it takes torch.float64"),
+        (surrogate_normal, {"weights": torch.ones(2).double()}, ValueError, r"`weights` has shape \(2,\)"),
+        (surrogate_normal, {"scores": torch.ones(3).double()}, ValueError, r"`scores` has shape \(3,\); it takes \(M"),
+        (surrogate_normal, {"scores": torch.ones(3, 2)}, TypeError, "`scores` is torch.float32"),
+        (surrogate_normal, {"gram": torch.zeros(4, 4).double()}, ValueError, r"`gram` has.*\(1 \+ K, 1 \+ K\) = \(5"),
+        (surrogate_normal, {"gram": torch.zeros(5, 5).double().T}, ValueError, "`gram` has strides"),
+        (surrogate_normal, {"moment": torch.zeros(5, 3).double()}, ValueError, r"`moment` has shape \(5, 3\)"),
+        (surrogate_normal, {"moment": torch.zeros(2, 5).double().T}, ValueError, "`moment` has strides .* contiguous"),
+        (surrogate_normal, {"moment": torch.zeros(5, 2, device="meta").double()}, ValueError, "`moment` is on meta"),
         (sign_bits, {"values": torch.zeros(SHAPE).double()}, TypeError, "`values` is torch.float64; it takes"),
         (sign_bits, {"values": torch.zeros(8, 9).T}, ValueError, r"`values` has strides \(1, 9\); it takes dense"),
         (pass_bits, {"bits": torch.zeros(6).long()}, ValueError, r"`bits` has shape \(6,\)"),

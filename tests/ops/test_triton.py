@@ -30,6 +30,7 @@ def kernels():
     from xai_fast.ops.moments import triton as moments
     from xai_fast.ops.path_points import triton as path_points
     from xai_fast.ops.region_gather import triton as region_gather
+    from xai_fast.ops.surrogate_normal import triton as surrogate_normal
     from xai_fast.ops.window_mean import triton as window_mean
 
     integers = {"sample": "*i64", "boxes": "*i64"}
@@ -46,6 +47,10 @@ def kernels():
         for total, squares in ((True, False), (True, True)):
             constants = {"WEIGHTED": squares, "TOTAL": total, "SQUARES": squares, "BLOCK": moments.BLOCK}
             yield moments.moments_kernel, sums, constants
+    pointers = {"keep": "*u8", **dict.fromkeys(("weights", "other", "sums"), "*fp64")}
+    for gram in (True, False):
+        constants = {"GRAM": gram, "ROWS": surrogate_normal.ROWS, "TILE": surrogate_normal.TILE}
+        yield surrogate_normal.sum_products_kernel, pointers, constants
     for dtype in ("fp32", "bf16", "fp16", "fp64"):
         pointers = {name: f"*{dtype}" for name in ("base", "patch", "out")}
         pointers |= {name: "*i64" for name in ("patch_at", "sample", "at")}
@@ -95,8 +100,8 @@ def test_kernels_compile_without_spilling(capability, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "chosen"),
     [
-        (["test_op_backends"], "triton and (float32 or bfloat16)"),
-        (["test_noise", "test_path_points", "test_moments"], "triton"),
+        (["test_op_backends"], "triton and (float32 or bfloat16 or surrogate_normal)"),
+        (["test_noise", "test_path_points", "test_moments", "test_surrogate_normal"], "triton"),
     ],
     ids=["every case", "what is particular to one op"],
 )
