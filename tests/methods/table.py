@@ -51,7 +51,7 @@ CASES = [
     *cases(
         "KernelShap",
         replicas_coalitions.kernel_shap,
-        {"segments": "grid", "n_samples": 140},
+        {"segments": "grid", "n_samples": 900},
         {"segments": GAPS, "baseline": "image_mean"},
         {"segments": TENTHS, "n_samples": 100, "sampler": "leverage", "baseline": 0.7},
         {"segments": TENTHS, "n_samples": 60, "sampler": "kernel", "seed": 3},
@@ -59,9 +59,10 @@ CASES = [
     *cases(
         "Lime",
         replicas_coalitions.lime,
-        {"segments": "grid", "n_samples": 30},
+        {"segments": "grid", "n_samples": 30, "baseline": 0.0},
         {"segments": GAPS, "n_samples": 40, "baseline": 0.7, "kernel_width": 0.5, "alpha": 0.1},
         {"segments": RUNS, "n_samples": 25, "sampler": "glime", "seed": 2},
+        {"segments": GAPS, "n_samples": 30},
     ),
     *cases(
         "Saliency",

@@ -397,6 +397,8 @@ def test_200_calls_leave_memory_flat(case, lock):
         method = xf.Occlusion(model, window=20)
     elif case.method == "ReciproCAM":
         method = xf.ReciproCAM(model, layer="cells")  # four positions and not four hundred
+    elif case.method == "KernelShap":
+        method = xf.KernelShap(model, segments="grid", n_samples=130)
 
     def calls(count):
         for _ in range(count):

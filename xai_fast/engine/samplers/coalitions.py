@@ -110,7 +110,7 @@ class Coalitions:
 
     def __init__(self, inputs: Tensor, baseline: Tensor, segments: SegmentMap, draws: Draws) -> None:
         self._inputs, self._baseline, self._segments, self._draws = inputs, baseline, segments, draws
-        keys = _keys(len(inputs), max(int(segments.counts.max()), 1))
+        keys = _keys(len(inputs), int(segments.counts.max()))
         keys *= changed_by(inputs, baseline, segments)[..., None]
         prints = draws.fingerprints(keys)
         sample = torch.arange(len(inputs)).repeat_interleave(draws.counts)
