@@ -8,7 +8,8 @@ from typing import NamedTuple
 from xai_fast.report.colours import default
 from xai_fast.report.scale import short
 
-_INK = 0.55  # how much of the colour map's full colour the largest weight gets, so that the letters stay readable
+_INK = 0.6  # how much of the colour map's full colour the largest weight gets, so that the letters stay readable
+_REACH = 0.36  # of either half of the map, whose ends are dark
 
 
 class Passage(NamedTuple):
@@ -57,6 +58,6 @@ def _colour(weight: float, limit: float) -> str | None:
     """A colour for CSS, paler the smaller the weight; None for no weight at all."""
     if not weight:
         return None
-    position = 0.5 + 0.5 * weight / limit
+    position = 0.5 + _REACH * weight / limit
     red, green, blue = default(True)(position).tolist()
     return "#" + "".join(f"{round(255 * (1 - _INK * (1 - value))):02x}" for value in (red, green, blue))
