@@ -44,6 +44,7 @@ _METHODS = (
     "InputXGradient",
     "IntegratedGradients",
     "Occlusion",
+    "PartitionShap",
     "ReciproCAM",
     "Saliency",
     "SmoothGrad",
@@ -72,6 +73,7 @@ __all__ = [
     "MethodInfo",
     "NonFiniteError",
     "Occlusion",
+    "PartitionShap",
     "Preprocess",
     "ReciproCAM",
     "Saliency",
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     from xai_fast.methods.input_x_gradient import InputXGradient as InputXGradient
     from xai_fast.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
     from xai_fast.methods.occlusion import Occlusion as Occlusion
+    from xai_fast.methods.partition_shap import PartitionShap as PartitionShap
     from xai_fast.methods.saliency import Saliency as Saliency
     from xai_fast.methods.smooth_grad import SmoothGrad as SmoothGrad
     from xai_fast.models import load as load

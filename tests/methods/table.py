@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import replicas
+import replicas_partition
 import torch
 from method_case import Linear, cases
 from table_gradient import GRADIENT_CASES, GRADIENT_CLOSED_FORMS
@@ -38,6 +39,14 @@ CASES = [
         {"segments": RUNS, "baseline": (0.5, -1.0, 2.0)},
         {"segments": OVERLAPPING, "baseline": 0.7},
         {"segments": GAPS < 0},
+    ),
+    *cases(
+        "PartitionShap",
+        replicas_partition.partition_shap,
+        {"n_evaluations": 40, "baseline": 0.7},
+        {"n_evaluations": 25},
+        {"n_evaluations": 70, "baseline": "image_mean", "seed": 5},
+        {"n_evaluations": 2, "baseline": (0.5, -1.0, 2.0)},
     ),
     *cases(
         "Saliency",
@@ -115,6 +124,14 @@ def _linear_feature_ablation(inputs, target):
     return model, {"segments": positions, "baseline": 0.25}, (weight * (inputs - 0.25)).sum(1, keepdim=True)
 
 
+def _linear_partition_shap(inputs, target):
+    """Whatever is shown beside it, a position adds w · (x − b) there."""
+    model = Linear(inputs.shape[1:])
+    weight = model.weight.detach()[target]
+    settings = {"n_evaluations": 2000, "baseline": 0.25}
+    return model, settings, (weight * (inputs - 0.25)).sum(1, keepdim=True)
+
+
 def _linear_saliency(inputs, target):
     model = Linear(inputs.shape[1:])
     return model, {"absolute": False}, model.weight.detach()[target].expand_as(inputs)
@@ -153,6 +170,7 @@ def _linear_recipro_cam(inputs, target):
 CLOSED_FORMS = {
     "Occlusion": _linear_occlusion,
     "FeatureAblation": _linear_feature_ablation,
+    "PartitionShap": _linear_partition_shap,
     "Saliency": _linear_saliency,
     "InputXGradient": _linear_input_x_gradient,
     "GradCAM": _linear_gradcam,
