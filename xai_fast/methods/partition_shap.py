@@ -32,7 +32,7 @@ class PartitionShap(AbstractMethod):
 
     As shap's `PartitionExplainer` with `maskers.Image` and no fixed context. Unlike it, channels are not told apart;
     boxes that add the same come in an order drawn from the seed; several boxes are split at once (one for every 60
-    evaluations of the budget, fewer towards its end), whatever the batch size; and a half in which the input already is
+    evaluations of the budget, fewer at either end), whatever the batch size; and a half in which the input already is
     the baseline is neither run nor given a value.
 
     Values are in units of the score, positive where showing a position raises it, and sum to f(x) − f(baseline) at any

@@ -24,7 +24,7 @@ Context = tuple[Box, "Context"] | None
 """Boxes that are shown beside a node: at most one per level of the hierarchy, shared with the node's relatives."""
 
 _TIES = 1024  # numbers of the order among equals that are drawn at once
-_WAVES = 60  # evaluations of a budget per node of a wave
+_PER_NODE = 60  # evaluations of a budget per node of a wave
 
 
 def halves(box: Box) -> tuple[Box, Box] | None:
@@ -116,9 +116,12 @@ class BestFirst:
     """The hierarchy of one input, whose nodes are split in the order of what they add, best first.
 
     A node that is split asks for the scores of its context with either half. Its halves then are nodes themselves, each
-    in two contexts (the other half shown or not) with half the weight; together they add what the node added. The best
-    nodes are taken several at once, so that forwards are full: one for every 60 evaluations of the budget, and at most
-    half of the splits that are left, so that towards the end each knows what came before.
+    in two contexts (the other half shown or not) with half the weight; together they add what the node added.
+
+    The best nodes are taken several at once, so that forwards are full: one for every 60 evaluations of the budget. One
+    after the other, the same nodes would be split, but for those that better ones among the halves of others come
+    before until the budget is spent. So that there are next to none, a wave takes no more than the best quarter of the
+    queue, which keeps it from nodes that are the best of a few, and half of the splits that are left.
 
     Args:
         root: all positions, in no context.
@@ -130,7 +133,7 @@ class BestFirst:
 
     def __init__(self, root: Node, differing: Differing, *, splits: int, seed: int, key: int) -> None:
         self._differing, self._splits = differing, splits
-        self._most = max(1, (2 * splits + 2) // _WAVES)
+        self._most = max(1, (2 * splits + 2) // _PER_NODE)
         self._ties = _numbers(seed, key)
         self._queue: list[tuple[float, float, int, Node]] = []
         self._count = itertools.count()
@@ -140,7 +143,7 @@ class BestFirst:
 
     def wave(self) -> list[Node]:
         """The nodes to split next, which leave the queue; none where it is over."""
-        count = min(len(self._queue), self._splits, max(1, min(self._most, self._splits // 2)))
+        count = min(self._most, -(-len(self._queue) // 4), -(-self._splits // 2))
         self._splits -= count
         return [heapq.heappop(self._queue)[-1] for _ in range(count)]
 
