@@ -14,6 +14,7 @@ from xai_fast.engine.samplers.partition import splits_of
 
 from .base import AbstractMethod, Resolution
 from .checks import check_count, check_seed
+from .gradient import in_single
 
 
 @final
@@ -61,6 +62,7 @@ class PartitionShap(AbstractMethod):
 
     def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """The baselines, and then boxes as the scores lead to them; the own grid is the input's."""
+        inputs = in_single(inputs)
         baseline = resolve_baseline(self.baseline, inputs, self.engine.preprocess)
         splits = self._splits(inputs.shape[2:])
         owen = OwenMaps(inputs, baseline, splits=splits, seed=self.seed, keys=sample_ids)
