@@ -45,6 +45,11 @@ class Case:
         """Whether rows that are the same run once, so that fewer run than were announced."""
         return self.needs_graph
 
+    @property
+    def follows_answers(self) -> bool:
+        """Whether answers decide which rows run next, so that a target beside others gets rows that it alone would not."""
+        return self.method == "PartitionShap"
+
     def target(self, inputs: torch.Tensor) -> list[int] | None:
         """What is explained where a test does not care: true classes for the method that must be told them."""
         return [1] * len(inputs) if self.needs_truth else None
