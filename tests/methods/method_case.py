@@ -47,7 +47,7 @@ class Case:
 
     @property
     def follows_answers(self) -> bool:
-        """Whether answers decide which rows run next, so that a target beside others gets rows that it alone would not."""
+        """Whether answers decide which rows run next, so that other targets beside one change its map."""
         return self.method == "PartitionShap"
 
     def target(self, inputs: torch.Tensor) -> list[int] | None:
