@@ -48,6 +48,7 @@ _METHODS = (
     "Lime",
     "LimeText",
     "Occlusion",
+    "PartitionShap",
     "ReciproCAM",
     "Saliency",
     "ShapleySampling",
@@ -81,6 +82,7 @@ __all__ = [
     "MethodInfo",
     "NonFiniteError",
     "Occlusion",
+    "PartitionShap",
     "Preprocess",
     "ReciproCAM",
     "Saliency",
@@ -127,6 +129,7 @@ if TYPE_CHECKING:
     from xai_fast.methods.kernel_shap import KernelShap as KernelShap
     from xai_fast.methods.lime import Lime as Lime
     from xai_fast.methods.occlusion import Occlusion as Occlusion
+    from xai_fast.methods.partition_shap import PartitionShap as PartitionShap
     from xai_fast.methods.saliency import Saliency as Saliency
     from xai_fast.methods.shapley_sampling import ShapleySampling as ShapleySampling
     from xai_fast.methods.smooth_grad import SmoothGrad as SmoothGrad

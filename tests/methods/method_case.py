@@ -50,6 +50,11 @@ class Case:
         """Whether rows that are the same run once, so that fewer run than were announced."""
         return self.needs_graph or self.repeats
 
+    @property
+    def follows_answers(self) -> bool:
+        """Whether answers decide which rows run next, so that other targets beside one change its map."""
+        return self.method == "PartitionShap"
+
     def target(self, inputs: torch.Tensor) -> list[int] | None:
         """What is explained where a test does not care: true classes for the method that must be told them."""
         return [1] * len(inputs) if self.needs_truth else None

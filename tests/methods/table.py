@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import replicas
 import replicas_coalitions
+import replicas_partition
 import torch
 from method_case import Linear, cases
 from table_gradient import GRADIENT_CASES, GRADIENT_CLOSED_FORMS
@@ -63,6 +64,14 @@ CASES = [
         {"segments": GAPS, "n_samples": 40, "baseline": 0.7, "kernel_width": 0.5, "alpha": 0.1},
         {"segments": RUNS, "n_samples": 25, "sampler": "glime", "seed": 2},
         {"segments": GAPS, "n_samples": 30},
+    ),
+    *cases(
+        "PartitionShap",
+        replicas_partition.partition_shap,
+        {"n_evaluations": 40, "baseline": 0.7},
+        {"n_evaluations": 25},
+        {"n_evaluations": 70, "baseline": "image_mean", "seed": 5},
+        {"n_evaluations": 2, "baseline": (0.5, -1.0, 2.0)},
     ),
     *cases(
         "Saliency",
@@ -150,6 +159,14 @@ def _linear_positions(**settings):
     return made
 
 
+def _linear_partition_shap(inputs, target):
+    """Whatever is shown beside it, a position adds w · (x − b) there."""
+    model = Linear(inputs.shape[1:])
+    weight = model.weight.detach()[target]
+    settings = {"n_evaluations": 2000, "baseline": 0.25}
+    return model, settings, (weight * (inputs - 0.25)).sum(1, keepdim=True)
+
+
 def _linear_saliency(inputs, target):
     model = Linear(inputs.shape[1:])
     return model, {"absolute": False}, model.weight.detach()[target].expand_as(inputs)
@@ -191,6 +208,7 @@ CLOSED_FORMS = {
     "ShapleySampling": _linear_positions(n_permutations=2),
     "KernelShap": _linear_positions(n_samples=80),
     "Lime": _linear_positions(n_samples=80, alpha=0.0),
+    "PartitionShap": _linear_partition_shap,
     "Saliency": _linear_saliency,
     "InputXGradient": _linear_input_x_gradient,
     "GradCAM": _linear_gradcam,

@@ -50,6 +50,8 @@ def test_many_targets_from_one_sweep(case, model, inputs):
     """The columns equal single runs, the axis K follows N, and no row runs forward more than once."""
     method = case.on(xf.Engine(model, plan="dense"))
     wanted = torch.tensor([[0, 1, 4], [2, 2, 3], [4, 0, 1]])
+    if case.follows_answers:
+        wanted = wanted[:, :1].repeat(1, 3)
     method.attribute(inputs, wanted, **case.call)
     model.record.chunks.clear()
     method.attribute(inputs, wanted[:, 0], **case.call)

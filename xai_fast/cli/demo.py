@@ -21,8 +21,13 @@ from xai_fast.report import write_page
 
 from .console import line, out
 
-# Points and draws of the methods that take 50 by themselves, so that the demonstration stays short.
-_FEWER = {"IntegratedGradients": {"n_steps": 16}, "SmoothGrad": {"n_samples": 16}, "GradientShap": {"n_samples": 16}}
+# Points, draws and evaluations of the methods that take 50 or 500 by themselves, so that the demonstration stays short.
+_FEWER = {
+    "IntegratedGradients": {"n_steps": 16},
+    "SmoothGrad": {"n_samples": 16},
+    "GradientShap": {"n_samples": 16},
+    "PartitionShap": {"n_evaluations": 160},
+}
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "rocket", "motorcycle", "coins")
 
 

@@ -55,7 +55,7 @@ def _rows(method: Any, recipe: Recipe, inputs: Tensor) -> str:
     if recipe.change is not None:
         parts.append(f"{more} in which the output of {' or '.join(recipe.layers)} is changed")
     elif more > 0:
-        parts.append(f"{more} beside them: baselines, references, or points at a layer")
+        parts.append(f"{more} beside them: baselines, references, points at a layer, or what answers lead to")
     return f"{total} ({', '.join(parts)})"
 
 

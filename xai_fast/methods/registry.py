@@ -274,6 +274,18 @@ _METHODS = (
         starting={"window": 32, "stride": 16},
     ),
     MethodInfo(
+        name="PartitionShap",
+        module="partition_shap",
+        kind="map",
+        signed=True,
+        class_specific=True,
+        complete="f(x) - f(baseline)",
+        units="score",
+        summary="how a score difference divides among the halves of an image, their halves, and so on",
+        cost="n_evaluations forward, or as many as the hierarchy has",
+        paper="Owen 1977; Lundberg and Lee 2017, arXiv:1705.07874",
+    ),
+    MethodInfo(
         name="ReciproCAM",
         module="cam.recipro_cam",
         kind="map",
