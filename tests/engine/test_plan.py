@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from xai_fast.core.verify import Footprint
-from xai_fast.engine.plan import RowBudget, out_of_memory, rows_that_fit
+from xai_fast.engine.plan import RowBudget, out_of_memory, rows_that_fit, rows_worth_trying
 
 
 def run(budget: RowBudget, rows: int, seconds_per_row, fits=lambda size: True) -> list[int]:
@@ -105,3 +105,18 @@ def test_out_of_memory_is_recognised() -> None:
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
     )
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_many_rows_of_large_activations_are_not_tried_backward() -> None:
+    large, small = (Footprint(total=total, largest=3 << 20) for total in (128 << 20, 30 << 20))
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert rows_worth_trying(large, cpu, graph=True) == 8
+    assert rows_worth_trying(small, cpu, graph=True) >= 16
+    assert rows_worth_trying(large, cpu, graph=False) is None
+    assert rows_worth_trying(large, cuda, graph=True) is None
+    assert rows_worth_trying(None, cpu, graph=True) is None
+    tried, budget = set(), RowBudget("cpu", worth_trying=8)
+    while budget.measuring:
+        tried.add(rows := budget.rows(1000))
+        budget.record(rows, 1.0)
+    assert tried == {4, 8}

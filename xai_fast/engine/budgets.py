@@ -10,7 +10,7 @@ from xai_fast.core.prepared import Prepared
 
 from .evaluate import Evaluate
 from .layer_questions import LayerQuestions
-from .plan import FIRST_SIZE, RowBudget, rows_that_fit
+from .plan import FIRST_SIZE, RowBudget, rows_that_fit, rows_worth_trying
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -25,12 +25,14 @@ def budget_for(engine: Engine, prepared: Prepared, inputs: Tensor, question: Eva
     shape = tuple(inputs.shape[1:])
     device = prepared.device or inputs.device
     graph = not isinstance(question, LayerQuestions) and question.backwards > 0
-    most = rows_that_fit(prepared.footprints.get(shape), device, engine.memory_limit, graph=graph)
+    footprint = prepared.footprints.get(shape)
+    most = rows_that_fit(footprint, device, engine.memory_limit, graph=graph)
     most = None if most is None else max(1, most // question.together)
     fixed = None if engine.batch_size == "auto" else max(1, int(engine.batch_size) // question.together)
     if fixed is None and prepared.compiled is not None:
         fixed = FIRST_SIZE.get(device.type, FIRST_SIZE["cuda"])  # every other size would be compiled anew
-    return RowBudget(device.type, fixed, most, prepared.batch_sizes.get((shape, _key(question))))
+    settled = prepared.batch_sizes.get((shape, _key(question)))
+    return RowBudget(device.type, fixed, most, settled, rows_worth_trying(footprint, device, graph=graph))
 
 
 def beside(engine: Engine) -> int:
