@@ -8,6 +8,7 @@ from typing import Any
 import peers
 from case import Case, Method, Model, Part
 from peers import Peer
+from perturbation_cases import PERTURBATION_CASES
 from torch import Tensor
 
 import xai_fast as xf
@@ -204,4 +205,5 @@ CASES = (
     gradient_shap("resnet18", 1.4, 1.8),
     shap_gradient("resnet50", 2.0, 6.0),
     shap_gradient("resnet18", 2.0, 3.0),
+    *PERTURBATION_CASES,
 )

@@ -139,7 +139,7 @@ def conditions(n_pairs: int) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of ours, of torch, and of those peers that are installed."""
     found = {}
-    for name in ("xai_fast", "torch", "torchvision", "captum", "grad-cam", "shap", "torchcam"):
+    for name in ("xai_fast", "torch", "torchvision", "captum", "grad-cam", "lime", "shap", "torchcam"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -24,7 +24,13 @@ Peer = Callable[[nn.Module, int], Explain]
 Gradients = Callable[[nn.Module], Callable[[Tensor, Tensor], Tensor]]
 """Model to a call: points (rows, C, H, W) and K classes to a library's gradients there (rows, K, C, H, W)."""
 
-PACKAGES = {"captum": "captum.attr", "grad-cam": "pytorch_grad_cam", "torchcam": "torchcam.methods", "shap": "shap"}
+PACKAGES = {
+    "captum": "captum.attr",
+    "grad-cam": "pytorch_grad_cam",
+    "lime": "lime.lime_image",
+    "shap": "shap",
+    "torchcam": "torchcam.methods",
+}
 """What each library is imported as."""
 
 ROWS_AT_OURS = 8  # of ours that a library's gradients are asked for at once

@@ -1,0 +1,144 @@
+"""The reference libraries' methods of segments and coalitions, each called as its documentation does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from peers import Explain, Peer
+from torch import Tensor, nn
+
+import xai_fast as xf
+from xai_fast.engine.evaluate import Answers
+
+ROWS = 8  # coalitions of ours that a library's user asks the model about at once
+
+
+def cells(count: int, size: int) -> Tensor:
+    """A label map (size, size) of count x count cells: segments whose finding costs neither side anything."""
+    place = torch.arange(size) * count // size
+    return place[:, None] * count + place
+
+
+def superpixels(x: Tensor, count: int) -> Tensor:
+    """About `count` superpixels of the first input: (H, W), from 0 on without gaps."""
+    labels = xf.segments.superpixels(x[:1].float(), "slic", n_segments=count, compactness=10)[0]
+    return labels.unique(return_inverse=True)[1].view(labels.shape)
+
+
+def captum_feature_ablation(segments: Callable[[Tensor], Tensor]) -> Peer:
+    def peer(model: nn.Module, per_eval: int) -> Explain:
+        from captum.attr import FeatureAblation
+
+        method = FeatureAblation(model)
+
+        def explain(x: Tensor, target: Tensor) -> Tensor:
+            mask = segments(x)[None, None]
+            return method.attribute(x, 0.0, target, feature_mask=mask, perturbations_per_eval=per_eval)[:, :1]
+
+        return explain
+
+    return peer
+
+
+def captum_coalitions(name: str, segments: Callable[[Tensor], Tensor], n_samples: int) -> Peer:
+    """Its Lime, KernelShap or ShapleyValueSampling with `setting` coalitions per forward."""
+
+    def peer(model: nn.Module, per_eval: int) -> Explain:
+        from captum import attr
+
+        method = getattr(attr, name)(model)
+
+        def explain(x: Tensor, target: Tensor) -> Tensor:
+            options = {"n_samples": n_samples, "perturbations_per_eval": per_eval}
+            return method.attribute(x, 0.0, target, feature_mask=segments(x)[None, None], **options)[:, :1]
+
+        return explain
+
+    return peer
+
+
+def lime_image(segments: Callable[[Tensor], Tensor], n_samples: int) -> Peer:
+    """LimeImageExplainer on a function that brings its batches to the model, `setting` images at a time."""
+
+    def peer(model: nn.Module, batch_size: int) -> Explain:
+        from lime.lime_image import LimeImageExplainer
+
+        @torch.no_grad()
+        def classify(images: np.ndarray) -> np.ndarray:
+            return model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+
+        def explain(x: Tensor, target: Tensor) -> Tensor:
+            labels = segments(x)
+            found = LimeImageExplainer(random_state=0).explain_instance(
+                x[0].permute(1, 2, 0).numpy(),
+                classify,
+                labels=target.tolist(),
+                top_labels=None,
+                num_samples=n_samples,
+                batch_size=batch_size,
+                segmentation_fn=lambda _: labels.numpy(),
+                random_seed=0,
+            )
+            weights = torch.zeros(int(labels.max()) + 1, dtype=torch.float64)
+            for segment, weight in found.local_exp[int(target)]:
+                weights[segment] = float(weight)
+            return weights[labels][None, None]
+
+        return explain
+
+    return peer
+
+
+def shap_partition(n_evaluations: int) -> Peer:
+    """PartitionExplainer on a function of channels-last arrays, `setting` masks at a time, hiding by 0."""
+
+    def peer(model: nn.Module, batch_size: int) -> Explain:
+        import shap
+
+        @torch.no_grad()
+        def scores(images: np.ndarray) -> np.ndarray:
+            return model(torch.from_numpy(images).float().permute(0, 3, 1, 2)).numpy()
+
+        made: dict[tuple[int, ...], Any] = {}  # the hierarchy is built with the explainer, once per shape
+
+        def explain(x: Tensor, target: Tensor) -> Tensor:
+            images = x.permute(0, 2, 3, 1).numpy()
+            shape = images.shape[1:]
+            if shape not in made:
+                masker = shap.maskers.Image(np.zeros(shape, dtype=np.float32), shape)
+                made[shape] = shap.PartitionExplainer(scores, masker)
+            found = made[shape](
+                images, max_evals=n_evaluations, batch_size=batch_size, outputs=target.tolist(), silent=True
+            )
+            return torch.from_numpy(found.values).sum(3).movedim(-1, 1)[:, :1]
+
+        return explain
+
+    return peer
+
+
+def on_our_coalitions(method: Callable[[Any], Any]) -> Peer:
+    """The model as a library's user has it, asked about the coalitions that our method draws, and our sums of them."""
+
+    def peer(model: nn.Module, _setting: int) -> Explain:
+        @torch.no_grad()
+        def explain(x: Tensor, target: Tensor) -> Tensor:
+            recipe = method(model).recipe(x)
+
+            def ask(batch: Tensor, sample: Tensor) -> Answers:
+                return Answers(model(batch).gather(1, target[sample, None]))
+
+            every = torch.arange(len(x))
+            recipe.reduce.clean(every, ask(x, every))
+            for rows in torch.arange(len(recipe.variants)).split(ROWS):
+                batch = torch.empty(len(rows), *x.shape[1:])
+                recipe.variants.write(rows, batch)
+                recipe.reduce.update(rows, ask(batch, recipe.variants.sample_of(rows)))
+            return recipe.reduce.finish()[:, 0]
+
+        return explain
+
+    return peer
