@@ -31,6 +31,7 @@ _MODULES = {
 _METHODS = (
     "AblationCAM",
     "ActivationMaximization",
+    "DRISE",
     "Deconvolution",
     "DeepLift",
     "DeepLiftShap",
@@ -44,15 +45,17 @@ _METHODS = (
     "InputXGradient",
     "IntegratedGradients",
     "Occlusion",
+    "RISE",
     "ReciproCAM",
     "Saliency",
     "SmoothGrad",
 )
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - sorted letter by letter, methods in capitals among the others
     "AblationCAM",
     "ActivationMaximization",
     "Cost",
+    "DRISE",
     "Deconvolution",
     "DeepLift",
     "DeepLiftShap",
@@ -73,6 +76,7 @@ __all__ = [
     "NonFiniteError",
     "Occlusion",
     "Preprocess",
+    "RISE",
     "ReciproCAM",
     "Saliency",
     "SmoothGrad",
@@ -112,6 +116,8 @@ if TYPE_CHECKING:
     from xai_fast.methods.input_x_gradient import InputXGradient as InputXGradient
     from xai_fast.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
     from xai_fast.methods.occlusion import Occlusion as Occlusion
+    from xai_fast.methods.rise import DRISE as DRISE
+    from xai_fast.methods.rise import RISE as RISE
     from xai_fast.methods.saliency import Saliency as Saliency
     from xai_fast.methods.smooth_grad import SmoothGrad as SmoothGrad
     from xai_fast.models import load as load

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from torch import Tensor
@@ -21,8 +22,14 @@ from xai_fast.report import write_page
 
 from .console import line, out
 
-# Points and draws of the methods that take 50 by themselves, so that the demonstration stays short.
-_FEWER = {"IntegratedGradients": {"n_steps": 16}, "SmoothGrad": {"n_samples": 16}, "GradientShap": {"n_samples": 16}}
+# Points and draws of the methods that take 50 or thousands by themselves, so that the demonstration stays short.
+_FEWER: dict[str, dict[str, Any]] = {
+    "IntegratedGradients": {"n_steps": 16},
+    "SmoothGrad": {"n_samples": 16},
+    "GradientShap": {"n_samples": 16},
+    "RISE": {"n_masks": 512, "centred": True},
+    "DRISE": {"n_masks": 512, "centred": True},
+}
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "rocket", "motorcycle", "coins")
 
 

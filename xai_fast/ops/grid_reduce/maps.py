@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -36,7 +37,7 @@ def grid_maps(bins: Tensor, extents: Sequence[int]) -> Tensor:
 
 def _spread(bins: Tensor, shift_axis: int, cell_axis: int, extent: int) -> Tensor:
     cells = bins.shape[cell_axis]
-    table = _enlarging(extent, cells).to(bins.device)
+    table = _enlarging(extent, cells, bins.device)
     by_shift = bins.movedim(shift_axis, 0).movedim(cell_axis, -1)
     if len(by_shift) != cell_extent(extent, cells):
         raise ValueError(
@@ -49,9 +50,10 @@ def _spread(bins: Tensor, shift_axis: int, cell_axis: int, extent: int) -> Tenso
     return total.view(*by_shift.shape[1:-1], extent).movedim(-1, cell_axis - 1)
 
 
-def _enlarging(extent: int, cells: int) -> Tensor:
+@functools.lru_cache(maxsize=16)
+def _enlarging(extent: int, cells: int, device: torch.device) -> Tensor:
     """What share of each cell (columns) a position of the enlarged grid (rows) has: float64."""
     low, high, share = neighbours(places(extent, cells), cells)
     table = torch.zeros(len(low), cells, dtype=torch.float64)
     table.scatter_add_(1, low[:, None], 1 - share[:, None])
-    return table.scatter_add_(1, high[:, None], share[:, None])
+    return table.scatter_add_(1, high[:, None], share[:, None]).to(device)
