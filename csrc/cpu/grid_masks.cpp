@@ -23,10 +23,11 @@ struct Axis {
   Axis() = default;
   Axis(int64_t extent, int64_t cells, const double* places) : extent(extent), cells(cells) {
     const int64_t length = (cells + 1) * std::max<int64_t>((extent + cells - 1) / cells, 1);
+    const int32_t last = static_cast<int32_t>(std::max<int64_t>(cells - 2, 0));
     low.resize(length);
     share.resize(length);
     for (int64_t i = 0; i < length; ++i) {
-      low[i] = static_cast<int32_t>(std::min<int64_t>(places[i], std::max<int64_t>(cells - 2, 0)));
+      low[i] = std::min(static_cast<int32_t>(places[i]), last);
       share[i] = static_cast<Real>(places[i] - low[i]);
     }
   }

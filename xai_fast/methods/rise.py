@@ -98,8 +98,9 @@ class RISE(AbstractRandomMasks):
         baseline: what is seen where a mask is 0: a number or one per channel in the model's space (0.0 is the mean
             colour after ImageNet normalisation), a tensor that broadcasts to the inputs, "image_mean", "blur", "black"
             or "white".
-        centred: subtract the mean of the n scores from each of them. The paper does not; it makes the same picture of
-            far fewer masks, because how many positions a mask shows then no longer counts.
+        centred: subtract the mean of the n scores from each of them. The paper does not. Up to a constant the map that
+            is estimated is the same; where scores are far from 0 it takes far fewer masks, because how often a position
+            happened to be seen then no longer counts.
         sampler: "bernoulli": cells and masks are independent, as in the paper. "stratified": how many cells a mask
             keeps is spread evenly over its distribution instead of drawn. "antithetic": every second mask keeps the
             cells that the one before does not, at the same shift, so that every position is seen in half of all masks;
@@ -135,8 +136,8 @@ class DRISE(AbstractRandomMasks):
         xf.DRISE(detector).attribute(images, xf.targets.detection(boxes, labels))
 
     The paper multiplies by the cosine of the class probabilities as well, and by an objectness where a detector has
-    one; most detectors give neither away, and a score of the class alone stands for both here. The paper's own count
-    is 5000 masks. Any other target may be given, of detectors and other models.
+    one; most detectors give neither away, and a score of the class alone stands for both here. It takes 5000 masks and
+    does not divide by n p, which only scales the map. Any other target may be given, of detectors and other models.
 
     Values are in units of the target, for a detection from 0 to 1: the mean match where a position is seen. With
     `centred=True` the map is signed. They do not sum to anything.
