@@ -10,7 +10,7 @@ from xai_fast.engine.recipe import Details
 from xai_fast.engine.samplers.grids import GROUPS, BehindGrids
 from xai_fast.ops import grid_maps, grid_reduce
 
-_FEWEST = 2  # draws of a group that depend on each other count once, and a mean needs two
+_FEWEST = 2  # draws, or pairs of them, without which a group has no say in what a map errs by
 _AT_ONCE = 1 << 22  # elements of the maps or bins that are worked on together: 32 MB, several times
 _MOST_ERRORS = 1 << 25  # elements of all maps up to which their errors are kept
 
@@ -46,9 +46,10 @@ class GridMeans:
         inputs = self._variants.inputs
         shape = (len(inputs), self._scores.shape[1], 1, *inputs.shape[2:])
         maps = self._scores.new_empty(shape)
-        group = self._groups()
-        if group.any() and maps.numel() <= _MOST_ERRORS:
-            self._errors = torch.empty_like(maps)
+        draw, source = torch.arange(self._variants.n_masks), self._variants.draw
+        group = torch.zeros_like(draw)
+        if len(draw) // source.together >= GROUPS * _FEWEST and maps.numel() <= _MOST_ERRORS:
+            self._errors, group = torch.empty_like(maps), source.group_of(draw)
         for sample, scores in enumerate(self._scores.double().view(len(inputs), self._variants.n_masks, -1)):
             self._add_up(sample, scores, group, maps)
         return maps
@@ -56,14 +57,6 @@ class GridMeans:
     def details(self, scores: Tensor) -> Details:
         """The maps' standard errors, where there are enough draws."""
         return Details(standard_error=self._errors)
-
-    def _groups(self) -> Tensor:
-        """LongTensor (n,): the group of each draw; 0 for all where there are too few draws to tell what they err by."""
-        draw = torch.arange(self._variants.n_masks)
-        group, source = self._variants.draw.group_of(draw), self._variants.draw
-        together = 2 if source.sampler == "antithetic" else 1
-        enough = len(draw) >= GROUPS * _FEWEST * together
-        return group if enough else torch.zeros_like(group)
 
     def _add_up(self, sample: int, scores: Tensor, group: Tensor, maps: Tensor) -> None:
         """Writes the maps of one input, from its scores (n, K), into `maps`, and their errors."""

@@ -50,24 +50,26 @@ class GridDraws:
         """How many shifts there are along each axis."""
         return tuple(cell_extent(extent, self.cells) for extent in self.extents)
 
+    @property
+    def together(self) -> int:
+        """How many successive draws are made of the same numbers: a mask and its opposite, or one."""
+        return 2 if self.sampler == "antithetic" else 1
+
     def group_of(self, draw: Tensor) -> Tensor:
-        """The group of each draw; what depends on each other is in one."""
-        return (draw // 2 if self.sampler == "antithetic" else draw) % GROUPS
+        """The group of each draw; draws that depend on each other are in one."""
+        return draw // self.together % GROUPS
 
     def __call__(self, ids: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
         """Grids, BoolTensor (M, *cells), and shifts, LongTensor (M, A), of samples with these ids; all on the CPU."""
         shape = [self.cells] * len(self.extents)
         total = math.prod(shape)
-        key = draw - draw % 2 if self.sampler == "antithetic" else draw
-        numbers = uniforms(self.seed, ids, key, total + len(shape))
+        numbers = uniforms(self.seed, ids, draw - draw % self.together, total + len(shape))
         shifts = choices(numbers[:, total:], torch.tensor(self.positions))
         numbers = numbers[:, :total]
         if self.sampler == "stratified":
             kept = numbers.argsort(stable=True, dim=1).argsort(1) < self._counts(ids, draw)[:, None]
         else:
-            kept = numbers < self.keep
-            if self.sampler == "antithetic":
-                kept = kept ^ (draw % 2 == 1)[:, None]
+            kept = (numbers < self.keep) ^ (draw % self.together == 1)[:, None]
         return kept.view(-1, *shape), shifts
 
     def _counts(self, ids: Tensor, draw: Tensor) -> Tensor:
