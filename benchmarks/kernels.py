@@ -26,6 +26,8 @@ from xai_fast import ops
 from xai_fast.ops._cases import Case
 from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
+from xai_fast.ops.grid_masks.cases import CASES as GRID_MASKS
+from xai_fast.ops.grid_reduce.cases import CASES as GRID_REDUCE
 from xai_fast.ops.hide_segments.cases import CASES as HIDE_SEGMENTS
 from xai_fast.ops.hide_windows.cases import CASES as HIDE_WINDOWS
 from xai_fast.ops.moments.cases import CASES as MOMENTS
@@ -50,6 +52,8 @@ def surrogate_normal(**arguments: Any) -> Tensor:
 OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "hide_windows": (ops.hide_windows, HIDE_WINDOWS),
     "hide_segments": (ops.hide_segments, HIDE_SEGMENTS),
+    "grid_masks": (ops.grid_masks, GRID_MASKS),
+    "grid_reduce": (ops.grid_reduce, GRID_REDUCE),
     "window_mean": (ops.window_mean, WINDOW_MEAN),
     "cam_reduce": (ops.cam_reduce, CAM_REDUCE),
     "region_gather": (ops.region_gather, REGION_GATHER),

@@ -139,6 +139,8 @@ PYBIND11_MODULE(_compiled, module) {
 
   module.def("add_noise", &xai_fast::add_noise, without_gil());
   module.def("cam_reduce", &xai_fast::cam_reduce, without_gil());
+  module.def("grid_masks", &xai_fast::grid_masks, without_gil());
+  module.def("grid_reduce", &xai_fast::grid_reduce, without_gil());
   module.def("hide_segments", &xai_fast::hide_segments, without_gil());
   module.def("hide_windows", &xai_fast::hide_windows, without_gil());
   module.def("moments", &xai_fast::moments, without_gil());

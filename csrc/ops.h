@@ -19,6 +19,14 @@ void hide_windows(const Tensor& inputs, const Tensor& baseline, const Tensor& sa
 void hide_segments(const Tensor& inputs, const Tensor& baseline, const Tensor& labels, const Tensor& sample,
                    const Tensor& keep, const Tensor& out);
 
+// inputs, baseline (N, C, *S) and out (M, C, *S), floating, any strides; grids bool (M, *cells), shifts (M,
+// len(S)), sample (M,) and places float64 (every axis's after the other's), dense.
+void grid_masks(const Tensor& inputs, const Tensor& baseline, const Tensor& grids, const Tensor& shifts,
+                const Tensor& sample, const Tensor& places, const Tensor& out);
+
+// grids bool (M, C), bin (M,), weights float64 (M, T) and bins float64 (B, T, C), all dense.
+void grid_reduce(const Tensor& grids, const Tensor& bin, const Tensor& weights, const Tensor& bins);
+
 // inputs (N, C, *S) and out (M, C, *S), floating, any strides; scale float64, sample, key and draw (M,),
 // dense.
 void add_noise(const Tensor& inputs, const Tensor& scale, const Tensor& sample, const Tensor& key,

@@ -32,6 +32,7 @@ _MODULES = {
 _METHODS = (
     "AblationCAM",
     "ActivationMaximization",
+    "DRISE",
     "Deconvolution",
     "DeepLift",
     "DeepLiftShap",
@@ -49,6 +50,7 @@ _METHODS = (
     "LimeText",
     "Occlusion",
     "PartitionShap",
+    "RISE",
     "ReciproCAM",
     "Saliency",
     "ShapleySampling",
@@ -56,10 +58,11 @@ _METHODS = (
     "SmoothGrad",
 )
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - sorted letter by letter, methods in capitals among the others
     "AblationCAM",
     "ActivationMaximization",
     "Cost",
+    "DRISE",
     "Deconvolution",
     "DeepLift",
     "DeepLiftShap",
@@ -84,6 +87,7 @@ __all__ = [
     "Occlusion",
     "PartitionShap",
     "Preprocess",
+    "RISE",
     "ReciproCAM",
     "Saliency",
     "ShapleySampling",
@@ -130,6 +134,8 @@ if TYPE_CHECKING:
     from xai_fast.methods.lime import Lime as Lime
     from xai_fast.methods.occlusion import Occlusion as Occlusion
     from xai_fast.methods.partition_shap import PartitionShap as PartitionShap
+    from xai_fast.methods.rise import DRISE as DRISE
+    from xai_fast.methods.rise import RISE as RISE
     from xai_fast.methods.saliency import Saliency as Saliency
     from xai_fast.methods.shapley_sampling import ShapleySampling as ShapleySampling
     from xai_fast.methods.smooth_grad import SmoothGrad as SmoothGrad

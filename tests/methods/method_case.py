@@ -55,6 +55,11 @@ class Case:
         """Whether answers decide which rows run next, so that other targets beside one change its map."""
         return self.method == "PartitionShap"
 
+    @property
+    def averages_scores(self) -> bool:
+        """Whether a map without sign is a mean of scores, which is below 0 where they are."""
+        return self.method in ("RISE", "DRISE")
+
     def target(self, inputs: torch.Tensor) -> list[int] | None:
         """What is explained where a test does not care: true classes for the method that must be told them."""
         return [1] * len(inputs) if self.needs_truth else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import replicas
 import replicas_coalitions
+import replicas_masks
 import replicas_partition
 import torch
 from method_case import Linear, cases
@@ -72,6 +73,23 @@ CASES = [
         {"n_evaluations": 25},
         {"n_evaluations": 70, "baseline": "image_mean", "seed": 5},
         {"n_evaluations": 2, "baseline": (0.5, -1.0, 2.0)},
+    ),
+    *cases(
+        "RISE",
+        replicas_masks.rise,
+        {"n_masks": 12, "cells": 4},
+        {"n_masks": 10, "centred": True, "baseline": (0.5, -1.0, 2.0)},
+        {"n_masks": 45, "cells": 3, "sampler": "stratified", "keep": 0.3, "seed": 7},
+        {"n_masks": 50, "cells": 2, "sampler": "stratified", "centred": True},
+        {"n_masks": 9, "cells": 5, "sampler": "antithetic", "centred": True, "seed": 2**63},
+        {"n_masks": 8, "cells": 12, "sampler": "antithetic", "baseline": 0.7},
+        {"n_masks": 6, "cells": 1, "baseline": "image_mean"},
+    ),
+    *cases(
+        "DRISE",
+        replicas_masks.drise,
+        {"n_masks": 11},
+        {"n_masks": 7, "cells": 5, "keep": 0.9, "centred": True, "seed": 3},
     ),
     *cases(
         "Saliency",
@@ -167,6 +185,22 @@ def _linear_partition_shap(inputs, target):
     return model, settings, (weight * (inputs - 0.25)).sum(1, keepdim=True)
 
 
+def _linear_rise(inputs, target):
+    """One cell is all of the input or nothing; of pairs of opposites one shows all, which the map is the score of."""
+    model = Linear(inputs.shape[1:])
+    score = model(inputs).detach()[:, target].view(-1, 1, 1, 1)
+    settings = {"n_masks": 6, "cells": 1, "sampler": "antithetic", "baseline": 0.25}
+    return model, settings, score.expand(-1, 1, *inputs.shape[2:])
+
+
+def _linear_drise(inputs, target):
+    """The same, less the mean of the scores of all and of nothing."""
+    model = Linear(inputs.shape[1:])
+    scores, empty = (model(x).detach()[:, target] for x in (inputs, torch.full_like(inputs, 0.25)))
+    settings = {"n_masks": 6, "cells": 1, "sampler": "antithetic", "baseline": 0.25, "centred": True}
+    return model, settings, ((scores - empty) / 2).view(-1, 1, 1, 1).expand(-1, 1, *inputs.shape[2:])
+
+
 def _linear_saliency(inputs, target):
     model = Linear(inputs.shape[1:])
     return model, {"absolute": False}, model.weight.detach()[target].expand_as(inputs)
@@ -209,6 +243,8 @@ CLOSED_FORMS = {
     "KernelShap": _linear_positions(n_samples=80),
     "Lime": _linear_positions(n_samples=80, alpha=0.0),
     "PartitionShap": _linear_partition_shap,
+    "RISE": _linear_rise,
+    "DRISE": _linear_drise,
     "Saliency": _linear_saliency,
     "InputXGradient": _linear_input_x_gradient,
     "GradCAM": _linear_gradcam,

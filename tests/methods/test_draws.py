@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import replicas_gradient
+import replicas_masks
 import torch
 from subjects import Small, signals
 from torch import nn
@@ -27,7 +28,19 @@ def gradient_shap(model, **settings):
     return xf.GradientShap(model, **given), replicas_gradient.gradient_shap, given
 
 
-@pytest.mark.parametrize("make", [smooth_grad, gradient_shap])
+def rise(model, **settings):
+    given = {"n_masks": 5, "cells": 3, **settings}
+    return xf.RISE(model, **given), replicas_masks.rise, given
+
+
+def stratified_rise(model, **settings):
+    return rise(model, sampler="stratified", **settings)
+
+
+DRAWING = [smooth_grad, gradient_shap, rise, stratified_rise]
+
+
+@pytest.mark.parametrize("make", DRAWING)
 def test_draws_belong_to_an_inputs_id_and_not_to_its_place(make):
     model, inputs = Small().double(), signals(dtype=torch.float64)
     method, replica, settings = make(model)
@@ -44,7 +57,7 @@ def test_draws_belong_to_an_inputs_id_and_not_to_its_place(make):
     assert not torch.allclose(without, values)
 
 
-@pytest.mark.parametrize("make", [smooth_grad, gradient_shap])
+@pytest.mark.parametrize("make", DRAWING)
 def test_another_seed_is_another_draw(make):
     model, inputs = Small().double(), signals(dtype=torch.float64)
     maps = [make(model, seed=seed)[0].attribute(inputs, TARGETS) for seed in (0, 1, 2**64 - 1, 0)]

@@ -9,6 +9,8 @@ import torch
 from xai_fast import ops
 from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
+from xai_fast.ops.grid_masks.cases import CASES as GRID_MASKS
+from xai_fast.ops.grid_reduce.cases import CASES as GRID_REDUCE
 from xai_fast.ops.hide_segments.cases import CASES as HIDE_SEGMENTS
 from xai_fast.ops.hide_windows.cases import CASES as HIDE_WINDOWS
 from xai_fast.ops.moments.cases import CASES as MOMENTS
@@ -35,9 +37,16 @@ def surrogate_normal(**arguments):
     return torch.cat(ops.surrogate_normal(**{**arguments, **sums}), dim=1)
 
 
+def grid_reduce(**arguments):
+    """Adds to a copy of the bins."""
+    return ops.grid_reduce(**{**arguments, "bins": arguments["bins"].clone()})
+
+
 FUNCTIONS = {
     "hide_windows": ops.hide_windows,
     "hide_segments": ops.hide_segments,
+    "grid_masks": ops.grid_masks,
+    "grid_reduce": grid_reduce,
     "window_mean": ops.window_mean,
     "cam_reduce": ops.cam_reduce,
     "region_gather": ops.region_gather,
@@ -52,6 +61,8 @@ FUNCTIONS = {
 CASES = {
     "hide_windows": HIDE_WINDOWS,
     "hide_segments": HIDE_SEGMENTS,
+    "grid_masks": GRID_MASKS,
+    "grid_reduce": GRID_REDUCE,
     "window_mean": WINDOW_MEAN,
     "cam_reduce": CAM_REDUCE,
     "region_gather": REGION_GATHER,
@@ -107,6 +118,11 @@ def add_noise_tolerance(arguments, dtype):
     return 4 * computed * scale + precision(arguments, dtype) * (largest(arguments["inputs"]) + scale)
 
 
+def grid_masks_tolerance(arguments, dtype):
+    """Each of up to three interpolations of numbers up to 1 may be rounded three times."""
+    return 10 * precision(arguments, dtype) * largest(arguments["inputs"], arguments["baseline"])
+
+
 def path_points_tolerance(arguments, dtype):
     return 2 * precision(arguments, dtype) * largest(arguments["inputs"], arguments["baseline"])
 
@@ -134,6 +150,7 @@ def winograd_tolerance(arguments, dtype):
 
 ARITHMETIC = {
     "add_noise": add_noise_tolerance,
+    "grid_masks": grid_masks_tolerance,
     "path_points": path_points_tolerance,
     "moments": moments_tolerance,
     "surrogate_normal": surrogate_normal_tolerance,

@@ -34,6 +34,28 @@ def hide_segments(**changes):
     return ops.hide_segments(**{**arguments, **changes})
 
 
+def grid_masks(**changes):
+    arguments = {
+        "inputs": torch.zeros(SHAPE),
+        "baseline": torch.zeros(()),
+        "grids": torch.ones(3, 4, 3, dtype=torch.bool),
+        "shifts": torch.tensor([[0, 0], [1, 2], [0, 1]]),
+        "sample": torch.tensor([0, 1, 1]),
+        "out": torch.zeros(3, *SHAPE[1:]),
+    }
+    return ops.grid_masks(**{**arguments, **changes})
+
+
+def grid_reduce(**changes):
+    arguments = {
+        "grids": torch.ones(3, 4, 3, dtype=torch.bool),
+        "shifts": torch.tensor([[0, 0], [1, 2], [0, 1]]),
+        "weights": torch.zeros(3, 5).double(),
+        "bins": torch.zeros(2, 3, 5, 4, 3).double(),
+    }
+    return ops.grid_reduce(**{**arguments, **changes})
+
+
 def window_mean(**changes):
     arguments = {
         "values": torch.zeros(2, 1, 1),
@@ -137,6 +159,8 @@ def pass_bits(**changes):
 OPS = (
     hide_windows,
     hide_segments,
+    grid_masks,
+    grid_reduce,
     window_mean,
     cam_reduce,
     region_gather,
@@ -176,6 +200,32 @@ def test_what_fits_is_taken(call):
         (surrogate_normal, {"moment": torch.zeros(5, 3).double()}, ValueError, r"`moment` has shape \(5, 3\)"),
         (surrogate_normal, {"moment": torch.zeros(2, 5).double().T}, ValueError, "`moment` has strides .* contiguous"),
         (surrogate_normal, {"moment": torch.zeros(5, 2, device="meta").double()}, ValueError, "`moment` is on meta"),
+        (grid_masks, {"inputs": torch.zeros(3, 8)}, ValueError, r"`inputs` has shape \(3, 8\); it takes \(N, C, \*S\)"),
+        (grid_masks, {"baseline": torch.zeros(4)}, ValueError, r"`baseline` has shape \(4,\).*such as \(C, 1, 1\)"),
+        (grid_masks, {"grids": torch.ones(3, 4, 3)}, TypeError, "`grids` is torch.float32; it takes torch.bool"),
+        (grid_masks, {"grids": torch.ones(3, 4).bool()}, ValueError, r"`grids` has shape \(3, 4\).* 2 spatial axes"),
+        (grid_masks, {"grids": torch.ones(3, 4, 0).bool()}, ValueError, "`grids` has .* at least one cell"),
+        (grid_masks, {"grids": torch.ones(2, 4, 3).bool()}, ValueError, r"`grids` has shape \(2, 4, 3\).* M = 3"),
+        (grid_masks, {"shifts": torch.zeros(3, 2)}, TypeError, "`shifts` is torch.float32; it takes torch.int64"),
+        (grid_masks, {"shifts": torch.zeros(3, 1).long()}, ValueError, r"`shifts` has shape \(3, 1\); it takes \(M, A"),
+        (grid_masks, {"shifts": torch.tensor([[0, 3]] * 3)}, ValueError, r"`shifts` go from \[0, 3\].* cell, \[2, 3\]"),
+        (grid_masks, {"shifts": torch.tensor([[-1, 0]] * 3)}, ValueError, r"`shifts` go from \[-1, 0\] to \[-1, 0\]"),
+        (grid_masks, {"shifts": torch.zeros(3, 2, device="meta").long()}, ValueError, "`shifts` is on meta but `out`"),
+        (grid_masks, {"sample": torch.tensor([0, 1, 2])}, ValueError, "`sample` has values from 0 to 2; it takes rows"),
+        (grid_masks, {"out": torch.zeros(3, 3, 9, 8)}, ValueError, r"`out` has shape \(3, 3, 9, 8\)"),
+        (grid_masks, {"out": torch.zeros(3, *SHAPE[1:]).int()}, TypeError, "`out` is torch.int32"),
+        (grid_masks, {"out": torch.zeros(3, 3, 8, 1).expand(3, 3, 8, 9)}, ValueError, "`out` is an expanded"),
+        (grid_masks, {"out": torch.zeros(3, *SHAPE[1:], device="meta")}, ValueError, "`inputs` is on cpu but `out`"),
+        (grid_reduce, {"grids": torch.ones(3).bool()}, ValueError, r"`grids` has shape \(3,\); it takes \(M, \*c"),
+        (grid_reduce, {"grids": torch.ones(3, 4, 2).bool()}, ValueError, r"`bins` has .* = \(2, 3, 5, 4, 2\)"),
+        (grid_reduce, {"shifts": torch.tensor([[0, 3]] * 3)}, ValueError, r"`shifts` go from .* cell, \[2, 3\]"),
+        (grid_reduce, {"weights": torch.zeros(3, 5)}, TypeError, "`weights` is torch.float32; it takes torch.float64"),
+        (grid_reduce, {"weights": torch.zeros(2, 5).double()}, ValueError, r"`weights` has shape \(2, 5\).*\(3, 5\)"),
+        (grid_reduce, {"weights": torch.zeros(3).double()}, ValueError, r"`weights` has shape \(3,\)"),
+        (grid_reduce, {"bins": torch.zeros(2, 3, 5, 4, 3)}, TypeError, "`bins` is torch.float32"),
+        (grid_reduce, {"bins": torch.zeros(3, 4, 3).double()}, ValueError, r"`bins` has shape \(3, 4, 3\)"),
+        (grid_reduce, {"bins": torch.zeros(2, 3, 5, 3, 4).double().mT}, ValueError, "`bins` has strides .* contiguous"),
+        (grid_reduce, {"bins": torch.zeros(2, 3, 5, 4, 3, device="meta").double()}, ValueError, "`weights` is on cpu"),
         (sign_bits, {"values": torch.zeros(SHAPE).double()}, TypeError, "`values` is torch.float64; it takes"),
         (sign_bits, {"values": torch.zeros(8, 9).T}, ValueError, r"`values` has strides \(1, 9\); it takes dense"),
         (pass_bits, {"bits": torch.zeros(6).long()}, ValueError, r"`bits` has shape \(6,\)"),

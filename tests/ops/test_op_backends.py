@@ -65,7 +65,7 @@ def test_hide_windows_converts(backend, dtype, to):
 )
 def test_thread_count_changes_no_bit(name, case):
     skip_without("cpp")
-    arguments = case.arguments(torch.float32)
+    arguments = case.arguments(case.dtypes[0])
     results, threads = [], torch.get_num_threads()
     try:
         for count in (1, 2, 5):
@@ -122,7 +122,16 @@ def test_region_gather_copies_and_rounds_the_fill(backend, dtype):
 
 @pytest.mark.parametrize(
     "name",
-    ["hide_windows", "hide_segments", "region_gather", "add_noise", "path_points", "winograd_convolution", "pass_bits"],
+    [
+        "hide_windows",
+        "hide_segments",
+        "grid_masks",
+        "region_gather",
+        "add_noise",
+        "path_points",
+        "winograd_convolution",
+        "pass_bits",
+    ],
 )
 def test_a_graph_that_saved_the_batch_notices_that_it_was_rewritten(name):
     arguments = CASES[name][0].arguments(torch.float32)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ops_support import assert_agree, run, tolerance
 
 from xai_fast import ops
+from xai_fast.ops._grids import cell_extent
 from xai_fast.ops.hide_windows.cases import FLOATING
 from xai_fast.ops.region_gather import BORDERS
 
@@ -128,6 +129,52 @@ def test_path_points(data):
     expected = run("reference", "path_points", arguments)
     atol = tolerance("path_points", arguments, expected.dtype)
     assert_agree(run("cpp", "path_points", arguments), expected, atol)
+
+
+@st.composite
+def grids_of(draw, rows, extents):
+    """Grids of up to four cells along each axis, and shifts of up to a cell."""
+    cells = [draw(st.integers(1, 4)) for _ in extents]
+    kept = torch.randn((rows, *cells), generator=torch.Generator().manual_seed(draw(st.integers(0, 99)))) < 0
+    positions = [cell_extent(*axis) for axis in zip(extents, cells, strict=True)]
+    shifts = [[draw(st.integers(0, most - 1)) for most in positions] for _ in range(rows)]
+    return kept, torch.tensor(shifts, dtype=torch.int64).reshape(rows, len(extents)), positions
+
+
+@given(st.data())
+@quickly
+def test_grid_masks(data):
+    extents = data.draw(extents_of_rows)
+    samples, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 4))
+    grids, shifts, _ = data.draw(grids_of(rows, extents[1:]))
+    inputs = data.draw(tensors((samples, *extents)))
+    shared = tuple(data.draw(st.sampled_from([1, n])) for n in inputs.shape)
+    arguments = {
+        "inputs": inputs,
+        "baseline": data.draw(tensors(shared, (inputs.dtype,))),
+        "grids": grids,
+        "shifts": shifts,
+        "sample": rows_of(data.draw, samples, rows),
+        "out": data.draw(tensors((rows, *extents))),
+    }
+    expected = run("reference", "grid_masks", arguments)
+    atol = tolerance("grid_masks", arguments, expected.dtype)
+    assert_agree(run("cpp", "grid_masks", arguments), expected, atol)
+
+
+@given(st.data())
+@quickly
+def test_grid_reduce(data):
+    extents = data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=3))
+    rows, targets = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 3))
+    grids, shifts, positions = data.draw(grids_of(rows, extents))
+    arguments = {
+        "grids": grids,
+        "shifts": shifts,
+        "weights": data.draw(tensors((rows, targets), (torch.float64,))),
+        "bins": torch.randn(*positions, targets, *grids.shape[1:], dtype=torch.float64),
+    }
+    assert_agree(run("cpp", "grid_reduce", arguments), run("reference", "grid_reduce", arguments), 0.0)
 
 
 @given(st.data())

@@ -20,11 +20,18 @@ AXES = {"AXES": 3, "AXIS0": -1, "AXIS1": 1, "AXIS2": 2, "AXIS3": 0}
 
 REGION = {"SPACE": 2, "AXIS0": -1, "AXIS1": 0, "AXIS2": 1, "AXIS3": -1, "PATCHED": True}
 
+MASKED = [
+    {"SPACE": 2, "AXIS0": -1, "AXIS1": 1, "AXIS2": 2, "AXIS3": -1},
+    {"SPACE": 3, "AXIS0": 0, "AXIS1": 1, "AXIS2": 2, "AXIS3": -1},
+]
+
 
 def kernels():
     """Per kernel: its function, the types of its arguments and its constants, as the ops launch it."""
     from xai_fast.ops.add_noise import triton as add_noise
     from xai_fast.ops.cam_reduce import triton as cam_reduce
+    from xai_fast.ops.grid_masks import triton as grid_masks
+    from xai_fast.ops.grid_reduce import triton as grid_reduce
     from xai_fast.ops.hide_segments import triton as hide_segments
     from xai_fast.ops.hide_windows import triton as hide_windows
     from xai_fast.ops.moments import triton as moments
@@ -39,6 +46,10 @@ def kernels():
         yield hide_windows.hide_windows_kernel, {**pointers, **STRIDES}, {**AXES, "BLOCK": hide_windows.BLOCK}
         pointers = {**pointers, "labels": "*i64", "keep": "*u8"}
         yield hide_segments.hide_segments_kernel, {**pointers, **STRIDES}, {"BLOCK": hide_segments.BLOCK}
+        share = "fp64" if source == "fp64" else "fp32"
+        tables = {"grids": "*u8", "shifts": "*i64", "low": "*i32", "share": f"*{share}"}
+        for axes in MASKED:
+            yield grid_masks.grid_masks_kernel, {**pointers, **tables}, {**axes, "BLOCK": grid_masks.BLOCK}
         numbers = dict.fromkeys(("sample", "key", "draw", "reference"), "*i64") | {"scale": "*fp64", "alpha": "*fp64"}
         pointers = {"inputs": f"*{source}", "baseline": f"*{source}", "out": f"*{target}", **numbers}
         yield add_noise.add_noise_kernel, {**pointers, "seed": "u64"}, {"BLOCK": add_noise.BLOCK}
@@ -51,6 +62,8 @@ def kernels():
     for gram in (True, False):
         constants = {"GRAM": gram, "ROWS": surrogate_normal.ROWS, "TILE": surrogate_normal.TILE}
         yield surrogate_normal.sum_products_kernel, pointers, constants
+    sums = {"grids": "*u8", "bin": "*i64", "weights": "*fp64", "bins": "*fp64"}
+    yield grid_reduce.grid_reduce_kernel, sums, {"BLOCK": grid_reduce.BLOCK}
     for dtype in ("fp32", "bf16", "fp16", "fp64"):
         pointers = {name: f"*{dtype}" for name in ("base", "patch", "out")}
         pointers |= {name: "*i64" for name in ("patch_at", "sample", "at")}
@@ -100,8 +113,8 @@ def test_kernels_compile_without_spilling(capability, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "chosen"),
     [
-        (["test_op_backends"], "triton and (float32 or bfloat16 or surrogate_normal)"),
-        (["test_noise", "test_path_points", "test_moments", "test_surrogate_normal"], "triton"),
+        (["test_op_backends"], "triton and (float32 or bfloat16 or surrogate_normal or grid_reduce)"),
+        (["test_noise", "test_path_points", "test_moments", "test_surrogate_normal", "test_grids"], "triton"),
     ],
     ids=["every case", "what is particular to one op"],
 )

@@ -27,8 +27,10 @@ def uniforms(seed: int, key: Tensor, draw: Tensor, count: int) -> Tensor:
     return ((high * 2**26 + low).to(torch.float64) * 2.0**-53).flatten(1)[:, :count]
 
 
-def choices(uniform: Tensor, options: int) -> Tensor:
+def choices(uniform: Tensor, options: int | Tensor) -> Tensor:
     """Returns which of `options` (at least one) each uniform number in [0, 1) selects: LongTensor in [0, options).
+
+    `options` is one number, or a LongTensor of numbers that broadcasts to `uniform`.
 
     The options are equally likely to within 2^-51.
     """

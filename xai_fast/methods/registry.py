@@ -16,7 +16,8 @@ class MethodInfo:
         name: the class's name.
         module: where the class lives, below `xai_fast.methods`.
         kind: "pixels" (N, C, H, W), "map" (N, 1, H, W), "text", "concepts" or "filters".
-        signed: positive values support the target and negative ones speak against it; False: never negative.
+        signed: positive values support the target and negative ones speak against it; False: never negative,
+            as long as the scores are not.
         class_specific: another target gives another map.
         complete: what the map sums to; "" where it sums to nothing.
         units: "score", "score per input unit" or "none".
@@ -76,6 +77,18 @@ _METHODS = (
         cost="8 + filters x (steps + 1) forward, filters x steps backward, as far as the layer",
         paper="Erhan et al. 2009, TR 1341, Université de Montréal",
         starting={"filters": 0},
+    ),
+    MethodInfo(
+        name="DRISE",
+        module="rise",
+        kind="map",
+        signed=False,
+        class_specific=True,
+        complete="",
+        units="score",
+        summary="how well an object is still found, on average, where a position is seen among random parts",
+        cost="1 + masks forward",
+        paper="Petsiuk et al. 2021, arXiv:2006.03204",
     ),
     MethodInfo(
         name="Deconvolution",
@@ -284,6 +297,18 @@ _METHODS = (
         summary="how a score difference divides among the halves of an image, their halves, and so on",
         cost="n_evaluations forward, or as many as the hierarchy has",
         paper="Owen 1977; Lundberg and Lee 2017, arXiv:1705.07874",
+    ),
+    MethodInfo(
+        name="RISE",
+        module="rise",
+        kind="map",
+        signed=False,
+        class_specific=True,
+        complete="",
+        units="score",
+        summary="the mean score where a position is seen among random parts",
+        cost="1 + masks forward",
+        paper="Petsiuk et al. 2018, arXiv:1806.07421",
     ),
     MethodInfo(
         name="ReciproCAM",

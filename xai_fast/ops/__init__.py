@@ -11,8 +11,12 @@ from xai_fast.ops._dispatch import Op as Op
 from xai_fast.ops._dispatch import all_ops as all_ops
 from xai_fast.ops._dispatch import backends as backends
 from xai_fast.ops._dispatch import using as using
+from xai_fast.ops._grids import cell_extent as cell_extent
 from xai_fast.ops.add_noise import add_noise as add_noise
 from xai_fast.ops.cam_reduce import cam_reduce as cam_reduce
+from xai_fast.ops.grid_masks import grid_masks as grid_masks
+from xai_fast.ops.grid_reduce import grid_maps as grid_maps
+from xai_fast.ops.grid_reduce import grid_reduce as grid_reduce
 from xai_fast.ops.hide_segments import hide_segments as hide_segments
 from xai_fast.ops.hide_windows import hide_windows as hide_windows
 from xai_fast.ops.moments import moments as moments
