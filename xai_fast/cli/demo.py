@@ -27,11 +27,11 @@ _FEWER: dict[str, dict[str, Any]] = {
     "IntegratedGradients": {"n_steps": 16},
     "SmoothGrad": {"n_samples": 16},
     "GradientShap": {"n_samples": 16},
-    "KernelShap": {"segments": "grid", "n_samples": 256},
-    "Lime": {"segments": "grid", "n_samples": 256},
-    "PartitionShap": {"n_evaluations": 160},
-    "RISE": {"n_masks": 256, "centred": True},
-    "ShapleySampling": {"segments": "grid", "n_permutations": 4},
+    "KernelShap": {"segments": "grid", "n_samples": 160},
+    "Lime": {"segments": "grid", "n_samples": 160},
+    "PartitionShap": {"n_evaluations": 100},
+    "RISE": {"n_masks": 160, "centred": True},
+    "ShapleySampling": {"segments": "grid", "n_permutations": 2},
 }
 _ELSEWHERE = ("DRISE",)  # for detectors; of a classifier it says what RISE does
 

@@ -19,8 +19,10 @@ from .segments import changed_by
 class Draws(Protocol):
     """Which segments each of D draws shows; the draws of an input follow each other."""
 
-    counts: Tensor
-    """LongTensor (N,) draws of each input."""
+    @property
+    def counts(self) -> Tensor:
+        """LongTensor (N,) draws of each input."""
+        ...
 
     def keep(self, draws: Tensor) -> Tensor:
         """BoolTensor (draws, largest number of segments): which segments the draws show."""
