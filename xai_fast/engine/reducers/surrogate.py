@@ -89,6 +89,10 @@ def _lasso_path(covariance: Tensor, cross: Tensor, alpha: float) -> Tensor:
     from sklearn.linear_model import lars_path_gram  # slow to import
 
     _, _, path = lars_path_gram(
-        cross.numpy(), covariance.numpy(), n_samples=1, alpha_min=alpha, method="lasso", copy_X=True
+        cross.numpy(),
+        covariance.numpy(),
+        n_samples=1,
+        alpha_min=alpha,  # pyright: ignore[reportArgumentType] - typed after its default, which is 0
+        method="lasso",
     )
     return torch.from_numpy(path)

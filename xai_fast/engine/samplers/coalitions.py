@@ -67,7 +67,7 @@ class Prefixes:
 
     orders: tuple[Tensor, ...]
 
-    @functools.cached_property
+    @property
     def counts(self) -> Tensor:
         """LongTensor (N,): 1 + P (K - 1), or the empty draw alone."""
         return torch.tensor([1 + len(order) * max(order.shape[1] - 1, 0) for order in self.orders])
