@@ -113,6 +113,8 @@ def groups_of(segments, number, space):
             for position, extent in zip(place, space, strict=True):
                 cell[place] = 100 * cell[place] + position * min(8, extent) // extent
         segments = cell
+    if callable(segments) and not isinstance(segments, torch.Tensor):
+        segments = segments(torch.zeros(*space, 1).numpy())
     own = segments[number] if segments.ndim > len(space) + (segments.dtype is torch.bool) else segments
     if own.dtype is torch.bool:
         return list(own) if own.ndim > len(space) else [own]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import replicas
 import replicas_coalitions
 import replicas_masks
@@ -17,6 +19,21 @@ GAPS[:3, :4] = -2
 RUNS = torch.arange(143).view(13, 11) // 30
 TENTHS = torch.arange(143).view(13, 11) // 15
 OVERLAPPING = torch.stack([GAPS == 10, RUNS == 1, RUNS < 3, GAPS > 20])
+
+
+class Parts:
+    """A function from a picture to as many segments, one after the other, whatever its axes."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __call__(self, picture):
+        space = picture.shape[:-1]
+        return torch.arange(math.prod(space)).view(space) * self.count // math.prod(space)
+
+    def __repr__(self):
+        return f"Parts({self.count})"
+
 
 # For inputs (N, 3, 13, 11) of `subjects.Small`. The first row of a method stands for it where one is enough.
 CASES = [
@@ -46,14 +63,15 @@ CASES = [
     *cases(
         "ShapleySampling",
         replicas_coalitions.shapley_sampling,
-        {"segments": "grid", "n_permutations": 2},
+        {"segments": Parts(9), "n_permutations": 3},
+        {"segments": "grid", "n_permutations": 1},
         {"segments": GAPS, "n_permutations": 7, "baseline": 0.7},
         {"segments": RUNS, "n_permutations": 4, "baseline": "segment_mean", "sampler": "antithetic", "seed": 5},
     ),
     *cases(
         "KernelShap",
         replicas_coalitions.kernel_shap,
-        {"segments": "grid", "n_samples": 900},
+        {"segments": Parts(9), "n_samples": 100},
         {"segments": GAPS, "baseline": "image_mean"},
         {"segments": TENTHS, "n_samples": 100, "sampler": "leverage", "baseline": 0.7},
         {"segments": TENTHS, "n_samples": 60, "sampler": "kernel", "seed": 3},

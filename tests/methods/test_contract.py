@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from subjects import Small, global_state, model_state, signals
-from table import CASES, CLOSED_FORMS, FIRST
+from table import CASES, CLOSED_FORMS, FIRST, Parts
 
 import xai_fast as xf
 from xai_fast import ops
@@ -355,7 +355,7 @@ def test_repr_rebuilds_the_method(case):
     model, inputs = Small(), signals()
     method = case.on(xf.Engine(model, batch_size=4))  # sums over rows are rounded as the rows are chunked
     names = {name: getattr(xf, name) for name in xf.methods()}
-    again = eval(repr(method), {"engine": method.engine, "tensor": torch.tensor, **names})
+    again = eval(repr(method), {"engine": method.engine, "tensor": torch.tensor, "Parts": Parts, **names})
     assert type(again) is type(method)
     assert repr(again) == repr(method)
     assert again.engine is method.engine
@@ -399,8 +399,6 @@ def test_200_calls_leave_memory_flat(case, lock):
         method = xf.Occlusion(model, window=20)
     elif case.method == "ReciproCAM":
         method = xf.ReciproCAM(model, layer="cells")  # four positions and not four hundred
-    elif case.method == "KernelShap":
-        method = xf.KernelShap(model, segments="grid", n_samples=130)
 
     def calls(count):
         for _ in range(count):

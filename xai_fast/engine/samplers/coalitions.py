@@ -82,7 +82,7 @@ class Prefixes:
         for n in sample.unique().tolist():
             rows = ((sample == n) & (number >= 0)).nonzero()[:, 0]
             lengths = max(self.orders[n].shape[1] - 1, 1)
-            places = self._places(n)[number[rows] // lengths]
+            places = self._places[n][number[rows] // lengths]
             shown[rows, : places.shape[1]] = places <= (number[rows] % lengths)[:, None]
         return shown
 
@@ -93,9 +93,10 @@ class Prefixes:
             found += [key.new_zeros(1, 2), key[order].cumsum(1)[:, :-1].flatten(0, 1)]
         return torch.cat(found)
 
-    @functools.cache  # noqa: B019 - lives and dies with a call
-    def _places(self, n: int) -> Tensor:
-        return self.orders[n].argsort(1)
+    @functools.cached_property
+    def _places(self) -> list[Tensor]:
+        """Per input (P, K): at which place of each order a segment stands."""
+        return [order.argsort(1) for order in self.orders]
 
 
 class Coalitions:
