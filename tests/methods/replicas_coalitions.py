@@ -170,9 +170,11 @@ def _lime_draws(n, n_samples, width, sampler, seed, key):
         return shown, [proximity(row) for row in shown], 1.0
     chances = [math.comb(n, k) / 2**n * proximity([1.0] * k + [0.0] * (n - k)) for k in range(n + 1)]
     shown = []
-    for draw in range(n_samples):
-        drawn = _numbers(seed, key, draw, 1)[0] * sum(chances)
-        size = next(k for k in range(n + 1) if drawn < sum(chances[: k + 1]))
-        members = set(_order(seed, key, draw, n)[:size])
+    for draw in range(n_samples):  # two by two, from either end of one order
+        (number,) = _numbers(seed, key, draw // 2, 1)
+        drawn = (1 - number if draw % 2 else number) * sum(chances)
+        size = next((k for k in range(n + 1) if drawn < sum(chances[: k + 1])), n)
+        order = _order(seed, key, draw // 2, n)
+        members = set((order[::-1] if draw % 2 else order)[:size])
         shown.append([float(i in members) for i in range(n)])
     return shown, [1.0] * n_samples, 1 / sum(chances)

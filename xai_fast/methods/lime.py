@@ -16,7 +16,7 @@ from xai_fast.engine import Cost
 from xai_fast.engine.reducers.coalitions import Estimator
 from xai_fast.engine.reducers.surrogate import Surrogate
 from xai_fast.engine.samplers.coalitions import Draws, Table
-from xai_fast.engine.samplers.subsets import coins, drawn_sizes, of_sizes
+from xai_fast.engine.samplers.subsets import coins, opposite_ends
 
 from .checks import check_choice, check_count, check_positive
 from .coalition import AbstractCoalitionMethod, binomial, table_of
@@ -59,8 +59,9 @@ class Lime(AbstractCoalitionMethod):
         top_k: only so many segments get a value: those that the lasso's path keeps, as the paper's K-LASSO, and the
             surrogate is fitted anew on them, for every target on its own. None takes all.
         sampler: "bernoulli" shows each segment with probability 1/2 and weighs by π. "glime" draws coalitions in
-            proportion to π and weighs none (Tan et al. 2023, arXiv:2311.15722), α scaled by the mean of π: the same
-            limit, with less noise the narrower the kernel.
+            proportion to π and weighs none (Tan et al. 2023, arXiv:2311.15722), with α over the mean of π: the same
+            limit. Draws come in nearly opposite pairs, so that the noise is that of about half as many, and the less
+            the narrower the kernel; the penalty stays that of so many samples.
         seed: of the draws.
 
     Returns (`attribute`): (N, 1, *S).
@@ -92,9 +93,9 @@ class Lime(AbstractCoalitionMethod):
         return self._surrogate(shown, proximity(shown.sum(1), count, self.kernel_width), self._alpha)
 
     def _glime(self, count: int, key: int) -> Surrogate:
-        sizes, draws = torch.arange(count + 1), torch.arange(self.n_samples)
+        sizes = torch.arange(count + 1)
         chances = binomial(count, sizes) * proximity(sizes, count, self.kernel_width)
-        shown = of_sizes(self.seed, key, draws, drawn_sizes(self.seed, key, draws, chances), count)
+        shown = opposite_ends(self.seed, key, self.n_samples, chances)
         # The lasso's loss is a mean already.
         alpha = self._alpha / float(chances.sum()) if self.surrogate == "ridge" else self._alpha
         return self._surrogate(shown, torch.ones(len(shown), dtype=torch.float64), alpha)

@@ -29,9 +29,30 @@ def orders(seed: int, key: int, draws: Tensor, n: int) -> Tensor:
 
 def drawn_sizes(seed: int, key: int, draws: Tensor, chances: Tensor) -> Tensor:
     """LongTensor (draws,): numbers from 0 on, in proportion to `chances`; independent of the draws' orders."""
+    return _chosen(_numbers(seed, key, draws, 1)[:, 0], chances)
+
+
+def opposite_ends(seed: int, key: int, count: int, chances: Tensor) -> Tensor:
+    """BoolTensor (count, n): subsets with sizes 0 ... n in proportion to `chances` (n + 1,), uniform given their size.
+
+    Two at a time are drawn together: the sizes by a number and what it lacks to 1, the members from either end of one
+    order. So two hold nearly opposite things where sizes are spread about the middle, which cancels most of what
+    pairs of things, and larger even groups, do to the score.
+    """
+    n, pairs = len(chances) - 1, torch.arange((count + 1) // 2)
+    size = _numbers(seed, key, pairs, 1)[:, 0]
+    first, second = _chosen(size, chances), _chosen(1 - size, chances)
+
+    def both(part: slice) -> Tensor:
+        place = orders(seed, key, pairs[part], n).argsort(1)
+        return torch.cat([place < first[part, None], place >= n - second[part, None]], dim=1)
+
+    return _filled(pairs, 2 * n, both).view(-1, n)[:count]
+
+
+def _chosen(uniform: Tensor, chances: Tensor) -> Tensor:
     edges = chances.double().cumsum(0)
-    drawn = _numbers(seed, key, draws, 1)[:, 0] * edges[-1]
-    return torch.searchsorted(edges, drawn, right=True).clamp_max(len(chances) - 1)
+    return torch.searchsorted(edges, uniform * edges[-1], right=True).clamp_max(len(chances) - 1)
 
 
 def _numbers(seed: int, key: int, draws: Tensor, count: int) -> Tensor:
