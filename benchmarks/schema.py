@@ -88,6 +88,17 @@ _ADAPTIVE = {
     "medians": dict,
     "photographs": list,
 }
+_ESTIMATOR = {
+    "case": str,
+    "estimator": str,
+    "settings": dict,
+    "players": int,
+    "photographs": int,
+    "evaluations": list,
+    "errors": dict,
+    "bars": dict,
+    "share": _NUMBER,
+}
 
 
 def check(results: dict[str, Any]) -> None:
@@ -106,7 +117,14 @@ def check(results: dict[str, Any]) -> None:
 
 def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     """What checks such a record, by a field that no other kind has."""
-    for field, checks in (("windows", _plan), ("mode", _mode), ("tolerance", _adaptive), ("network", _forward)):
+    kinds = {
+        "windows": _plan,
+        "mode": _mode,
+        "tolerance": _adaptive,
+        "network": _forward,
+        "estimator": _estimator,
+    }
+    for field, checks in kinds.items():
         if field in record:
             return checks
     return _method
@@ -163,6 +181,14 @@ def _adaptive(record: dict[str, Any]) -> None:
         _fields(found["fixed"], dict.fromkeys(("first", "settled", "map", "both"), count), f"{name} fixed")
     for found in record["photographs"]:
         _fields(found["adaptive"], {"passes": int, "gap": _NUMBER, "error": _NUMBER}, f"{name} adaptive")
+
+
+def _estimator(record: dict[str, Any]) -> None:
+    name = record["case"]
+    _fields(record, _ESTIMATOR, f"record {name!r}")
+    for sampler, errors in record["errors"].items():
+        if len(errors) != len(record["evaluations"]):
+            raise ValueError(f"{name}: `{sampler}` has {len(errors)} errors for {record['evaluations']} evaluations")
 
 
 def _fields(found: Any, wanted: dict[str, Any], where: str) -> None:
