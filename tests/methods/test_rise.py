@@ -322,7 +322,7 @@ REFUSED = {
     "all kept": ({"keep": 1.0}, ValueError, "`keep` came as 1.0; give a probability"),
     "kept in words": ({"keep": "half"}, TypeError, "`keep` came as 'half'"),
     "kept is true": ({"keep": True}, TypeError, "`keep` came as True"),
-    "another sampler": ({"sampler": "sobol"}, ValueError, "`sampler` came as 'sobol'; give \"bernoulli\""),
+    "another sampler": ({"sampler": "sobol"}, ValueError, "`sampler` came as 'sobol'; give one of 'bernoulli'"),
     "opposites of a third": (
         {"sampler": "antithetic", "keep": 0.3},
         ValueError,

@@ -21,4 +21,5 @@ def run() -> None:
 
 def _facts(info: MethodInfo) -> str:
     sign = "for and against" if info.signed else "never negative"
-    return f"{info.kind}, {sign}, in units of {info.units}; {info.cost} per image"
+    each = "text" if info.kind == "text" else "image"
+    return f"{info.kind}, {sign}, in units of {info.units}; {info.cost} per {each}"

@@ -270,7 +270,7 @@ _METHODS = (
         complete="",
         units="score",
         summary="which words speak for a class: the linear model of words that is closest to the score",
-        cost="at most samples texts",
+        cost="at most samples calls of the classifier",
         paper="Ribeiro et al. 2016, arXiv:1602.04938",
     ),
     MethodInfo(
@@ -356,7 +356,7 @@ _METHODS = (
         complete="f(text) - f(no words)",
         units="score",
         summary="the Shapley values of the words of a text",
-        cost="at most samples texts",
+        cost="at most samples calls of the classifier",
         paper="Lundberg and Lee 2017, arXiv:1705.07874",
     ),
     MethodInfo(

@@ -14,7 +14,7 @@ from xai_fast.engine.reducers.grids import GridMeans
 from xai_fast.engine.samplers.grids import BehindGrids, GridDraws
 
 from .base import AbstractMethod, Resolution
-from .checks import check_count, check_seed
+from .checks import check_choice, check_count, check_seed
 
 SAMPLERS = ("bernoulli", "stratified", "antithetic")
 
@@ -61,8 +61,7 @@ class AbstractRandomMasks(AbstractMethod):
         self._check_sampler()
 
     def _check_sampler(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f'`sampler` came as {self.sampler!r}; give "bernoulli", "stratified" or "antithetic"')
+        check_choice(self.sampler, "sampler", SAMPLERS)
         if self.sampler == "antithetic" and self.keep != 0.5:
             raise ValueError(
                 f'`sampler` "antithetic" keeps what the mask before did not, and `keep` is {self.keep}; '
