@@ -19,19 +19,16 @@ def _grid(x: Tensor) -> Tensor:
     return peers.cells(CELLS, x.shape[-1])
 
 
-def feature_ablation(network: str, bar: float, count: int = 100) -> Case:
+def feature_ablation(network: str, bar: float, size: int = SIDE) -> Case:
     """Superpixels hidden one at a time: the local plan against whole forwards."""
-
-    def segments(x: Tensor) -> Tensor:
-        return peers.superpixels(x, count)
-
     return Case(
         f"feature-ablation-{network}",
         network,
-        lambda model: _Segmented(lambda labels: xf.FeatureAblation(model, segments=labels), segments),
+        lambda model: xf.FeatureAblation(model, segments=peers.superpixels),
         "captum",
-        peers.captum_feature_ablation(segments),
+        peers.captum_feature_ablation(peers.superpixels),
         sweep=(1, 4, 8, 16, 32),
+        size=size,
         bar=bar,
         dense=False,
         notes=("superpixels by SLIC, found anew by both sides in every call",),
@@ -49,13 +46,15 @@ def coalitions(
     bar_default: float | None = None,
     *,
     default: int = 1,
+    size: int = SIDE,
+    few: int = FEW,
     **settings: Any,
 ) -> Case:
     """The same segments and as many rows on either side; draws are each side's own, numbers compared on ours."""
     count = "n_permutations" if method == "ShapleySampling" else "n_samples"
 
     def make(samples: int) -> Any:
-        labels = peers.cells(CELLS, SIDE)
+        labels = peers.cells(CELLS, size)
         return lambda model: getattr(xf, method)(model, segments=labels, **{count: samples}, **settings)
 
     def their(samples: int) -> Any:
@@ -63,7 +62,6 @@ def coalitions(
             return peers.lime_image(_grid, samples)
         return peers.captum_coalitions(peer, _grid, samples)
 
-    few = 2 if method == "ShapleySampling" else FEW
     return Case(
         f"{name}-{network}",
         network,
@@ -72,6 +70,7 @@ def coalitions(
         their(n_samples),
         default=default,
         sweep=tuple(sorted({1, 4, 8, 16, 32, default})),
+        size=size,
         bar=bar,
         bar_default=bar_default,
         precise=make(few),
@@ -81,12 +80,13 @@ def coalitions(
     )
 
 
-def partition(network: str, bar: float, bar_default: float, n_evaluations: int = 500) -> Case:
-    """Owen values; both sides choose their boxes by what they see, so their maps agree in rank and not in number."""
+def partition(network: str, bar: float, bar_default: float, size: int = SIDE, n_evaluations: int = 500) -> Case:
+    """Owen values against shap's PartitionExplainer, whose order depends on its batches."""
 
     def make(count: int) -> Any:
         return lambda model: xf.PartitionShap(model, n_evaluations=count, baseline=0.0)
 
+    few = min(60, n_evaluations)
     return Case(
         f"partition-shap-{network}",
         network,
@@ -94,22 +94,15 @@ def partition(network: str, bar: float, bar_default: float, n_evaluations: int =
         "shap",
         peers.shap_partition(n_evaluations),
         default=10,
-        sweep=(4, 10, 16, 32),
+        sweep=(4, 8, 10, 16, 32),
+        size=size,
         bar=bar,
         bar_default=bar_default,
-        notes=("the error is that of maps whose boxes each side chooses itself: it says how far they agree",),
+        precise=make(few),
+        precise_peer=peers.shap_partition(few),
+        same_draws=lambda model, _masks: peers.shap_partition(few)(model, 2),
+        notes=("errors are of 60 evaluations, which both sides take box by box",),
     )
-
-
-class _Segmented:
-    """A method whose segments are found in every call, as the library's user finds them."""
-
-    def __init__(self, make: Any, segments: Any) -> None:
-        self._make, self._segments = make, segments
-
-    def attribute(self, x: Tensor, target: Tensor) -> Tensor:
-        """The map of segments found now."""
-        return self._make(self._segments(x)).attribute(x, target)
 
 
 PERTURBATION_CASES = (
@@ -127,7 +120,9 @@ PERTURBATION_CASES = (
                 "lime-captum", network, "Lime", "captum", "Lime", 1000, captum, default, surrogate="lasso", baseline=0.0
             ),
             coalitions("kernel-shap", network, "KernelShap", "captum", "KernelShap", 1000, captum),
-            coalitions("shapley-sampling", network, "ShapleySampling", "captum", "ShapleyValueSampling", 25, shapley),
+            coalitions(
+                "shapley-sampling", network, "ShapleySampling", "captum", "ShapleyValueSampling", 25, shapley, few=2
+            ),
         )
     ),
     partition("resnet18", 1.4, 4.0),
