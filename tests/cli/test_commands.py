@@ -49,7 +49,8 @@ def test_demo_meets_its_bars(tmp_path: Path) -> None:
         row = re.match(r"(\w+)\s+(-?[\d.]+)\s+(-?[\d.]+)\s+(-?[\d.]+)\s+(\d+)\s", line)
         if row:
             scores[row[1]] = (float(row[2]), float(row[3]))
-    assert set(scores) == {n for n, info in xf.methods().items() if info.attributes and not info.asks_truth}
+    fitting = {n for n, info in xf.methods().items() if info.attributes and not info.asks_truth}
+    assert set(scores) == fitting - {"DRISE"}  # of a classifier it says what RISE does
     assert scores["GradCAM"][0] >= 0.8
     assert scores["AblationCAM"][0] >= 0.65
     assert scores["Occlusion"][0] >= 0.6
