@@ -138,7 +138,7 @@ def share(classic: list[float], better: list[float]) -> float:
 
 def table(records: list[dict[str, Any]]) -> Table:
     """The records as a person reads them."""
-    made = Table("estimator", "sampler", *(f"{budget} rows" for budget in BUDGETS), "evaluations at equal error", "bar")
+    made = Table("estimator", "sampler", *(f"{budget} samples" for budget in BUDGETS), "evaluations at equal error", "bar")
     for record in records:
         for n, (sampler, errors) in enumerate(record["errors"].items()):
             last = (f"{record['share']:.2f}", f"{record['bars']['share']:g}") if n == 1 else ("", "")
@@ -157,7 +157,7 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
     for axis, record in zip(axes, records, strict=True):
         for sampler, errors in record["errors"].items():
             axis.loglog(record["evaluations"], errors, marker="o", label=sampler)
-        axis.set(title=record["case"], xlabel="model rows", xticks=BUDGETS, xticklabels=BUDGETS)
+        axis.set(title=record["case"], xlabel="samples", xticks=BUDGETS, xticklabels=BUDGETS)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
