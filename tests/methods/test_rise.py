@@ -121,7 +121,8 @@ def test_a_draw_does_not_depend_on_how_many_there_are(sampler):
 def test_many_cells_are_drawn_part_by_part(monkeypatch):
     model, inputs = Small(axes=3).double(), signals(2, (3, 9, 7, 8), torch.float64)
     expected = xf.DRISE(model, n_masks=9).attribute(inputs, 1)
-    monkeypatch.setattr("xai_fast.engine.samplers.grids._AT_ONCE", 1)
+    for name, value in (("_AT_ONCE", 4 * 4096), ("_KEPT", 1)):
+        monkeypatch.setattr(f"xai_fast.engine.samplers.grids.{name}", value)
     assert xf.DRISE(model, n_masks=9).attribute(inputs, 1).equal(expected)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +19,9 @@ from xai_fast.ops import cell_extent, grid_masks
 GROUPS = 20
 # Draws from here on are no masks: where the groups' sequences of numbers of cells begin.
 _STARTS = 1 << 31
-_AT_ONCE = 1 << 18  # cells that are drawn together: every one takes some hundred bytes meanwhile
+# Numbers are drawn for blocks of so many draws, or of so many cells, each of which takes some hundred bytes meanwhile:
+# a few hundred draws take little longer than one. The latest blocks are kept as bits.
+_BLOCK, _AT_ONCE, _KEPT = 512, 1 << 18, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,11 +136,29 @@ class BehindGrids:
             several = self.draws[1].ndim == 3
             grids, shifts = (given[sample, number] if several else given[number] for given in self.draws)
             return grids, shifts
-        few = max(_AT_ONCE // self.draw.cells ** len(self.draw.extents), 1)
-        pairs = zip(self.ids[sample].split(few), number.split(few), strict=True)
-        found = [self.draw(ids, draw) for ids, draw in pairs]
-        return torch.cat([grids for grids, _ in found]), torch.cat([shifts for _, shifts in found])
+        keys, own = torch.stack([self.ids[sample], number // self._step], dim=1).unique(dim=0, return_inverse=True)
+        grids = torch.empty(len(rows), *[self.draw.cells] * len(self.draw.extents), dtype=torch.bool)
+        shifts = torch.empty(len(rows), len(self.draw.extents), dtype=torch.long)
+        for index, (key, block) in enumerate(keys.tolist()):
+            at = number[own == index] - block * self._step
+            grids[own == index], shifts[own == index] = (drawn[at] for drawn in self._blocks(key, block))
+        return grids, shifts
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes the inputs behind their masks."""
         grid_masks(self.inputs, self.baseline, *self.masks(rows), self.sample_of(rows), out)
+
+    @functools.cached_property
+    def _step(self) -> int:
+        """Draws of a block."""
+        return max(min(_BLOCK, self.n_masks, _AT_ONCE // self.draw.cells ** len(self.draw.extents)), 1)
+
+    @functools.cached_property
+    def _blocks(self) -> Callable[[int, int], tuple[Tensor, Tensor]]:
+        """Grids and shifts by id and number of the block."""
+        return functools.lru_cache(maxsize=_KEPT)(functools.partial(_block, self.draw, self._step))
+
+
+def _block(draw: GridDraws, step: int, key: int, block: int) -> tuple[Tensor, Tensor]:
+    numbers = torch.arange(block * step, (block + 1) * step)
+    return draw(torch.full_like(numbers, key), numbers)
