@@ -138,7 +138,9 @@ def share(classic: list[float], better: list[float]) -> float:
 
 def table(records: list[dict[str, Any]]) -> Table:
     """The records as a person reads them."""
-    made = Table("estimator", "sampler", *(f"{budget} samples" for budget in BUDGETS), "evaluations at equal error", "bar")
+    made = Table(
+        "estimator", "sampler", *(f"{budget} samples" for budget in BUDGETS), "evaluations at equal error", "bar"
+    )
     for record in records:
         for n, (sampler, errors) in enumerate(record["errors"].items()):
             last = (f"{record['share']:.2f}", f"{record['bars']['share']:g}") if n == 1 else ("", "")

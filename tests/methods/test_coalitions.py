@@ -274,6 +274,19 @@ def test_top_k_keeps_the_segments_that_say_most(top_k, surrogate):
     assert sorted(kept) == sorted(value.abs().argsort(descending=True)[:top_k].tolist())
 
 
+def test_fewer_draws_than_segments_solve_the_same_ridge():
+    generator = torch.Generator().manual_seed(2)
+    shown = torch.rand(30, 45, generator=generator) < 0.5
+    weights = torch.rand(30, generator=generator).double() + 0.1
+    scores, clean = torch.randn(30, 3, generator=generator).double(), torch.zeros(3).double()
+    few = Surrogate(shown, weights, "ridge", 0.7)(scores, clean)
+    none_left = torch.zeros(20, 45, dtype=torch.bool)  # draws that weigh nothing, so that there are more than segments
+    more = Surrogate(torch.cat([shown, none_left]), torch.cat([weights, torch.zeros(20).double()]), "ridge", 0.7)
+    many = more(torch.cat([scores, torch.ones(20, 3).double()]), clean)
+    torch.testing.assert_close(few.values, many.values, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(few.fit, many.fit, rtol=1e-9, atol=1e-11)
+
+
 def test_each_target_has_a_selection_of_its_own():
     class Two(torch.nn.Module):
         def forward(self, x):
@@ -358,6 +371,11 @@ def test_more_segments_than_16_bits_hold():
     with pytest.raises(ValueError, match=r"`n_samples` came as 100, and 34200 segments need at least 68400"):
         xf.KernelShap(model, segments=labels, n_samples=100).attribute(inputs, 0)
     small = xf.Engine(model, batch_size=512)
+    lime = xf.Lime(small, segments=labels, n_samples=60, baseline=0.0)(inputs, 0)
+    assert lime.values.std() > 0
+    assert 0.9 < lime.fit.item() < 1
+    with pytest.raises(ValueError, match="`segments` are 34200; the lasso"):
+        xf.Lime(small, segments=labels, n_samples=60, baseline=0.0, top_k=5).attribute(inputs, 0)
     blocks = torch.arange(190)[:, None] // 20 * 40000 + torch.arange(180) // 30
     values = xf.ShapleySampling(small, segments=blocks, n_permutations=1).attribute(inputs, 0)
     total = torch.zeros(400000, dtype=torch.float64).index_add_(0, blocks.flatten(), inputs.flatten())

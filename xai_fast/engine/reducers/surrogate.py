@@ -34,6 +34,8 @@ class Surrogate:
 
     def __call__(self, scores: Tensor, clean: Tensor) -> Values:
         """One set of normal equations for all targets; ridge without a selection factors it once."""
+        if self.top_k is None and self.kind == "ridge" and self.alpha > 0 and self.shown.shape[1] > len(self.shown):
+            return self._by_draws(scores)
         covariance, cross, total, spread = self._centred(scores)
         if self.top_k is None and self.kind == "ridge":
             coefficients = _ridge(covariance, cross, self.alpha)
@@ -43,6 +45,19 @@ class Surrogate:
         explained = 2 * (coefficients * cross).sum(0) - (coefficients * (covariance @ coefficients)).sum(0)
         fit = torch.where(spread > 0, explained / spread, 1.0)  # nothing to explain is explained
         return Values(coefficients.T, fit=fit)
+
+    def _by_draws(self, scores: Tensor) -> Values:
+        """The same ridge by a system of the size of the draws, where they are fewer than the segments."""
+        total, roots = self.weights.sum(), self.weights.sqrt()[:, None]
+        mean = (self.weights @ scores) / total
+        wanted = roots * (scores - mean)
+        shown = self.shown.double()
+        design = roots * (shown - (self.weights @ shown) / total)
+        gram = design @ design.T + self.alpha * torch.eye(len(design), dtype=torch.float64)
+        coefficients = design.T @ torch.cholesky_solve(wanted, torch.linalg.cholesky(gram))
+        spread = wanted.square().sum(0)
+        left = (wanted - design @ coefficients).square().sum(0)
+        return Values(coefficients.T, fit=torch.where(spread > 0, 1 - left / spread, 1.0))
 
     def _centred(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sums over the draws about their weighted means: (S, S), (S, K), and of weights () and squared scores (K,)."""
