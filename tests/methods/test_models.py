@@ -320,8 +320,9 @@ def test_the_users_forward_hooks_fire_on_the_rows(case):
     method = case.on(xf.Engine(model, plan="dense"))
     for _ in range(2):  # whether it is the first call or a later one
         fired.clear()
-        method.attribute(inputs, TARGETS)
-        assert sum(fired) == 2 * method.cost(inputs.shape).forwards
+        ran = int(method(inputs, TARGETS).evaluations.sum())
+        assert sum(fired) == 2 * ran
+        assert ran <= method.cost(inputs.shape).forwards if case.repeats else ran == method.cost(inputs.shape).forwards
 
 
 @pytest.mark.parametrize("layer", ["stem_norm", "stem"])
