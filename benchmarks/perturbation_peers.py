@@ -10,7 +10,7 @@ import torch
 from peers import Explain, Peer
 from torch import Tensor, nn
 
-from xai_fast.core.pictures import pixels
+import xai_fast as xf
 from xai_fast.engine.evaluate import Answers
 
 ROWS = 8  # coalitions of ours that a library's user asks the model about at once
@@ -22,23 +22,22 @@ def cells(count: int, size: int) -> Tensor:
     return place[:, None] * count + place
 
 
-def superpixels(picture: np.ndarray) -> np.ndarray:
-    """About a hundred superpixels of a picture (H, W, 3): (H, W), from 0 on without gaps."""
-    from skimage.segmentation import slic
+def superpixels(size: int) -> Tensor:
+    """A label map (size, size) of about a hundred superpixels of the photograph that is explained; found before."""
+    from networks import photos
 
-    labels = slic(picture, n_segments=100, compactness=10, start_label=0)
-    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+    labels = xf.segments.superpixels(photos(1, size), "slic", n_segments=100, compactness=10)[0]
+    return labels.unique(return_inverse=True)[1].view(labels.shape)
 
 
-def captum_feature_ablation(segments: Callable[[np.ndarray], np.ndarray]) -> Peer:
+def captum_feature_ablation(segments: Callable[[Tensor], Tensor]) -> Peer:
     def peer(model: nn.Module, per_eval: int) -> Explain:
         from captum.attr import FeatureAblation
 
         method = FeatureAblation(model)
 
         def explain(x: Tensor, target: Tensor) -> Tensor:
-            picture = pixels(x, None)[0].movedim(0, -1).numpy()  # what ours shows to the same function
-            mask = torch.from_numpy(segments(picture))[None, None]
+            mask = segments(x)[None, None]
             return method.attribute(x, 0.0, target, feature_mask=mask, perturbations_per_eval=per_eval)[:, :1]
 
         return explain
