@@ -399,6 +399,10 @@ def test_200_calls_leave_memory_flat(case, lock):
         method = xf.Occlusion(model, window=20)
     elif case.method == "ReciproCAM":
         method = xf.ReciproCAM(model, layer="cells")  # four positions and not four hundred
+    elif case.method == "PartitionShap":
+        method = xf.PartitionShap(model, n_evaluations=8, baseline=0.7)
+    elif case.method == "KernelShap":
+        method = xf.KernelShap(model, segments=Parts(4))
 
     def calls(count):
         for _ in range(count):
