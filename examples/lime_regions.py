@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from _command_line import parse
 from _regions import regions
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> Path:
     options = parse(__doc__, "lime_regions.png", arguments)
     model, preprocess, classes = xf.load("demo")
 
-    def superpixels(picture):  # noqa: ANN001, ANN202 - an array (H, W, 3) in [0, 1] to a label map
+    def superpixels(picture: np.ndarray) -> np.ndarray:
         from skimage.segmentation import slic
 
         return slic(picture, n_segments=50, compactness=10, sigma=1, start_label=0)

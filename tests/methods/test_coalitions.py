@@ -367,7 +367,10 @@ def test_segments_that_are_the_baseline_distinguish_no_coalitions(method, settin
 def test_more_segments_than_16_bits_hold():
     inputs = torch.rand(1, 1, 190, 180, generator=torch.Generator().manual_seed(0)).double()
     labels = torch.arange(190 * 180).view(190, 180) * 3 + 5
-    model = lambda x: x.flatten(1).sum(1, keepdim=True)  # noqa: E731
+
+    def model(x):
+        return x.flatten(1).sum(1, keepdim=True)
+
     with pytest.raises(ValueError, match=r"`n_samples` came as 100, and 34200 segments need at least 68400"):
         xf.KernelShap(model, segments=labels, n_samples=100).attribute(inputs, 0)
     small = xf.Engine(model, batch_size=512)

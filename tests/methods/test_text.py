@@ -233,6 +233,11 @@ REFUSED = {
     "no text": (lambda: xf.LimeText(counts).explain(["a"]), TypeError, "`text` came as list"),
     "no words": (lambda: xf.LimeText(counts).explain(" ... "), ValueError, "`text` has no words"),
     "a class": (lambda: xf.LimeText(counts).explain("good", 2), ValueError, "`target`"),
+    "two classes": (
+        lambda: xf.LimeText(counts).explain("good", torch.tensor([[0, 1]])),
+        TypeError,
+        "`target` came as Tensor",
+    ),
     "classes": (lambda: xf.LimeText(counts, classes=["a"]).explain("good", 1), ValueError, "`target`"),
     "one number": (lambda: xf.LimeText(lambda t: 1.0).explain("good"), ValueError, r"`classifier` returned \(\)"),
     "words": (lambda: xf.LimeText(lambda t: ["a"]).explain("good"), ValueError, "`classifier` returned list"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,10 +56,3 @@ def table_of(shown: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def all_coalitions(n: int) -> int:
     """How many coalitions n segments have, or as many as anyone would ask for."""
     return 1 << min(n, 62)
-
-
-def binomial(n: int, k: Tensor) -> Tensor:
-    """C(n, k) / 2^n in float64."""
-    logarithm = torch.lgamma(torch.tensor(n + 1.0, dtype=torch.float64))
-    k = k.double()
-    return (logarithm - torch.lgamma(k + 1) - torch.lgamma(n - k + 1) - n * math.log(2)).exp()

@@ -16,12 +16,11 @@ from xai_fast.engine import Cost
 from xai_fast.engine.reducers.coalitions import Estimator
 from xai_fast.engine.reducers.surrogate import Surrogate
 from xai_fast.engine.samplers.coalitions import Draws, Table
-from xai_fast.engine.samplers.subsets import coins, opposite_ends
+from xai_fast.engine.samplers.subsets import binomial, coins, opposite_ends
 
 from .checks import check_choice, check_count, check_positive
-from .coalition import AbstractCoalitionMethod, binomial, table_of
+from .coalition import AbstractCoalitionMethod, table_of
 
-_MOST_CHOSEN = 8192  # segments of which a table of all pairs is kept
 ALPHAS = {"ridge": 1.0, "lasso": 0.01}  # what lime and captum take
 
 
@@ -102,12 +101,6 @@ class Lime(AbstractCoalitionMethod):
         return self._surrogate(shown, torch.ones(len(shown), dtype=torch.float64), alpha)
 
     def _surrogate(self, shown: Tensor, weights: Tensor, alpha: float) -> Surrogate:
-        count = shown.shape[1]
-        if count > _MOST_CHOSEN and (self.surrogate == "lasso" or self.top_k is not None or not alpha):
-            raise ValueError(
-                f"`segments` are {count}; the lasso, `top_k` and `alpha=0` solve for all of them at once and take at "
-                f"most {_MOST_CHOSEN}: give fewer segments, or ridge without `top_k`"
-            )
         return Surrogate(shown, weights, self.surrogate, alpha, self.top_k)
 
     @property

@@ -74,6 +74,8 @@ class AbstractTextMethod(ABC):
         """
         if not isinstance(text, str):
             raise TypeError(f"`text` came as {type(text).__name__}; give one string")
+        if not (target is None or callable(target) or (isinstance(target, int) and not isinstance(target, bool))):
+            raise TypeError(f"`target` came as {type(target).__name__}; give one class, None or a callable")
         pieces = Pieces.of(text, self.unit)
         if not len(pieces):
             raise ValueError(f"`text` has no {self.unit}s, so there is nothing to take out; give a text with some")

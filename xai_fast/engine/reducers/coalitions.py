@@ -64,22 +64,23 @@ class CoalitionValues:
         """Keeps f(x)."""
         if self._clean is None:
             width = answers.scores.shape[1]
-            self._clean = torch.empty(len(self._counts), width, dtype=torch.float64)
-            self._scores = torch.empty(len(self._coalitions), width, dtype=torch.float64)
-        self._clean[sample] = answers.scores.double().cpu()
+            self._clean = answers.scores.new_empty(len(self._counts), width)
+            self._scores = answers.scores.new_empty(len(self._coalitions), width)
+        self._clean[sample] = answers.scores
 
     def update(self, rows: Tensor, answers: Answers) -> None:
         """Keeps f(coalition)."""
         assert self._scores is not None
-        self._scores[rows] = answers.scores.double().cpu()
+        self._scores[rows] = answers.scores
 
     def finish(self) -> Tensor:
         """(N, K, 1, *S)."""
         assert self._clean is not None
         assert self._scores is not None
         draws = self._coalitions.row_of.split(self._counts.tolist())
-        per_input = zip(self._estimators, draws, self._clean, strict=True)
-        self._found = [estimate(self._scores[rows], clean) for estimate, rows, clean in per_input]
+        scores, ends = (kept.double().cpu() for kept in (self._scores, self._clean))
+        per_input = zip(self._estimators, draws, ends, strict=True)
+        self._found = [estimate(scores[rows], clean) for estimate, rows, clean in per_input]
         return self._laid([found.values for found in self._found])
 
     def details(self, scores: Tensor) -> Details:

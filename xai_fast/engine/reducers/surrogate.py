@@ -12,6 +12,8 @@ from xai_fast.ops import surrogate_normal
 
 from .coalitions import Values
 
+_MOST_PAIRED = 8192  # segments of which a table of all pairs is kept: half a gigabyte
+
 
 @dataclass(frozen=True, eq=False)
 class Surrogate:
@@ -32,9 +34,22 @@ class Surrogate:
     alpha: float
     top_k: int | None = None
 
+    def __post_init__(self) -> None:
+        count = self.shown.shape[1]
+        if count > _MOST_PAIRED and not self._few_draws:
+            raise ValueError(
+                f"`segments` are {count}; the lasso, `top_k`, `alpha=0` and more draws than segments solve for all "
+                f"pairs of them (or of words) and take at most {_MOST_PAIRED}: give fewer, or ridge without `top_k`"
+            )
+
+    @property
+    def _few_draws(self) -> bool:
+        """Whether a system of the size of the draws gives the same."""
+        return self.top_k is None and self.kind == "ridge" and self.alpha > 0 and self.shown.shape[1] > len(self.shown)
+
     def __call__(self, scores: Tensor, clean: Tensor) -> Values:
         """One set of normal equations for all targets; ridge without a selection factors it once."""
-        if self.top_k is None and self.kind == "ridge" and self.alpha > 0 and self.shown.shape[1] > len(self.shown):
+        if self._few_draws:
             return self._by_draws(scores)
         covariance, cross, total, spread = self._centred(scores)
         if self.top_k is None and self.kind == "ridge":

@@ -14,6 +14,8 @@ from torch import Tensor
 from xai_fast.core.random import choices, uniforms
 from xai_fast.ops import cell_extent, grid_masks
 
+from .subsets import binomial
+
 # Draws are dealt in turn to so many groups. What is drawn in one is independent of what is drawn in the others, so that
 # the groups' means tell what their own mean errs by.
 GROUPS = 20
@@ -84,9 +86,7 @@ class GridDraws:
     def _distribution(self) -> Tensor:
         """P(at most k cells are kept), k = 0, 1, ...; without the last one, which is 1."""
         total = self.cells ** len(self.extents)
-        k = torch.arange(total, dtype=torch.float64)
-        ways = math.lgamma(total + 1) - torch.lgamma(k + 1) - torch.lgamma(total - k + 1)
-        return (ways + k * math.log(self.keep) + (total - k) * math.log1p(-self.keep)).exp().cumsum(0)
+        return binomial(total, torch.arange(total), self.keep).cumsum(0)
 
 
 def radical_inverse(number: Tensor) -> Tensor:

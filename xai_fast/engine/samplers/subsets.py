@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -48,6 +49,13 @@ def opposite_ends(seed: int, key: int, count: int, chances: Tensor) -> Tensor:
         return torch.cat([place < first[part, None], place >= n - second[part, None]], dim=1)
 
     return _filled(pairs, 2 * n, both).view(-1, n)[:count]
+
+
+def binomial(n: int, sizes: Tensor, chance: float = 0.5) -> Tensor:
+    """P(k of n things are in), each with the same chance above 0 and below 1, for every k in `sizes`; float64."""
+    k = sizes.double()
+    ways = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    return (ways + k * math.log(chance) + (n - k) * math.log1p(-chance)).exp()
 
 
 def _chosen(uniform: Tensor, chances: Tensor) -> Tensor:
