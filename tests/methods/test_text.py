@@ -233,6 +233,11 @@ REFUSED = {
     "no text": (lambda: xf.LimeText(counts).explain(["a"]), TypeError, "`text` came as list"),
     "no words": (lambda: xf.LimeText(counts).explain(" ... "), ValueError, "`text` has no words"),
     "a class": (lambda: xf.LimeText(counts).explain("good", 2), ValueError, "`target`"),
+    "ten thousand characters": (
+        lambda: xf.LimeText(counts, unit="character", n_samples=20).explain("ab " * 5000),
+        ValueError,
+        "`segments` are 10000",
+    ),
     "two classes": (
         lambda: xf.LimeText(counts).explain("good", torch.tensor([[0, 1]])),
         TypeError,
