@@ -13,7 +13,8 @@ import xai_fast as xf
 
 SIDE = 224
 CELLS = 8  # along each axis, of the segments of coalitions
-FEW = 140  # samples where a comparison of numbers or of settings is enough
+FEW = 140  # samples where a comparison of numbers or of settings is enough: more than twice as many as segments
+SOME = 256  # samples where none are prescribed: a model row costs the same whatever their number
 
 
 def _grid(x: Tensor) -> Tensor:
@@ -119,11 +120,11 @@ PERTURBATION_CASES = (
         for case in (
             coalitions("lime", network, "Lime", "lime", "", 1000, lime, default=10, baseline="segment_mean"),
             coalitions(
-                "lime-captum", network, "Lime", "captum", "Lime", 1000, captum, default, surrogate="lasso", baseline=0.0
+                "lime-captum", network, "Lime", "captum", "Lime", SOME, captum, default, surrogate="lasso", baseline=0.0
             ),
-            coalitions("kernel-shap", network, "KernelShap", "captum", "KernelShap", 1000, captum),
+            coalitions("kernel-shap", network, "KernelShap", "captum", "KernelShap", SOME, captum),
             coalitions(
-                "shapley-sampling", network, "ShapleySampling", "captum", "ShapleyValueSampling", 25, shapley, few=2
+                "shapley-sampling", network, "ShapleySampling", "captum", "ShapleyValueSampling", 5, shapley, few=2
             ),
         )
     ),

@@ -20,6 +20,12 @@ def pytest_addoption(parser):
     parser.addoption("--no-poison", action="store_true", help="leave torch.empty as it is, not filled with NaN")
 
 
+def pytest_configure(config):
+    """Workers of pytest-xdist share the processors instead of fighting for them."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+
+
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--slow"):
         return

@@ -108,7 +108,7 @@ def kernel_shap(
         n = len(game)
         if 2**n <= n_samples:
             return shapley_values(game)
-        draws = weighted_draws(n, n_samples, sampler, seed, key)
+        (draws,) = weighted_draws(n, [n_samples], sampler, seed, key)
         empty, full = game(set()), game(set(range(n)))
         system, right = torch.zeros(n + 1, n + 1, dtype=torch.float64), torch.zeros(n + 1, dtype=torch.float64)
         for shown, weight in zip(draws.shown.tolist(), draws.weights.tolist(), strict=True):

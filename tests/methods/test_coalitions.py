@@ -14,7 +14,7 @@ import xai_fast as xf
 from xai_fast.core.baselines import resolve_baseline
 from xai_fast.core.segments import SegmentMap
 from xai_fast.engine import Recipe
-from xai_fast.engine.reducers.coalitions import CoalitionValues
+from xai_fast.engine.reducers.coalitions import CoalitionValues, Stage
 from xai_fast.engine.reducers.shapley import OrderMeans, ShapleyRegression
 from xai_fast.engine.reducers.surrogate import Surrogate
 from xai_fast.engine.samplers.coalitions import Coalitions, Prefixes, Table
@@ -131,27 +131,28 @@ def test_draws_are_different_and_stand_for_all():
         (40, 200, "paired"),
         (1500, 3100, "leverage"),
     ):
-        draws = weighted_draws(n, budget, sampler, 3, 5)
+        draws = weighted_draws(n, [budget], sampler, 3, 5)[0]
         assert len(draws.shown) <= budget - 1
         assert len(draws.shown.unique(dim=0)) == len(draws.shown)
         pairs = draws.shown[1:].view(-1, 2, n)
         assert (pairs[:, 0] ^ pairs[:, 1]).all()
         mass = sum((n - 1) / (s * (n - s)) for s in range(1, n))
         assert abs(draws.weights.sum().item() / mass - 1) < (0.3 if n > 100 else 1e-9)
-        again = weighted_draws(n, budget, sampler, 3, 5)
+        again = weighted_draws(n, [budget], sampler, 3, 5)[0]
         assert again.shown.equal(draws.shown)
-        assert not weighted_draws(n, budget, sampler, 4, 5).shown.equal(draws.shown)
+        assert not weighted_draws(n, [budget], sampler, 4, 5)[0].shown.equal(draws.shown)
 
 
 # The libraries, on the same draws.
 
 
-def on_draws(model, inputs, target, labels, baseline, draws, estimators):
+def on_draws(model, inputs, target, labels, baseline, draws, estimator):
     def recipe_of(adopted):
         segments = SegmentMap.of(labels.expand(len(adopted), *labels.shape[-2:]))
         hidden = resolve_baseline(baseline, adopted, None, segments)
         coalitions = Coalitions(adopted, hidden, segments, draws)
-        return Recipe(variants=coalitions, reduce=CoalitionValues(segments, coalitions, draws.counts, estimators))
+        stages = [[Stage(int(count), estimator)] for count in draws.counts]
+        return Recipe(variants=coalitions, reduce=CoalitionValues(segments, coalitions, draws.counts, stages))
 
     outcome, _ = xf.Engine(model).run(recipe_of, inputs, target)
     return outcome
@@ -188,7 +189,7 @@ def test_lime_librarys_coefficients():
     probabilities = torch.nn.Sequential(model, torch.nn.Softmax(1))
     ours = on_draws(
         probabilities, inputs, torch.tensor([[3, 5]]), labels[None], "segment_mean",
-        Table(shown, torch.tensor([count])), [Surrogate(shown, weights, "ridge", 1.0)],
+        Table(shown, torch.tensor([count])), Surrogate(shown, weights, "ridge", 1.0),
     )  # fmt: skip
     for k, label in enumerate((3, 5)):
         expected = torch.zeros(n, dtype=torch.float64)
@@ -225,7 +226,7 @@ def test_captums_kernel_shap():
     zeros = torch.zeros(len(shown) - 1, dtype=torch.float64)
     draws = WeightedDraws(shown, weights, torch.arange(-1, len(shown) - 1), zeros.long(), zeros)
     ours = on_draws(
-        model, inputs, 3, labels[None], 0.0, Table(shown, torch.tensor([len(shown)])), [ShapleyRegression(draws)]
+        model, inputs, 3, labels[None], 0.0, Table(shown, torch.tensor([len(shown)])), ShapleyRegression(draws)
     )
     scale = theirs.abs().max().item()  # theirs keeps the sum by two rows of weight 1e6
     torch.testing.assert_close(ours.values, theirs[:, :1].double(), rtol=0, atol=1e-4 * scale)
@@ -241,7 +242,7 @@ def test_captums_lime():
     shown = shown.bool()
     ours = on_draws(
         model, inputs, 3, labels[None], 0.0, Table(shown, torch.tensor([len(shown)])),
-        [Surrogate(shown, weights.double(), "lasso", 0.01)],
+        Surrogate(shown, weights.double(), "lasso", 0.01),
     )  # fmt: skip
     scale = theirs.abs().max().item()
     assert scale > 0
@@ -257,7 +258,7 @@ def test_captums_shapley_value_sampling():
     )
     torch.manual_seed(11)
     orders = torch.stack([torch.randperm(16) for _ in range(5)])
-    ours = on_draws(model, inputs, 3, labels[None], 0.0, Prefixes((orders,)), [OrderMeans(orders)])
+    ours = on_draws(model, inputs, 3, labels[None], 0.0, Prefixes((orders,)), OrderMeans(orders))
     torch.testing.assert_close(ours.values, theirs[:, :1].double(), rtol=1e-5, atol=1e-5)
 
 

@@ -50,7 +50,8 @@ def _rows(method: Any, recipe: Recipe, inputs: Tensor) -> str:
     total, variants = method.cost(tuple(inputs.shape)).forwards, recipe.variants
     parts = [f"{len(inputs)} clean"]
     if variants is not None:
-        parts.append(f"{len(variants)} variants in which {variants.change} changed")
+        fewer = ", fewer where an error is small enough before" if recipe.levels is not None else ""
+        parts.append(f"{len(variants)} variants in which {variants.change} changed{fewer}")
     more = total - len(inputs) - (len(variants) if variants is not None else 0)
     if recipe.change is not None:
         parts.append(f"{more} in which the output of {' or '.join(recipe.layers)} is changed")

@@ -48,6 +48,12 @@ class Progress:
         elif callable(self._report):
             self._report(self._done, self._total)
 
+    def complete(self) -> None:
+        """No more rows will come: those that turned out not to be needed no longer count."""
+        if self._done < self._total:
+            self.expect(self._done - self._total)
+            self.advance(0)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from .evaluate import Answers, Evaluate, Score
@@ -116,6 +117,8 @@ class Recipe:
         clean: what is asked about the clean inputs, which run first and settle `target=None`.
         variants: which other rows are run; None where the clean inputs are all there is.
         evaluate: what is asked about each variant.
+        levels: which rows of the variants are asked about, where the answers to some decide whether more are needed;
+            None asks about all at once.
         change: how each layer's output is changed for every row that runs, clean and variant alike; each change is
             one more row. None where layers are only looked at.
         then: after the variants it is called again and again, and what it returns is swept, until it returns None;
@@ -126,8 +129,15 @@ class Recipe:
     clean: Evaluate = field(default_factory=Score)
     variants: Variants | None = None
     evaluate: Evaluate = field(default_factory=Score)
+    levels: Callable[[], Iterable[Tensor]] | None = None
     change: LayerChange | None = None
     then: Callable[[Tensor], Sweep | None] | None = None
+
+    def rows(self) -> Iterable[Tensor]:
+        """Rows (rows,) of the variants to ask about, one after the other; the answers are awaited in between."""
+        if self.variants is None:
+            return ()
+        return (torch.arange(len(self.variants)),) if self.levels is None else self.levels()
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -85,12 +85,16 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
     with prepared.running(), Progress(engine.progress, total) as progress:
         loop = _Loop(engine, prepared, inputs, objective, progress, choice.tails, recipe.change)
         loop.sweep(Clean(prepared.adopt(inputs)), recipe.clean, recipe.reduce.clean, clean=True)
-        if recipe.variants is not None:
-            loop.vary(recipe.variants, recipe.evaluate, recipe.reduce.update, choice.local)
+        for rows in recipe.rows():
+            loop.vary(recipe, rows, choice.local)
         while recipe.then is not None and (more := recipe.then(torch.cat(loop.scores))) is not None:
             progress.expect(len(more.variants))
             loop.sweep(more.variants, more.evaluate, more.take)
-    adopt = _adopter(objective, inputs)
+        progress.complete()
+
+    def adopt(maps: Tensor) -> Tensor:
+        return (maps if objective.several else maps[:, 0]).to(device=inputs.device, dtype=inputs.dtype)
+
     values, scores = adopt(recipe.reduce.finish()), torch.cat(loop.scores)
     found = recipe.reduce.details(scores) if isinstance(recipe.reduce, Detailed) else Details()
     details = Details(
@@ -103,15 +107,6 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
         raise NonFiniteError(sorted(loop.broken), values)
     outputs = torch.cat(loop.outputs) if loop.outputs else None
     return Outcome(values, scores, outputs, loop.evaluations, time.perf_counter() - began, details)
-
-
-def _adopter(objective: Objective, inputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """From maps (N, K, ...) to what the caller asked for, on the device and in the dtype of the inputs."""
-
-    def adopt(maps: Tensor) -> Tensor:
-        return (maps if objective.several else maps[:, 0]).to(device=inputs.device, dtype=inputs.dtype)
-
-    return adopt
 
 
 class _Scores:
@@ -160,15 +155,16 @@ class _Loop:
         self.evaluations = torch.zeros(len(inputs), dtype=torch.long)
         self.broken: set[int] = set()
 
-    def vary(self, variants: Variants, evaluate: Evaluate, take: Take, local: Local | None) -> None:
-        """Evaluates every variant under the plan of the call; those equal to their input have its answers already."""
-        rows = torch.arange(len(variants))
-        if isinstance(evaluate, Score):
-            same = variants.unchanged()
+    def vary(self, recipe: Recipe, rows: Tensor, local: Local | None) -> None:
+        """Evaluates variants under the plan of the call; those equal to their input have its answers already."""
+        variants, take = recipe.variants, recipe.reduce.update
+        assert variants is not None
+        if isinstance(recipe.evaluate, Score):
+            same = variants.unchanged()[rows]
             self._answered(variants, rows[same], take)
             rows = rows[~same]
         if local is None:
-            self.sweep(variants, evaluate, take, rows=rows)
+            self.sweep(variants, recipe.evaluate, take, rows=rows)
         else:
             self._replay(local, variants, take, rows)
 

@@ -48,12 +48,13 @@ def check_baselines(baselines: Any) -> None:
     check_baseline(baselines)
 
 
-def check_tolerance(tolerance: object) -> None:
-    """Refuses what is no share to stop at."""
+def check_tolerance(tolerance: object, otherwise: str = "") -> None:
+    """Refuses what is no share to stop at; `otherwise` says what else would fit."""
+    fits = f"a number above 0 and below 1{otherwise}"
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float):
-        raise TypeError(f"`tolerance` came as {tolerance!r}; give a number between 0 and 1, or None")
+        raise TypeError(f"`tolerance` came as {tolerance!r}; give {fits}")
     if not 0 < tolerance < 1:
-        raise ValueError(f"`tolerance` came as {tolerance}; give a number between 0 and 1, or None")
+        raise ValueError(f"`tolerance` came as {tolerance}; give {fits}")
 
 
 def check_choice(value: object, name: str, options: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,27 @@ from torch import Tensor
 from xai_fast.core.baselines import Baseline, check_baseline, resolve_baseline
 from xai_fast.core.segments import Segments, check_segments, label_map
 from xai_fast.engine import Recipe
-from xai_fast.engine.reducers.coalitions import CoalitionValues, Estimator
+from xai_fast.engine.reducers.coalitions import CoalitionValues, Stage
+from xai_fast.engine.reducers.levels import level_by_level
 from xai_fast.engine.samplers.coalitions import Coalitions, Draws
 
 from .base import AbstractMethod, Resolution
 from .checks import check_seed
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Coalitions, and what is made of their scores.
+
+    Attributes:
+        draws: of all inputs.
+        stages: per input, one after the other; several where a method may stop before its last draw.
+        enough: the standard error at which it stops, as a share of the map, both in their L2 norms.
+    """
+
+    draws: Draws
+    stages: Sequence[Sequence[Stage]]
+    enough: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -32,13 +49,16 @@ class AbstractCoalitionMethod(AbstractMethod):
         segments = label_map(self.segments, inputs, self.engine.preprocess)
         baseline = resolve_baseline(self.baseline, inputs, self.engine.preprocess, segments)
         keys = torch.zeros(len(inputs), dtype=torch.long) if sample_ids is None else sample_ids.cpu()
-        draws, estimators = self.drawn(list(zip(segments.counts.tolist(), keys.tolist(), strict=True)))
-        coalitions = Coalitions(inputs, baseline, segments, draws)
-        return Recipe(variants=coalitions, reduce=CoalitionValues(segments, coalitions, draws.counts, estimators))
+        drawn = self.drawn(list(zip(segments.counts.tolist(), keys.tolist(), strict=True)))
+        coalitions = Coalitions(inputs, baseline, segments, drawn.draws)
+        values = CoalitionValues(segments, coalitions, drawn.draws.counts, drawn.stages, drawn.enough)
+        several = any(len(stages) > 1 for stages in drawn.stages)
+        levels = functools.partial(level_by_level, values) if several else None
+        return Recipe(variants=coalitions, reduce=values, levels=levels)
 
     @abstractmethod
-    def drawn(self, games: Sequence[tuple[int, int]]) -> tuple[Draws, Sequence[Estimator]]:
-        """The draws of all inputs, and each one's estimator; of an input are given its segments and its key."""
+    def drawn(self, games: Sequence[tuple[int, int]]) -> Drawn:
+        """What is drawn for all inputs, of each of which its number of segments and its key are given."""
 
     def _check(self) -> None:
         object.__setattr__(self, "segments", check_segments(self.segments, overlapping=False))

@@ -148,6 +148,6 @@ class IntegratedGradients(AbstractGradientMethod):
         check_count(self.n_steps, "n_steps", least)
         check_count(self.max_steps, "max_steps")
         if self.tolerance is not None:
-            check_tolerance(self.tolerance)
+            check_tolerance(self.tolerance, ", or None")
             if self.layer is not None:
                 raise ValueError("`tolerance` is for paths of the input; at a layer give `n_steps`")

@@ -13,13 +13,13 @@ from torch import Tensor
 from xai_fast.core.baselines import Baseline
 from xai_fast.core.segments import Segments
 from xai_fast.engine import Cost
-from xai_fast.engine.reducers.coalitions import Estimator
+from xai_fast.engine.reducers.coalitions import Stage
 from xai_fast.engine.reducers.surrogate import Surrogate
-from xai_fast.engine.samplers.coalitions import Draws, Table
+from xai_fast.engine.samplers.coalitions import Table
 from xai_fast.engine.samplers.subsets import binomial, coins, opposite_ends
 
 from .checks import check_choice, check_count, check_positive
-from .coalition import AbstractCoalitionMethod, table_of
+from .coalition import AbstractCoalitionMethod, Drawn, table_of
 
 ALPHAS = {"ridge": 1.0, "lasso": 0.01}  # what lime and captum take
 
@@ -81,11 +81,12 @@ class Lime(AbstractCoalitionMethod):
     top_k: int | None = None
     sampler: Literal["bernoulli", "glime"] = "bernoulli"
 
-    def drawn(self, games: Sequence[tuple[int, int]]) -> tuple[Draws, Sequence[Estimator]]:
+    def drawn(self, games: Sequence[tuple[int, int]]) -> Drawn:
         """Coalitions with their weights."""
         draw = functools.cache(self._glime if self.sampler == "glime" else self._bernoulli)
         every = [draw(*game) for game in games]
-        return Table(*table_of([estimator.shown for estimator in every])), every
+        draws = Table(*table_of([estimator.shown for estimator in every]))
+        return Drawn(draws, [[Stage(len(estimator.shown), estimator)] for estimator in every])
 
     def _bernoulli(self, count: int, key: int) -> Surrogate:
         shown = coins(self.seed, key, torch.arange(self.n_samples), count)

@@ -16,7 +16,7 @@ from xai_fast.core.segments import SegmentMap
 from xai_fast.core.text_explanation import TextExplanation, name_of
 from xai_fast.core.text_pieces import Pieces, Unit
 from xai_fast.engine import Engine, Recipe
-from xai_fast.engine.reducers.coalitions import CoalitionValues, Estimator
+from xai_fast.engine.reducers.coalitions import CoalitionValues, Estimator, Stage
 from xai_fast.engine.reducers.shapley import ShapleyRegression
 from xai_fast.engine.reducers.surrogate import Surrogate
 from xai_fast.engine.samplers.coalitions import Coalitions, Table
@@ -92,7 +92,8 @@ class AbstractTextMethod(ABC):
             segments = SegmentMap.of(torch.arange(len(pieces))[None])
             draws = Table(shown, torch.tensor([len(shown)]))
             coalitions = Coalitions(inputs, torch.zeros_like(inputs), segments, draws)
-            return Recipe(variants=coalitions, reduce=CoalitionValues(segments, coalitions, draws.counts, [estimator]))
+            stages = [[Stage(len(shown), estimator)]]
+            return Recipe(variants=coalitions, reduce=CoalitionValues(segments, coalitions, draws.counts, stages))
 
         outcome, objective = engine.run(recipe_of, torch.ones(1, 1, len(pieces), dtype=torch.float64), target)
         details, record = outcome.details, objective.record
@@ -201,5 +202,5 @@ class ShapleyText(AbstractTextMethod):
 
     def drawn(self, features: int) -> tuple[Tensor, ShapleyRegression]:
         """Sizes in proportion to the kernel, few and many words enumerated."""
-        draws = weighted_draws(features, self.n_samples, "paired", self.seed, 0)
+        (draws,) = weighted_draws(features, [self.n_samples], "paired", self.seed, 0)
         return draws.shown, ShapleyRegression(draws)

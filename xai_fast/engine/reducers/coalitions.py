@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from xai_fast.engine.evaluate import Answers
 from xai_fast.engine.recipe import Details
 from xai_fast.engine.samplers.coalitions import Coalitions
 
+from .levels import known
 from .segments import laid_over
 
 
@@ -42,6 +43,19 @@ class Estimator(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Stage:
+    """From where on there is an estimate.
+
+    Attributes:
+        draws: how many of an input's draws, in their order, it takes.
+        estimate: what it makes of their scores.
+    """
+
+    draws: int
+    estimate: Estimator
+
+
 class CoalitionValues:
     """Keeps one number per row and score; every position carries the value of its segment, 0 where there is none.
 
@@ -49,22 +63,50 @@ class CoalitionValues:
         segments: of the inputs.
         coalitions: the rows.
         counts: LongTensor (N,) draws of each input.
-        estimators: per input.
+        stages: per input, in the order of their draws; the last one takes all.
+        enough: where a recipe's `levels` are those of `level_by_level`, the share of a map's norm to which its standard
+            error has to fall for a stage to be the last that is asked for.
     """
 
     def __init__(
-        self, segments: SegmentMap, coalitions: Coalitions, counts: Tensor, estimators: Sequence[Estimator]
+        self,
+        segments: SegmentMap,
+        coalitions: Coalitions,
+        counts: Tensor,
+        stages: Sequence[Sequence[Stage]],
+        enough: float = 0.0,
     ) -> None:
-        self._labels, self._coalitions, self._counts, self._estimators = segments.labels, coalitions, counts, estimators
+        self._labels, self._coalitions, self._stages, self._enough = segments.labels, coalitions, stages, enough
+        self._rows = coalitions.row_of.split(counts.tolist())
+        self._reached = [len(some) - 1 for some in stages]
+        self._asked = torch.zeros(len(coalitions), dtype=torch.bool)
         self._clean: Tensor | None = None
         self._scores: Tensor | None = None
-        self._found: list[Values] = []
+        self._found: dict[int, Values] = {}
+
+    @property
+    def levels(self) -> list[int]:
+        """A level for every stage."""
+        return [len(some) for some in self._stages]
+
+    def rows(self, sample: int, level: int) -> Tensor:
+        """The rows of a stage's draws that no draw before has asked for."""
+        rows = self._rows[sample][: self._stages[sample][level].draws].unique()
+        rows = rows[~self._asked[rows]]
+        self._asked[rows] = True
+        self._reached[sample] = level
+        return rows
+
+    def settled(self, samples: Sequence[int], level: int) -> list[int]:
+        """The inputs whose estimates at that stage err by little enough."""
+        estimates = self._estimates(samples)
+        return [sample for sample, found in estimates.items() if self._known(sample, found)]
 
     def clean(self, sample: Tensor, answers: Answers) -> None:
         """Keeps f(x)."""
         if self._clean is None:
             width = answers.scores.shape[1]
-            self._clean = answers.scores.new_empty(len(self._counts), width)
+            self._clean = answers.scores.new_empty(len(self._rows), width)
             self._scores = answers.scores.new_empty(len(self._coalitions), width)
         self._clean[sample] = answers.scores
 
@@ -75,25 +117,38 @@ class CoalitionValues:
 
     def finish(self) -> Tensor:
         """(N, K, 1, *S)."""
-        assert self._clean is not None
-        assert self._scores is not None
-        draws = self._coalitions.row_of.split(self._counts.tolist())
-        scores, ends = (kept.double().cpu() for kept in (self._scores, self._clean))
-        per_input = zip(self._estimators, draws, ends, strict=True)
-        self._found = [estimate(scores[rows], clean) for estimate, rows, clean in per_input]
-        return self._laid([found.values for found in self._found])
+        self._found = self._estimates(range(len(self._rows)))
+        return self._laid([found.values for found in self._found.values()])
 
     def details(self, scores: Tensor) -> Details:
         """Standard errors over the same positions, gaps and fits, where the estimator has them."""
-        errors = [found.standard_error for found in self._found if found.standard_error is not None]
-        gaps = [found.gap for found in self._found if found.gap is not None]
-        fits = [found.fit for found in self._found if found.fit is not None]
-        every = len(self._found)
+        every = list(self._found.values())
+        errors = [found.standard_error for found in every if found.standard_error is not None]
+        gaps = [found.gap for found in every if found.gap is not None]
+        fits = [found.fit for found in every if found.fit is not None]
         return Details(
-            gap=torch.stack(gaps) if len(gaps) == every else None,
-            fit=torch.stack(fits) if len(fits) == every else None,
-            standard_error=self._laid(errors) if len(errors) == every else None,
+            gap=torch.stack(gaps) if len(gaps) == len(every) else None,
+            fit=torch.stack(fits) if len(fits) == len(every) else None,
+            standard_error=self._laid(errors) if len(errors) == len(every) else None,
         )
+
+    def _estimates(self, samples: Iterable[int]) -> dict[int, Values]:
+        """What is known of inputs at the stages that they have reached."""
+        assert self._clean is not None
+        assert self._scores is not None
+        scores, clean = (kept.double().cpu() for kept in (self._scores, self._clean))
+        found = {}
+        for sample in samples:
+            stage = self._stages[sample][self._reached[sample]]
+            found[sample] = stage.estimate(scores[self._rows[sample][: stage.draws]], clean[sample])
+        return found
+
+    def _known(self, sample: int, found: Values) -> bool:
+        if found.standard_error is None:
+            return False
+        labels = self._labels[sample]
+        sizes = torch.bincount(labels[labels >= 0], minlength=found.values.shape[1])
+        return known(found.values, found.standard_error, self._enough, sizes)
 
     def _laid(self, values: Sequence[Tensor]) -> Tensor:
         most = max(value.shape[1] for value in values)

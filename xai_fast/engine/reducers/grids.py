@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from xai_fast.engine.evaluate import Answers
 from xai_fast.engine.recipe import Details
 from xai_fast.engine.samplers.grids import GROUPS, BehindGrids
 from xai_fast.ops import grid_maps, grid_reduce
+
+from .levels import known
 
 _FEWEST = 2  # draws, or pairs of them, without which a group has no say in what a map errs by
 _AT_ONCE = 1 << 22  # elements of the maps or bins that are worked on together: 32 MB, several times
@@ -23,12 +27,32 @@ class GridMeans:
     Args:
         variants: the rows, which say what was drawn.
         centred: whether the mean is subtracted.
+        marks: after how many masks of an input there may be a map, ascending; the last is all of them. None: there.
+        enough: where a recipe's `levels` are those of `level_by_level`, the share of a map's norm to which its standard
+            error has to fall for a mark to be the last that is asked for.
     """
 
-    def __init__(self, variants: BehindGrids, *, centred: bool) -> None:
-        self._variants, self._centred = variants, centred
+    def __init__(self, variants: BehindGrids, *, centred: bool, marks: Sequence[int] = (), enough: float = 0.0) -> None:
+        self._variants, self._centred, self._enough = variants, centred, enough
+        self._marks = tuple(marks) or (variants.n_masks,)
+        self._reached = torch.full((len(variants.inputs),), variants.n_masks)
         self._scores: Tensor | None = None
         self._errors: Tensor | None = None
+
+    @property
+    def levels(self) -> list[int]:
+        """A level for every mark."""
+        return [len(self._marks)] * len(self._reached)
+
+    def rows(self, sample: int, level: int) -> Tensor:
+        """The masks from one mark to the next."""
+        begin, end = (0, *self._marks)[level], self._marks[level]
+        self._reached[sample] = end
+        return sample * self._variants.n_masks + torch.arange(begin, end)
+
+    def settled(self, samples: Sequence[int], level: int) -> list[int]:
+        """The inputs whose maps err by little enough."""
+        return [sample for sample in samples if self._known(sample)]
 
     def clean(self, sample: Tensor, answers: Answers) -> None:
         """Makes room; the clean scores themselves have no part in the map."""
@@ -44,34 +68,49 @@ class GridMeans:
         """(N, K, 1, *S)."""
         assert self._scores is not None
         inputs = self._variants.inputs
-        shape = (len(inputs), self._scores.shape[1], 1, *inputs.shape[2:])
-        maps = self._scores.new_empty(shape)
-        draw, source = torch.arange(self._variants.n_masks), self._variants.draw
-        group = torch.zeros_like(draw)
-        if len(draw) // source.together >= GROUPS * _FEWEST and maps.numel() <= _MOST_ERRORS:
-            self._errors, group = torch.empty_like(maps), source.group_of(draw)
-        for sample, scores in enumerate(self._scores.double().view(len(inputs), self._variants.n_masks, -1)):
-            self._add_up(sample, scores, group, maps)
+        maps = self._scores.new_empty((len(inputs), self._scores.shape[1], 1, *inputs.shape[2:]))
+        stated = self._stated(int(self._reached.min())) and maps.numel() <= _MOST_ERRORS
+        self._errors = torch.empty_like(maps) if stated else None
+        for sample in range(len(inputs)):
+            self._add_up(sample, maps[sample, :, 0], self._errors[sample, :, 0] if self._errors is not None else None)
         return maps
 
     def details(self, scores: Tensor) -> Details:
         """The maps' standard errors, where there are enough draws."""
         return Details(standard_error=self._errors)
 
-    def _add_up(self, sample: int, scores: Tensor, group: Tensor, maps: Tensor) -> None:
-        """Writes the maps of one input, from its scores (n, K), into `maps`, and their errors."""
-        n_masks, n_groups = len(scores), int(group.max()) + 1
-        masks = self._variants.masks(torch.arange(sample * n_masks, (sample + 1) * n_masks))
+    def _stated(self, n_masks: int) -> bool:
+        """Whether so many masks say what their map errs by."""
+        return n_masks // self._variants.draw.together >= GROUPS * _FEWEST
+
+    def _known(self, sample: int) -> bool:
+        assert self._scores is not None
+        if not self._stated(int(self._reached[sample])):
+            return False
+        space = self._variants.inputs.shape[2:]
+        values, errors = self._scores.new_empty(2, self._scores.shape[1], *space, dtype=torch.float64)
+        self._add_up(sample, values, errors)
+        return known(values, errors, self._enough)
+
+    def _add_up(self, sample: int, values: Tensor, errors: Tensor | None) -> None:
+        """Writes the maps (K, *S) of one input, and their errors."""
+        assert self._scores is not None
+        n_masks = int(self._reached[sample])
+        draw = torch.arange(n_masks)
+        rows = sample * self._variants.n_masks + draw
+        scores, masks = self._scores[rows].double(), self._variants.masks(rows)
+        group = torch.zeros_like(draw) if errors is None else self._variants.draw.group_of(draw)
+        n_groups = int(group.max()) + 1
         weights = scores - scores.mean(0) if self._centred else scores
-        columns = self._together(maps)
+        columns = self._together(values[0].numel())
         for some in torch.arange(scores.shape[1]).split(max(columns // n_groups, 1)):
             targets = slice(int(some[0]), int(some[-1]) + 1)
             sums = _Sums()
             for groups in torch.arange(n_groups).split(columns):
                 self._add_groups(groups, group, masks, weights[:, targets], sums)
-            maps[sample, targets, 0] = sums.total / n_masks
-            if self._errors is not None:
-                self._errors[sample, targets, 0] = sums.standard_error(n_masks)
+            values[targets] = sums.total / n_masks
+            if errors is not None:
+                errors[targets] = sums.standard_error(n_masks)
 
     def _add_groups(
         self, groups: Tensor, group: Tensor, masks: tuple[Tensor, Tensor], weights: Tensor, sums: _Sums
@@ -89,11 +128,11 @@ class GridMeans:
         slack = mine.sum(0) if self._centred else torch.zeros_like(mine[0])
         sums.add(parts.unflatten(0, slack.shape), slack, sizes)
 
-    def _together(self, maps: Tensor) -> int:
-        """How many targets' groups are worked on at once."""
+    def _together(self, elements: int) -> int:
+        """How many targets' groups are worked on at once, maps having so many elements."""
         source = self._variants.draw
         bins = torch.Size(source.positions).numel() * source.cells ** len(source.extents)
-        return max(_AT_ONCE // max(bins, maps[0, 0].numel()), 1)
+        return max(_AT_ONCE // max(bins, elements), 1)
 
 
 class _Sums:

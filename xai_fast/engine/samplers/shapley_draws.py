@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,17 +47,26 @@ class WeightedDraws:
     shares: Tensor
 
 
-def weighted_draws(n: int, budget: int, sampler: Sampler, seed: int, key: int) -> WeightedDraws:
-    """At most `budget` coalitions of n players, the empty and the full one included.
+def weighted_draws(n: int, budgets: Sequence[int], sampler: Sampler, seed: int, key: int) -> list[WeightedDraws]:
+    """For every budget at most so many coalitions of n players, the empty and the full one included.
+
+    Those of a budget are the first of those of the next one, which weigh less.
+
+    Args:
+        n: players.
+        budgets: ascending, each enough for a regression.
+        sampler: as for `KernelShap`.
+        seed: of the draws.
+        key: the sample's id.
 
     Raises:
-        ValueError: fewer coalitions than the regression has unknowns.
+        ValueError: the last budget has fewer coalitions than the regression has unknowns.
     """
+    budget = budgets[-1]
     if n < 2:
         nothing = torch.zeros(0, dtype=torch.float64)
-        return WeightedDraws(
-            torch.zeros(1, n, dtype=torch.bool), torch.zeros(1).double(), torch.tensor([-1]), nothing.long(), nothing
-        )
+        empty = torch.zeros(1, n, dtype=torch.bool)
+        return [WeightedDraws(empty, torch.zeros(1).double(), torch.tensor([-1]), nothing.long(), nothing)]
     whole = n < 63 and 1 << n <= budget
     least = n + 1 if sampler == "kernel" else 2 * n
     if not whole and budget < least:
@@ -65,39 +75,64 @@ def weighted_draws(n: int, budget: int, sampler: Sampler, seed: int, key: int) -
             "take fewer segments, or use ShapleySampling"
         )
     if sampler == "kernel" and not whole:
-        return _independent(n, budget - 2, seed, key)
-    return _pairs(n, (1 << n) // 2 - 1 if whole else (budget - 2) // 2, sampler, seed, key)
+        return _independent(n, [budget - 2 for budget in budgets], seed, key)
+    pairs = [(min(budget, 1 << min(n, 62)) - 2) // 2 for budget in budgets]
+    return _pairs(n, pairs, sampler, seed, key)
 
 
-def _independent(n: int, count: int, seed: int, key: int) -> WeightedDraws:
+def _independent(n: int, counts: Sequence[int], seed: int, key: int) -> list[WeightedDraws]:
     """Sizes in proportion to the kernel, subsets uniform, each draw on its own: all weigh the same."""
-    draws, sizes = torch.arange(count), torch.arange(1, n)
+    draws, sizes = torch.arange(counts[-1]), torch.arange(1, n)
     size = drawn_sizes(seed, key, draws, 1 / (sizes * (n - sizes)).double()) + 1
     shown = torch.cat([torch.zeros(1, n, dtype=torch.bool), of_sizes(seed, key, draws, size, n)])
-    weights = torch.ones(count + 1, dtype=torch.float64)
+    weights = torch.ones(counts[-1] + 1, dtype=torch.float64)
     weights[0] = 0
-    zeros = torch.zeros(count)
-    return WeightedDraws(shown, weights, torch.arange(-1, count), zeros.long(), zeros.double())
+    zeros, numbers = torch.zeros(counts[-1]), torch.arange(-1, counts[-1])
+    return [
+        WeightedDraws(shown[: c + 1], weights[: c + 1], numbers[: c + 1], zeros[:c].long(), zeros[:c].double())
+        for c in counts
+    ]
 
 
-def _pairs(n: int, budget: int, sampler: Sampler, seed: int, key: int) -> WeightedDraws:
-    """Coalitions with their complements, size by size."""
-    shown, weights = [torch.zeros(1, n, dtype=torch.bool)], [torch.zeros(1, dtype=torch.float64)]
-    strata, shares, used = [], [], 0
-    for size, (count, expected) in enumerate(_allotted(n, budget, sampler, seed, key), start=1):
-        if not count:
-            continue
-        half = _some_of(n, size, count, seed, key, used)
-        used += _TRIES * count + 1
-        # Where one is sure to come, what came stands for the whole size; else what comes now and then does on average.
-        stands = count if expected >= 1 else expected
-        shown.append(torch.stack([half, ~half], dim=1).flatten(0, 1))
-        weights.append(torch.full((2 * count,), _mass(n, size) / (2 * stands), dtype=torch.float64))
-        strata.append(torch.full((count,), size))
-        shares.append(torch.full((count,), stands / min(_pairs_of(n, size), _MANY), dtype=torch.float64))
-    pairs = torch.arange(sum(map(len, strata))).repeat_interleave(2)
-    groups = torch.cat([torch.tensor([-1]), pairs])
-    return WeightedDraws(torch.cat(shown), torch.cat(weights), groups, torch.cat(strata), torch.cat(shares))
+def _pairs(n: int, budgets: Sequence[int], sampler: Sampler, seed: int, key: int) -> list[WeightedDraws]:
+    """So many pairs of coalitions and their complements; each budget's additions follow each other size by size."""
+    allotted = [_allotted(n, budget, sampler, seed, key) for budget in budgets]
+    halves, used = [], 0
+    for size, (count, _) in enumerate(allotted[-1], start=1):
+        halves.append(_some_of(n, size, count, seed, key, used))
+        used += (_TRIES * count + 1) * (count > 0)
+    shown, strata, made = [torch.zeros(0, n, dtype=torch.bool)], [torch.zeros(0, dtype=torch.long)], []
+    before = [0] * len(halves)
+    for sizes in allotted:
+        # Rounding may allot one more to a smaller budget.
+        counts = [min(max(c, b), len(h)) for (c, _), b, h in zip(sizes, before, halves, strict=True)]
+        for size, (begin, end) in enumerate(zip(before, counts, strict=True), start=1):
+            shown.append(halves[size - 1][begin:end])
+            strata.append(torch.full((end - begin,), size))
+        before = counts
+        made.append(_weighted(n, torch.cat(shown), torch.cat(strata), counts, [expected for _, expected in sizes]))
+    return made
+
+
+def _weighted(n: int, half: Tensor, strata: Tensor, counts: Sequence[int], expected: Sequence[float]) -> WeightedDraws:
+    """The pairs (P, n) of each size, of which so many came and so many were expected, with what they stand for."""
+    sizes = range(1, len(counts) + 1)
+    # Where one is sure to come, what came stands for the whole size; else what comes now and then does on average.
+    stands = [count if mean >= 1 else mean for count, mean in zip(counts, expected, strict=True)]
+    weights, shares = (
+        torch.tensor([0.0, *values], dtype=torch.float64)[strata]
+        for values in (
+            [_mass(n, size) / (2 * max(stand, 1e-300)) for size, stand in zip(sizes, stands, strict=True)],
+            [stand / min(_pairs_of(n, size), _MANY) for size, stand in zip(sizes, stands, strict=True)],
+        )
+    )
+    return WeightedDraws(
+        shown=torch.cat([half.new_zeros(1, n), torch.stack([half, ~half], dim=1).flatten(0, 1)]),
+        weights=torch.cat([weights.new_zeros(1), weights.repeat_interleave(2)]),
+        groups=torch.cat([strata.new_full((1,), -1), torch.arange(len(half)).repeat_interleave(2)]),
+        strata=strata,
+        shares=shares,
+    )
 
 
 def _mass(n: int, size: int) -> float:
@@ -137,12 +172,11 @@ def _allotted(n: int, budget: int, sampler: Sampler, seed: int, key: int) -> lis
 
 
 def _some_of(n: int, size: int, count: int, seed: int, key: int, used: int) -> Tensor:
-    """BoolTensor (count, n): different coalitions of a size, no two of them complements."""
+    """BoolTensor (count, n): different coalitions of a size in random order, no two of them complements."""
     total = _pairs_of(n, size)
     if total <= _ENUMERABLE * count:
         every = _every(n, size)[:total]
-        order = orders(seed, key, torch.tensor([used]), total)[0, :count] if count < total else torch.arange(total)
-        return every[order.sort().values]
+        return every[orders(seed, key, torch.tensor([used]), total)[0, :count]]
     found = torch.zeros(0, n, dtype=torch.bool)
     while len(found) < count:
         draws = torch.arange(used, used + count - len(found))
