@@ -3,7 +3,8 @@
     python benchmarks/estimators.py --json estimators.json --picture estimators.png
 
 For each photograph the network is asked once about all 2^12 coalitions of 12 segments. What is estimated then is known,
-and estimators are run on the table of those scores, with many seeds.
+and estimators are run on the table of those scores, with many seeds: at fixed numbers of samples, and in mode "turbo",
+which stops by itself.
 """
 
 from __future__ import annotations
@@ -35,6 +36,13 @@ ESTIMATORS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], float]] = {
     "Lime, width 0.25, alpha 0": ("Lime", {"kernel_width": 0.25, "alpha": 0.0}, ("bernoulli", "glime"), 0.25),
     "Lime, width 0.1, alpha 0": ("Lime", {"kernel_width": 0.1, "alpha": 0.0}, ("bernoulli", "glime"), 0.25),
 }
+# What may stop early: the method, its settings, and the tolerance.
+TURBO: dict[str, tuple[str, dict[str, Any], float]] = {
+    "KernelShap, turbo": ("KernelShap", {"n_samples": 2048}, 0.1),
+    "KernelShap, turbo, 0.03": ("KernelShap", {"n_samples": 2048}, 0.03),
+    "ShapleySampling, turbo": ("ShapleySampling", {"n_permutations": 400}, 0.1),
+    "ShapleySampling, antithetic, turbo": ("ShapleySampling", {"n_permutations": 400, "sampler": "antithetic"}, 0.1),
+}
 
 
 def main() -> None:
@@ -47,11 +55,13 @@ def main() -> None:
     arguments = parser.parse_args()
     tables = scores(arguments.photographs)
     records = [measure(name, tables, arguments.seeds) for name in ESTIMATORS]
+    stops = [stopped(name, tables, arguments.seeds) for name in TURBO]
     if arguments.json:
-        save(arguments.json, arguments.seeds, records)
+        save(arguments.json, arguments.seeds, [*records, *stops])
     if arguments.picture:
         draw(records, arguments.picture)
     CONSOLE.print(table(records))
+    CONSOLE.print(table_of_stops(stops))
 
 
 @torch.no_grad()
@@ -121,6 +131,38 @@ def measure(name: str, tables: list[Tensor], seeds: int) -> dict[str, Any]:
     }
 
 
+def stopped(name: str, tables: list[Tensor], seeds: int) -> dict[str, Any]:
+    """Evaluations at which an estimator stops, and its true errors, as shares of the map, beside those it states."""
+    method, settings, tolerance = TURBO[name]
+    ids, evaluations, errors, stated, relative = torch.arange(seeds), [], [], [], []
+    for table in tables:
+        expected = truth("KernelShap", {}, table)
+        made = getattr(xf, method)(
+            xf.Engine(game(table), mode="turbo"), segments=torch.arange(PLAYERS), tolerance=tolerance, **settings
+        )
+        found = made(torch.ones(seeds, 1, PLAYERS, dtype=torch.float64), 0, sample_ids=ids)
+        error = found.values.flatten(1) - expected
+        evaluations.append(found.evaluations.double())
+        errors.append(error.square().mean() / expected.square().mean())
+        stated.append(found.standard_error.square().mean() / expected.square().mean())
+        relative.append(error.norm(dim=1) / expected.norm())
+    run = torch.cat(evaluations)
+    return {
+        "case": name,
+        "stops": method,
+        "settings": settings,
+        "tolerance": tolerance,
+        "players": PLAYERS,
+        "photographs": len(tables),
+        "allowed": made.cost((1, PLAYERS)).forwards,
+        "evaluations": {"median": float(run.median()), "most": float(run.max())},
+        "error": math.sqrt(torch.stack(errors).mean()),
+        "stated": math.sqrt(torch.stack(stated).mean()),
+        "within": float((torch.cat(relative) <= 1.5 * tolerance).double().mean()),
+        "bars": {"within": 0.95, "error_over_stated": [0.85, 1.15]},
+    }
+
+
 def share(classic: list[float], better: list[float]) -> float:
     """The share of the evaluations with which the better sampler errs as the classic one does at the most of them.
 
@@ -145,6 +187,18 @@ def table(records: list[dict[str, Any]]) -> Table:
         for n, (sampler, errors) in enumerate(record["errors"].items()):
             last = (f"{record['share']:.2f}", f"{record['bars']['share']:g}") if n == 1 else ("", "")
             made.add_row("" if n else record["case"], sampler, *(f"{error:.1%}" for error in errors), *last)
+    return made
+
+
+def table_of_stops(records: list[dict[str, Any]]) -> Table:
+    """Likewise of the estimators that stop."""
+    made = Table(
+        "estimator", "tolerance", "evaluations", "at most", "allowed", "RMS error", "stated", "within 1.5 tolerances"
+    )
+    for record in records:
+        ends = [f"{record['evaluations'][which]:.0f}" for which in ("median", "most")]
+        errors = [f"{record[which]:.1%}" for which in ("error", "stated", "within")]
+        made.add_row(record["case"], f"{record['tolerance']:g}", *ends, str(record["allowed"]), *errors)
     return made
 
 

@@ -99,6 +99,20 @@ _ESTIMATOR = {
     "bars": dict,
     "share": _NUMBER,
 }
+_STOP = {
+    "case": str,
+    "stops": str,
+    "settings": dict,
+    "tolerance": float,
+    "players": int,
+    "photographs": int,
+    "allowed": int,
+    "evaluations": dict,
+    "error": float,
+    "stated": float,
+    "within": float,
+    "bars": dict,
+}
 
 
 def check(results: dict[str, Any]) -> None:
@@ -120,6 +134,7 @@ def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     kinds = {
         "windows": _plan,
         "mode": _mode,
+        "stops": lambda record: _fields(record, _STOP, f"record {record['case']!r}"),
         "tolerance": _adaptive,
         "network": _forward,
         "estimator": _estimator,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from pathlib import Path
@@ -22,8 +23,10 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Workers of pytest-xdist share the processors instead of fighting for them."""
-    workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    if hasattr(config, "workerinput"):
+        threads = max(1, torch.get_num_threads() // config.workerinput["workercount"])
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for processes that tests start
 
 
 def pytest_collection_modifyitems(config, items):

@@ -53,6 +53,7 @@ def test_every_method_has_cases_and_a_closed_form():
 # 1. Equals its replica.
 
 
+@pytest.mark.numbers
 @every
 def test_equals_its_replica_in_float64(case, poison):
     model, inputs = Small().double(), signals(dtype=torch.float64)
@@ -61,6 +62,7 @@ def test_equals_its_replica_in_float64(case, poison):
     assert_near(attribute(case, model, inputs, TARGETS), expected, 1e-10 * expected.abs().max().item())
 
 
+@pytest.mark.numbers
 @every
 def test_equals_its_replica_in_float32(case, poison):
     model, inputs = Small(), signals()
@@ -70,6 +72,7 @@ def test_equals_its_replica_in_float32(case, poison):
     assert_near(actual, expected, 1e-5 * max(expected.abs().max().item(), largest_score(model, inputs)))
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("axes", [1, 3])
 @first
 def test_signals_and_volumes(case, axes):
@@ -81,6 +84,7 @@ def test_signals_and_volumes(case, axes):
 # 2. Closed form on a linear model.
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("method", CLOSED_FORMS)
 def test_closed_form(method, dtype):
@@ -93,6 +97,7 @@ def test_closed_form(method, dtype):
 # 3. One row, three rows, all rows at once.
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @every
 def test_batch_size_changes_nothing(case, dtype):
@@ -103,6 +108,7 @@ def test_batch_size_changes_nothing(case, dtype):
         assert_near(attribute(case, xf.Engine(model, batch_size=batch_size), inputs, TARGETS), expected, bound)
 
 
+@pytest.mark.numbers
 @first
 def test_memory_limit_changes_the_chunks_only(case):
     model, inputs = Small(), signals(8)
@@ -116,6 +122,7 @@ def test_memory_limit_changes_the_chunks_only(case):
 # 4. A batch equals its samples one by one.
 
 
+@pytest.mark.numbers
 @every
 def test_a_batch_equals_its_samples(case):
     model, inputs = Small(), signals()
@@ -218,6 +225,7 @@ def test_deterministic_mode_is_the_callers(case):
 # 6. Device, dtype and shape come back.
 
 
+@pytest.mark.numbers
 @every
 def test_shape_comes_back(case):
     model, inputs = Small(), signals(2)
@@ -238,6 +246,7 @@ def test_shape_comes_back(case):
         assert values.min() >= 0
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 @first
 def test_dtype_of_the_inputs_comes_back(case, dtype):
@@ -248,6 +257,7 @@ def test_dtype_of_the_inputs_comes_back(case, dtype):
     assert_near(values, expected.to(dtype), 1e-6 * expected.abs().max().item())
 
 
+@pytest.mark.numbers
 @first
 def test_a_half_precision_model(case):
     model, inputs = Small().bfloat16(), signals().bfloat16()
@@ -257,6 +267,7 @@ def test_a_half_precision_model(case):
     assert torch.corrcoef(torch.stack([values.flatten().float(), expected.flatten()]))[0, 1] > 0.9
 
 
+@pytest.mark.numbers
 @every
 def test_memory_layout_changes_nothing(case):
     model, inputs = Small(), signals()
@@ -333,6 +344,7 @@ def test_backends_agree(case, backend):
     assert_near(actual, expected, 2e-6 * max(expected.abs().max().item(), largest_score(model, inputs)))
 
 
+@pytest.mark.numbers
 @first
 def test_plans_agree(case):
     model, inputs = Small().double(), signals(dtype=torch.float64)
@@ -388,11 +400,17 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+# The caller's own model, which is used where none can be copied, is the engine's affair: one of each kind of question.
+OF_EACH_KIND = ("Occlusion", "GradCAM", "IntegratedGradients", "KernelShap")
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
-@pytest.mark.parametrize("lock", [False, True], ids=["copied", "uncopyable"])
-@first
+@pytest.mark.parametrize(
+    ("case", "lock"),
+    [*((case, False) for case in FIRST), *((case, True) for case in FIRST if case.method in OF_EACH_KIND)],
+    ids=lambda value: ("uncopyable" if value else "copied") if isinstance(value, bool) else value.method,
+)
 def test_200_calls_leave_memory_flat(case, lock):
-    skip_uncopyable(case, lock)
     model, inputs = Small(lock=lock), signals(2, (3, 40, 40))  # 38 KiB a call, 8 MiB if all were kept
     method = case.on(model)
     if case.method == "Occlusion":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from subjects import Small, signals
@@ -9,6 +11,7 @@ from test_coalitions import PLAYERS, Game
 from test_rise import Bent, expectation
 
 import xai_fast as xf
+from xai_fast.engine.samplers.shapley_draws import weighted_draws
 
 SEEDS = 100
 ORDERS = {"n_permutations": 4000}
@@ -139,11 +142,81 @@ def test_the_other_modes_take_no_notice_of_a_tolerance():
         assert loose.evaluations.equal(strict.evaluations)
 
 
-def test_a_score_that_nothing_changes_is_known_at_once():
-    engine, one, segments = game(lambda on: on.new_ones(len(on)), mode="turbo")
-    found = xf.KernelShap(engine, segments=segments, n_samples=4000)(one, 0)
+def test_a_map_of_zeros_is_not_taken_for_known():
+    """What the score depends on may not have been drawn yet: here one coalition of a million."""
+    engine, one, segments = game(lambda on: on[:, 9:].all(1) & ~on[:, :9].any(1), 20, mode="turbo")
+    found = xf.ShapleySampling(engine, segments=segments, n_permutations=64, tolerance=0.9)(one, 0)
     assert found.values.abs().max() == found.standard_error.abs().max() == 0
-    assert found.evaluations.item() <= 64
+    assert found.evaluations > 1000
+
+
+def test_a_detection_that_comes_late_is_not_missed():
+    def score(x):
+        return (x.flatten(1).sum(1, keepdim=True) - 130).clamp_min(0)  # few masks leave so much
+
+    one = torch.ones(1, 1, 143, dtype=torch.float64)
+    settings = {"cells": 16, "seed": 3, "tolerance": 0.9}
+    early = xf.DRISE(xf.Engine(score), n_masks=160, **settings)(one, 0)
+    assert early.values.abs().max() == 0
+    assert xf.DRISE(xf.Engine(score, mode="turbo"), n_masks=640, **settings)(one, 0).evaluations == 641
+
+
+class Breaks(torch.nn.Module):
+    """Answers NaN where a certain value is seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Small(axes=1).double()
+
+    def forward(self, x):
+        return torch.where((x[:, 0, 7] > 50)[:, None], torch.nan, self.inner(x))
+
+
+@every_estimator
+def test_a_broken_input_ends_and_the_others_go_on(method, settings):
+    model, inputs = Breaks(), flat(3)
+    expected = made(method, settings, xf.Engine(model, mode="turbo"), tolerance=0.3).attribute(inputs[:1], 1)
+    inputs[1, 0, 7] = 99
+    with pytest.raises(xf.NonFiniteError) as caught:
+        made(method, settings, xf.Engine(model, mode="turbo"), tolerance=0.3).attribute(inputs, 1)
+    assert caught.value.samples == [1]
+    torch.testing.assert_close(caught.value.values[:1], expected, rtol=1e-9, atol=1e-12)
+    assert caught.value.values[1].isnan().all()
+
+
+def test_inputs_of_different_numbers_of_segments():
+    """None, one, some that already are the baseline, and many."""
+    engine = xf.Engine(Game(lambda on: on[:, :20].double().sum(1).tanh() + (on[:, 3] & on[:, 7])), mode="turbo")
+    one, position = torch.ones(4, 1, 20, dtype=torch.float64), torch.arange(20)
+    one[2, 0, 10:] = 0
+    segments = torch.stack([position * 0 - 1, position * 0, position, position])
+    for method in (xf.KernelShap(engine, segments=segments, n_samples=600, tolerance=0.05),
+                   xf.ShapleySampling(engine, segments=segments, n_permutations=40, tolerance=0.05)):  # fmt: skip
+        found = method(one, 0)
+        assert found.values[0].abs().max() == 0
+        assert found.evaluations[0] <= 2
+        assert found.evaluations[1] <= 2
+        # A regression on some coalitions lets who does nothing have a little.
+        assert found.values[2, 0, 10:].abs().max() < (0.1 if isinstance(method, xf.KernelShap) else 1e-9)
+        assert found.standard_error.isfinite().all()
+        torch.testing.assert_close(
+            found.values.sum((1, 2))[2:], found.score[2:] - engine.scores(one * 0, 0)[2:], rtol=0, atol=1e-9
+        )
+
+
+def test_draws_of_a_budget_are_the_first_of_the_next():
+    for sampler in ("paired", "leverage", "kernel"):
+        for n, budgets in ((11, (64, 128, 500)), (11, (64, 4096)), (40, (160, 320, 640))):
+            draws = weighted_draws(n, budgets, sampler, 3, 5)
+            (last,) = weighted_draws(n, budgets[-1:], sampler, 3, 5)
+            assert {tuple(row) for row in draws[-1].shown.tolist()} == {tuple(row) for row in last.shown.tolist()}
+            for smaller, larger in itertools.pairwise(draws):
+                assert larger.shown[: len(smaller.shown)].equal(smaller.shown)
+            for budget, some in zip(budgets, draws, strict=True):
+                assert abs(len(some.shown) + 1 - min(budget, 1 << n)) <= n
+                if sampler != "kernel" or budgets[-1] >= 1 << n:
+                    mass = sum((n - 1) / (s * (n - s)) for s in range(1, n))
+                    assert abs(some.weights.sum().item() / mass - 1) < 0.1
 
 
 def test_progress_ends_with_what_was_run():

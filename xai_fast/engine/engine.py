@@ -62,7 +62,7 @@ class Engine:
         mode: "exact" keeps the model's dtype and every evaluation the formula asks for. "fast" makes the same
             evaluations in bfloat16 (CPU) or float16 (CUDA) where the device computes that faster (timed once), scores
             in float32; regions that re-run carry how they differ from a float32 run. "turbo" is "fast", and
-            methods that state their error and have a `tolerance` stop where it is small enough.
+            methods that sample, and state what their maps err by, stop where that is at most their `tolerance`.
         plan: "auto" takes the cheapest exact plan. "tail": what precedes the layer that a method looks at runs once,
             only what follows it runs again. "local": where variants differ from the input inside a box, each layer
             re-runs only the region that the change reaches. "dense": every variant runs the whole model. A forced plan

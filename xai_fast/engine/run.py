@@ -152,6 +152,7 @@ class _Loop:
         self.scores: list[Tensor] = []
         self.outputs: list[Tensor] = []
         self._outputs: Tensor | None = None  # of the chunk at hand
+        self._budgets: dict[tuple[type, bool], RowBudget] = {}
         self.evaluations = torch.zeros(len(inputs), dtype=torch.long)
         self.broken: set[int] = set()
 
@@ -194,7 +195,10 @@ class _Loop:
     ) -> None:
         """Evaluates rows of `variants`, all if none are given, chunk by chunk, and hands the answers to `take`."""
         chosen = torch.arange(len(variants)) if rows is None else rows
-        budget = budget_for(self._engine, self._prepared, self._inputs, evaluate)
+        # Kept for the call: what rows of one level have taught about speed and memory holds for the next.
+        if (budget := self._budgets.get((type(evaluate), clean))) is None:
+            budget = budget_for(self._engine, self._prepared, self._inputs, evaluate)
+            self._budgets[type(evaluate), clean] = budget
 
         def ask(rows: Tensor) -> Answers:
             batch = self._prepared.empty(len(rows), self._inputs)

@@ -32,8 +32,9 @@ class KernelShap(AbstractCoalitionMethod):
               \mu(s) = \frac{n - 1}{\binom{n}{s}\, s\, (n - s)}
 
     over coalitions z of the n segments, x_z showing those in z and the baseline elsewhere. The sum is a constraint,
-    kept by projection, not two rows with a large weight as in captum. Where `n_samples` covers all 2^n coalitions, the
-    values are exact and their standard error is 0; else it is that of a sandwich estimator over pairs.
+    kept by projection, not two rows with a large weight as in captum. Where `n_samples` covers all 2^n coalitions (and
+    no `tolerance` ends it before) the values are exact and their standard error is 0; else it is that of a sandwich
+    estimator over pairs.
 
     Values are in units of the score. Every position carries its segment's value, not divided by its size; positions
     without a segment are never hidden and have 0.
@@ -47,7 +48,8 @@ class KernelShap(AbstractCoalitionMethod):
             broadcasts to the inputs, "image_mean", "segment_mean", "blur", "black" or "white".
         sampler: "paired" draws coalitions with their complements, sizes in proportion to μ, without repetition; sizes
             that the budget covers are enumerated. "leverage" does so with equally many of every size (Musco and Witter
-            2025, arXiv:2410.01917). "kernel" draws each coalition on its own, as the paper and captum.
+            2025, arXiv:2410.01917). "kernel" draws each coalition on its own, as the paper and captum, unless
+            `n_samples` covers all.
         seed: of the draws.
         tolerance: where the engine's mode is "turbo": no more coalitions are asked about once the standard error of
             every target's map, in its L2 norm, is at most this share of the map's. Looked at after 4n coalitions (64 at

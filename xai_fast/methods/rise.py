@@ -129,8 +129,8 @@ class RISE(AbstractRandomMasks):
     estimate of the mean over all masks: from the means of 20 groups of masks. None below 40 masks (80 antithetic ones),
     or where all maps of the call have more than 2^25 elements.
 
-    Cost: 1 + n masks, in model rows forward per input; K targets share them. Memory grows by a score per mask and
-    target.
+    Cost: 1 + n masks at most, in model rows forward per input; K targets share them. Memory grows by a score per mask
+    and target.
 
     Raises:
         ValueError: a baseline that does not fit the inputs; before the model runs.
@@ -165,7 +165,7 @@ class DRISE(AbstractRandomMasks):
 
     Returns (`attribute`): (N, 1, *S); calling the method also gives `standard_error`, as for `RISE`.
 
-    Cost: 1 + n masks, in model rows forward per input. Memory grows by a score per mask and target.
+    Cost: 1 + n masks at most, in model rows forward per input. Memory grows by a score per mask and target.
 
     Raises:
         ValueError: a baseline that does not fit the inputs; before the model runs.

@@ -21,7 +21,7 @@ from .checks import check_choice, check_count, check_tolerance
 from .coalition import AbstractCoalitionMethod, Drawn
 
 Sampler = Literal["permutation", "antithetic"]
-_FIRST = 8  # orders, or pairs of them, after which errors are looked at first
+_FIRST = 16  # orders, or pairs of them, after which errors are looked at first
 
 
 @final
@@ -51,7 +51,7 @@ class ShapleySampling(AbstractCoalitionMethod):
             2022, arXiv:2104.12199), which cancels what two segments do to each other.
         seed: of the draws.
         tolerance: where the engine's mode is "turbo": no more orders are asked about once the standard error of every
-            target's map, in its L2 norm, is at most this share of the map's. Looked at after 8 orders (16 antithetic
+            target's map, in its L2 norm, is at most this share of the map's. Looked at after 16 orders (32 antithetic
             ones) and each time their number has doubled; `n_permutations` stays the most.
 
     Returns (`attribute`): (N, 1, *S).
@@ -75,14 +75,13 @@ class ShapleySampling(AbstractCoalitionMethod):
 
         @functools.cache
         def of(count: int, key: int) -> torch.Tensor:
-            drawn = orders(self.seed, key, torch.arange(self.n_permutations // together), count)
-            return drawn if together == 1 else torch.stack([drawn, drawn.flip(1)], dim=1).flatten(0, 1)
+            some = orders(self.seed, key, torch.arange(self.n_permutations // together), count)
+            return some if together == 1 else torch.stack([some, some.flip(1)], dim=1).flatten(0, 1)
 
         every = tuple(of(*game) for game in games)
-        counts = [{mark: 1 + mark * max(order.shape[1] - 1, 0) for mark in marks} for order in every]
         stages = [
-            [Stage(draws, OrderMeans(order[:mark], together)) for mark, draws in some.items()]
-            for order, some in zip(every, counts, strict=True)
+            [Stage(1 + mark * max(order.shape[1] - 1, 0), OrderMeans(order[:mark], together)) for mark in marks]
+            for order in every
         ]
         return Drawn(Prefixes(every), stages, self.tolerance)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from xai_fast.engine.evaluate import Answers
 from xai_fast.engine.recipe import Details
 from xai_fast.engine.samplers.coalitions import Coalitions
 
-from .levels import known
+from .levels import well_enough
 from .segments import laid_over
 
 
@@ -48,11 +48,11 @@ class Stage:
     """From where on there is an estimate.
 
     Attributes:
-        draws: how many of an input's draws, in their order, it takes.
+        n_draws: how many of an input's draws, in their order, it takes.
         estimate: what it makes of their scores.
     """
 
-    draws: int
+    n_draws: int
     estimate: Estimator
 
 
@@ -85,22 +85,23 @@ class CoalitionValues:
         self._found: dict[int, Values] = {}
 
     @property
-    def levels(self) -> list[int]:
+    def n_levels(self) -> list[int]:
         """A level for every stage."""
         return [len(some) for some in self._stages]
 
-    def rows(self, sample: int, level: int) -> Tensor:
-        """The rows of a stage's draws that no draw before has asked for."""
-        rows = self._rows[sample][: self._stages[sample][level].draws].unique()
+    def advance(self, sample: int, level: int) -> Tensor:
+        """Takes an input to a stage; the rows of its draws that no draw before has asked for."""
+        rows = self._rows[sample][: self._stages[sample][level].n_draws].unique()
         rows = rows[~self._asked[rows]]
         self._asked[rows] = True
         self._reached[sample] = level
+        self._found.pop(sample, None)
         return rows
 
-    def settled(self, samples: Sequence[int], level: int) -> list[int]:
-        """The inputs whose estimates at that stage err by little enough."""
-        estimates = self._estimates(samples)
-        return [sample for sample, found in estimates.items() if self._known(sample, found)]
+    def settled(self, samples: Sequence[int]) -> list[int]:
+        """The inputs whose estimates err by little enough."""
+        self._estimate(samples)
+        return [sample for sample in samples if self._known(sample, self._found[sample])]
 
     def clean(self, sample: Tensor, answers: Answers) -> None:
         """Keeps f(x)."""
@@ -117,12 +118,13 @@ class CoalitionValues:
 
     def finish(self) -> Tensor:
         """(N, K, 1, *S)."""
-        self._found = self._estimates(range(len(self._rows)))
-        return self._laid([found.values for found in self._found.values()])
+        every = range(len(self._rows))
+        self._estimate([sample for sample in every if sample not in self._found])
+        return self._laid([self._found[sample].values for sample in every])
 
     def details(self, scores: Tensor) -> Details:
         """Standard errors over the same positions, gaps and fits, where the estimator has them."""
-        every = list(self._found.values())
+        every = [self._found[sample] for sample in range(len(self._rows))]
         errors = [found.standard_error for found in every if found.standard_error is not None]
         gaps = [found.gap for found in every if found.gap is not None]
         fits = [found.fit for found in every if found.fit is not None]
@@ -132,23 +134,26 @@ class CoalitionValues:
             standard_error=self._laid(errors) if len(errors) == len(every) else None,
         )
 
-    def _estimates(self, samples: Iterable[int]) -> dict[int, Values]:
-        """What is known of inputs at the stages that they have reached."""
+    def _estimate(self, samples: Sequence[int]) -> None:
+        """Finds the values of inputs at the stages that they have reached."""
+        if not samples:
+            return
         assert self._clean is not None
         assert self._scores is not None
-        scores, clean = (kept.double().cpu() for kept in (self._scores, self._clean))
-        found = {}
-        for sample in samples:
-            stage = self._stages[sample][self._reached[sample]]
-            found[sample] = stage.estimate(scores[self._rows[sample][: stage.draws]], clean[sample])
-        return found
+        stages = [self._stages[sample][self._reached[sample]] for sample in samples]
+        rows = [self._rows[sample][: stage.n_draws] for sample, stage in zip(samples, stages, strict=True)]
+        # Gathered where they are: those of all inputs would be too much to move at every level.
+        scores = self._scores[torch.cat(rows)].double().cpu().split([len(some) for some in rows])
+        clean = self._clean[torch.tensor(samples)].double().cpu()
+        for sample, stage, some, own in zip(samples, stages, scores, clean, strict=True):
+            self._found[sample] = stage.estimate(some, own)
 
     def _known(self, sample: int, found: Values) -> bool:
         if found.standard_error is None:
             return False
         labels = self._labels[sample]
         sizes = torch.bincount(labels[labels >= 0], minlength=found.values.shape[1])
-        return known(found.values, found.standard_error, self._enough, sizes)
+        return well_enough(found.values, found.standard_error, self._enough, sizes)
 
     def _laid(self, values: Sequence[Tensor]) -> Tensor:
         most = max(value.shape[1] for value in values)

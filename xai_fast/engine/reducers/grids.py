@@ -12,11 +12,11 @@ from xai_fast.engine.recipe import Details
 from xai_fast.engine.samplers.grids import GROUPS, BehindGrids
 from xai_fast.ops import grid_maps, grid_reduce
 
-from .levels import known
+from .levels import well_enough
 
 _FEWEST = 2  # draws, or pairs of them, without which a group has no say in what a map errs by
 _AT_ONCE = 1 << 22  # elements of the maps or bins that are worked on together: 32 MB, several times
-_MOST_ERRORS = 1 << 25  # elements of all maps up to which their errors are kept
+_MOST_ERRORS = 1 << 25  # elements of all maps up to which their errors are kept where nothing depends on them
 
 
 class GridMeans:
@@ -27,7 +27,8 @@ class GridMeans:
     Args:
         variants: the rows, which say what was drawn.
         centred: whether the mean is subtracted.
-        marks: after how many masks of an input there may be a map, ascending; the last is all of them. None: there.
+        marks: after how many masks of an input there may be a map, ascending; the last is all of them. None given:
+            after all.
         enough: where a recipe's `levels` are those of `level_by_level`, the share of a map's norm to which its standard
             error has to fall for a mark to be the last that is asked for.
     """
@@ -35,22 +36,23 @@ class GridMeans:
     def __init__(self, variants: BehindGrids, *, centred: bool, marks: Sequence[int] = (), enough: float = 0.0) -> None:
         self._variants, self._centred, self._enough = variants, centred, enough
         self._marks = tuple(marks) or (variants.n_masks,)
+        assert self._marks[-1] == variants.n_masks
         self._reached = torch.full((len(variants.inputs),), variants.n_masks)
         self._scores: Tensor | None = None
         self._errors: Tensor | None = None
 
     @property
-    def levels(self) -> list[int]:
+    def n_levels(self) -> list[int]:
         """A level for every mark."""
         return [len(self._marks)] * len(self._reached)
 
-    def rows(self, sample: int, level: int) -> Tensor:
-        """The masks from one mark to the next."""
+    def advance(self, sample: int, level: int) -> Tensor:
+        """Takes an input to a mark; the masks from the one before on."""
         begin, end = (0, *self._marks)[level], self._marks[level]
         self._reached[sample] = end
         return sample * self._variants.n_masks + torch.arange(begin, end)
 
-    def settled(self, samples: Sequence[int], level: int) -> list[int]:
+    def settled(self, samples: Sequence[int]) -> list[int]:
         """The inputs whose maps err by little enough."""
         return [sample for sample in samples if self._known(sample)]
 
@@ -69,7 +71,9 @@ class GridMeans:
         assert self._scores is not None
         inputs = self._variants.inputs
         maps = self._scores.new_empty((len(inputs), self._scores.shape[1], 1, *inputs.shape[2:]))
-        stated = self._stated(int(self._reached.min())) and maps.numel() <= _MOST_ERRORS
+        # Who stopped at an error states it, however large the maps.
+        kept = len(self._marks) > 1 or maps.numel() <= _MOST_ERRORS
+        stated = kept and self._stated(int(self._reached.min()))
         self._errors = torch.empty_like(maps) if stated else None
         for sample in range(len(inputs)):
             self._add_up(sample, maps[sample, :, 0], self._errors[sample, :, 0] if self._errors is not None else None)
@@ -90,7 +94,7 @@ class GridMeans:
         space = self._variants.inputs.shape[2:]
         values, errors = self._scores.new_empty(2, self._scores.shape[1], *space, dtype=torch.float64)
         self._add_up(sample, values, errors)
-        return known(values, errors, self._enough)
+        return well_enough(values, errors, self._enough)
 
     def _add_up(self, sample: int, values: Tensor, errors: Tensor | None) -> None:
         """Writes the maps (K, *S) of one input, and their errors."""

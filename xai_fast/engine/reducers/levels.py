@@ -10,19 +10,19 @@ from torch import Tensor
 
 
 class Growing(Protocol):
-    """A reducer that can make maps of the first rows of each input, and tell what they err by."""
+    """A reducer that can make maps of the first draws of each input, and tell what they err by."""
 
     @property
-    def levels(self) -> Sequence[int]:
+    def n_levels(self) -> Sequence[int]:
         """How many levels each input has; after the last one every row has been asked about."""
         ...
 
-    def rows(self, sample: int, level: int) -> Tensor:
-        """The rows that a level needs and those before it did not."""
+    def advance(self, sample: int, level: int) -> Tensor:
+        """Takes an input to its next level; the rows that it needs and those before did not."""
         ...
 
-    def settled(self, samples: Sequence[int], level: int) -> Collection[int]:
-        """Those of the inputs whose maps need no further level."""
+    def settled(self, samples: Sequence[int]) -> Collection[int]:
+        """Those of the inputs whose maps, at the levels that they have reached, need no further one."""
         ...
 
 
@@ -40,21 +40,21 @@ def doubled(first: int, most: int) -> list[int]:
 
 def level_by_level(growing: Growing) -> Iterator[Tensor]:
     """The rows to ask about next, of all inputs that are not settled; the answers are awaited in between."""
-    levels, level = growing.levels, 0
-    waiting = list(range(len(levels)))
+    n_levels, level = growing.n_levels, 0
+    waiting = list(range(len(n_levels)))
     while waiting:
-        yield torch.cat([growing.rows(sample, level) for sample in waiting])
-        waiting = [sample for sample in waiting if level + 1 < levels[sample]]
-        if waiting:
-            settled = growing.settled(waiting, level)
-            waiting = [sample for sample in waiting if sample not in settled]
+        yield torch.cat([growing.advance(sample, level) for sample in waiting])
         level += 1
+        waiting = [sample for sample in waiting if level < n_levels[sample]]
+        settled = set(growing.settled(waiting)) if waiting else set()
+        waiting = [sample for sample in waiting if sample not in settled]
 
 
-def known(values: Tensor, standard_error: Tensor, enough: float, sizes: Tensor | None = None) -> bool:
-    """Whether the error's L2 norm is at most that share of the map's, for each of K targets.
+def well_enough(values: Tensor, standard_error: Tensor, enough: float, sizes: Tensor | None = None) -> bool:
+    """Whether a map is known well enough: for each of K targets the error's L2 norm is at most that share of the map's.
 
-    What is not finite is as known as it will be.
+    A map of zeros is not, whatever error it states: what the score depends on may not have been drawn yet. What is not
+    finite is, because more draws do not mend it.
 
     Args:
         values: (K, ...).
@@ -64,4 +64,6 @@ def known(values: Tensor, standard_error: Tensor, enough: float, sizes: Tensor |
     """
     weight = torch.ones_like(values[0]) if sizes is None else sizes.to(values)
     error, norm = ((part.square() * weight).flatten(1).sum(1) for part in (standard_error, values))
-    return not bool((error > enough**2 * norm).any())
+    if not bool((error.isfinite() & norm.isfinite()).all()):
+        return True
+    return bool(((norm > 0) & (error <= enough**2 * norm)).all())

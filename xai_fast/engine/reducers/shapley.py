@@ -78,7 +78,8 @@ class OrderMeans:
         (count, n), width = self.orders.shape, len(clean)
         total = clean - scores[0]
         if n == 0:
-            return Values(scores.new_zeros(width, 0), gap=torch.zeros_like(total))
+            nothing = scores.new_zeros(width, 0)
+            return Values(nothing, nothing, gap=torch.zeros_like(total))
         first, last = scores[0].expand(count, 1, -1), clean.expand(count, 1, -1)
         added = torch.cat([first, scores[1:].view(count, n - 1, width), last], dim=1).diff(dim=1)
         added = torch.empty_like(added).scatter_(1, self.orders[..., None].expand(-1, -1, width), added)

@@ -7,6 +7,7 @@ and each with its complement, and weigh μ(s) over the probability of being draw
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -48,13 +49,14 @@ class WeightedDraws:
 
 
 def weighted_draws(n: int, budgets: Sequence[int], sampler: Sampler, seed: int, key: int) -> list[WeightedDraws]:
-    """For every budget at most so many coalitions of n players, the empty and the full one included.
+    """Coalitions of n players for every budget, the empty and the full one included in it.
 
-    Those of a budget are the first of those of the next one, which weigh less.
+    Those of a budget are the first of those of the next one. The last is never exceeded; one before it may be, by what
+    rounding allots to one size or another.
 
     Args:
         n: players.
-        budgets: ascending, each enough for a regression.
+        budgets: ascending.
         sampler: as for `KernelShap`.
         seed: of the draws.
         key: the sample's id.
@@ -62,22 +64,22 @@ def weighted_draws(n: int, budgets: Sequence[int], sampler: Sampler, seed: int, 
     Raises:
         ValueError: the last budget has fewer coalitions than the regression has unknowns.
     """
-    budget = budgets[-1]
     if n < 2:
         nothing = torch.zeros(0, dtype=torch.float64)
         empty = torch.zeros(1, n, dtype=torch.bool)
-        return [WeightedDraws(empty, torch.zeros(1).double(), torch.tensor([-1]), nothing.long(), nothing)]
-    whole = n < 63 and 1 << n <= budget
+        alone = WeightedDraws(empty, torch.zeros(1).double(), torch.tensor([-1]), nothing.long(), nothing)
+        return [alone] * len(budgets)
+    most = budgets[-1]
+    whole = n < 63 and 1 << n <= most
     least = n + 1 if sampler == "kernel" else 2 * n
-    if not whole and budget < least:
+    if not whole and most < least:
         raise ValueError(
-            f"`n_samples` came as {budget}, and {n} segments need at least {min(least, 1 << min(n, 62))}; raise it, "
+            f"`n_samples` came as {most}, and {n} segments need at least {min(least, 1 << min(n, 62))}; raise it, "
             "take fewer segments, or use ShapleySampling"
         )
     if sampler == "kernel" and not whole:
         return _independent(n, [budget - 2 for budget in budgets], seed, key)
-    pairs = [(min(budget, 1 << min(n, 62)) - 2) // 2 for budget in budgets]
-    return _pairs(n, pairs, sampler, seed, key)
+    return _pairs(n, [(min(budget, 1 << min(n, 62)) - 2) // 2 for budget in budgets], sampler, seed, key)
 
 
 def _independent(n: int, counts: Sequence[int], seed: int, key: int) -> list[WeightedDraws]:
@@ -87,51 +89,55 @@ def _independent(n: int, counts: Sequence[int], seed: int, key: int) -> list[Wei
     shown = torch.cat([torch.zeros(1, n, dtype=torch.bool), of_sizes(seed, key, draws, size, n)])
     weights = torch.ones(counts[-1] + 1, dtype=torch.float64)
     weights[0] = 0
-    zeros, numbers = torch.zeros(counts[-1]), torch.arange(-1, counts[-1])
+    zeros, groups = torch.zeros(counts[-1]), torch.arange(-1, counts[-1])
     return [
-        WeightedDraws(shown[: c + 1], weights[: c + 1], numbers[: c + 1], zeros[:c].long(), zeros[:c].double())
+        WeightedDraws(shown[: c + 1], weights[: c + 1], groups[: c + 1], zeros[:c].long(), zeros[:c].double())
         for c in counts
     ]
 
 
-def _pairs(n: int, budgets: Sequence[int], sampler: Sampler, seed: int, key: int) -> list[WeightedDraws]:
-    """So many pairs of coalitions and their complements; each budget's additions follow each other size by size."""
-    allotted = [_allotted(n, budget, sampler, seed, key) for budget in budgets]
+def _pairs(n: int, n_pairs: Sequence[int], sampler: Sampler, seed: int, key: int) -> list[WeightedDraws]:
+    """Coalitions with their complements, so many pairs; each number's additions follow each other size by size."""
+    allotted = [_allotted(n, count, sampler, seed, key) for count in n_pairs]
     halves, used = [], 0
     for size, (count, _) in enumerate(allotted[-1], start=1):
         halves.append(_some_of(n, size, count, seed, key, used))
         used += (_TRIES * count + 1) * (count > 0)
-    shown, strata, made = [torch.zeros(0, n, dtype=torch.bool)], [torch.zeros(0, dtype=torch.long)], []
+    parts, strata, reached = [], [], []
     before = [0] * len(halves)
     for sizes in allotted:
-        # Rounding may allot one more to a smaller budget.
+        # Rounding may allot one more to a smaller number, or one to a size of which the last number has none. The
+        # latter is then counted a little too seldom, among thousands of segments and before the last number alone.
         counts = [min(max(c, b), len(h)) for (c, _), b, h in zip(sizes, before, halves, strict=True)]
         for size, (begin, end) in enumerate(zip(before, counts, strict=True), start=1):
-            shown.append(halves[size - 1][begin:end])
+            parts.append(halves[size - 1][begin:end])
             strata.append(torch.full((end - begin,), size))
+        reached.append(counts)
         before = counts
-        made.append(_weighted(n, torch.cat(shown), torch.cat(strata), counts, [expected for _, expected in sizes]))
-    return made
+    half, strata = torch.cat(parts), torch.cat(strata)
+    shown = torch.cat([half.new_zeros(1, n), torch.stack([half, ~half], dim=1).flatten(0, 1)])
+    return [
+        _weighted(shown, strata[: sum(counts)], counts, [mean for _, mean in sizes])
+        for counts, sizes in zip(reached, allotted, strict=True)
+    ]
 
 
-def _weighted(n: int, half: Tensor, strata: Tensor, counts: Sequence[int], expected: Sequence[float]) -> WeightedDraws:
-    """The pairs (P, n) of each size, of which so many came and so many were expected, with what they stand for."""
-    sizes = range(1, len(counts) + 1)
-    # Where one is sure to come, what came stands for the whole size; else what comes now and then does on average.
-    stands = [count if mean >= 1 else mean for count, mean in zip(counts, expected, strict=True)]
-    weights, shares = (
-        torch.tensor([0.0, *values], dtype=torch.float64)[strata]
-        for values in (
-            [_mass(n, size) / (2 * max(stand, 1e-300)) for size, stand in zip(sizes, stands, strict=True)],
-            [stand / min(_pairs_of(n, size), _MANY) for size, stand in zip(sizes, stands, strict=True)],
-        )
-    )
+def _weighted(shown: Tensor, strata: Tensor, counts: Sequence[int], means: Sequence[float]) -> WeightedDraws:
+    """The first pairs of `shown`, their sizes (P,), with what they stand for; of each size so many, and on average."""
+    n, pairs = shown.shape[1], len(strata)
+    weights, shares = torch.zeros(2, len(counts) + 1, dtype=torch.float64)
+    for size, (count, mean) in enumerate(zip(counts, means, strict=True), start=1):
+        if count:
+            # Where one is sure to come, what came stands for the whole size; else what comes now and then on average.
+            stands = count if mean >= 1 else mean
+            weights[size] = _mass(n, size) / (2 * stands)
+            shares[size] = stands / min(_pairs_of(n, size), _MANY)
     return WeightedDraws(
-        shown=torch.cat([half.new_zeros(1, n), torch.stack([half, ~half], dim=1).flatten(0, 1)]),
-        weights=torch.cat([weights.new_zeros(1), weights.repeat_interleave(2)]),
-        groups=torch.cat([strata.new_full((1,), -1), torch.arange(len(half)).repeat_interleave(2)]),
+        shown=shown[: 1 + 2 * pairs],
+        weights=torch.cat([weights[:1], weights[strata].repeat_interleave(2)]),
+        groups=torch.cat([strata.new_full((1,), -1), torch.arange(pairs).repeat_interleave(2)]),
         strata=strata,
-        shares=shares,
+        shares=shares[strata],
     )
 
 
@@ -140,12 +146,13 @@ def _mass(n: int, size: int) -> float:
     return (n - 1) / (size * (n - size)) * (1 if 2 * size == n else 2)
 
 
+@functools.cache
 def _pairs_of(n: int, size: int) -> int:
     """How many coalitions with their complements there are, of a size up to n / 2."""
     return math.comb(n, size) // (2 if 2 * size == n else 1)
 
 
-def _allotted(n: int, budget: int, sampler: Sampler, seed: int, key: int) -> list[tuple[int, float]]:
+def _allotted(n: int, n_pairs: int, sampler: Sampler, seed: int, key: int) -> list[tuple[int, float]]:
     """How many pairs of each size 1 ... n / 2 are drawn, and how many are expected before rounding.
 
     By the kernel, or equally many of each size: leverage scores are 1 / C(n, s) for every coalition (Musco and Witter
@@ -154,7 +161,7 @@ def _allotted(n: int, budget: int, sampler: Sampler, seed: int, key: int) -> lis
     sizes = range(1, n // 2 + 1)
     wanted = [(1.0 if 2 * s != n else 0.5) if sampler == "leverage" else _mass(n, s) for s in sizes]
     caps = [min(_pairs_of(n, s), _MANY) for s in sizes]
-    expected, open_, left = [0.0] * len(caps), list(range(len(caps))), float(budget)
+    expected, open_, left = [0.0] * len(caps), list(range(len(caps))), float(n_pairs)
     while open_:
         rate = left / sum(wanted[i] for i in open_)
         full = [i for i in open_ if rate * wanted[i] >= caps[i]]
@@ -165,7 +172,7 @@ def _allotted(n: int, budget: int, sampler: Sampler, seed: int, key: int) -> lis
             for i in open_:
                 expected[i] = rate * wanted[i]
         open_ = [i for i in open_ if i not in full] if full else []
-    # One random offset rounds all of them, so that they add up to the budget and each is right on average.
+    # One random offset rounds all of them, so that they add up and each is right on average.
     offset = float(uniforms(seed, torch.tensor([key]), torch.tensor([_ROUNDING]), 1))
     edges = [math.floor(edge + offset + 1e-9) for edge in itertools.accumulate(expected, initial=0.0)]
     return list(zip([b - a for a, b in itertools.pairwise(edges)], expected, strict=True))
