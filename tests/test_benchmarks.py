@@ -273,3 +273,22 @@ def test_adaptive_points_are_counted(module) -> None:
     assert [record["tolerance"] for record in records] == list(module("adaptive").TOLERANCES)
     assert all(found["adaptive"]["passes"] >= 8 for record in records for found in record["photographs"])
     module("schema").check({"conditions": module("methods").conditions(1), "records": records})
+
+
+def test_estimators_are_compared_with_what_they_tend_to(module, monkeypatch: pytest.MonkeyPatch) -> None:
+    estimators, schema = module("estimators"), module("schema")
+    monkeypatch.setattr(estimators, "BUDGETS", (64, 512))
+    weights = torch.linspace(-1, 2, estimators.PLAYERS, dtype=torch.float64)
+    table = torch.tanh(estimators.coalitions().double() @ weights)
+    found = estimators.measure("KernelShap", [table], 3)
+    assert all(few > many > 0 for few, many in found["errors"].values())
+    stops = [estimators.stopped(name, [table], 20) for name in estimators.TURBO]
+    for record in stops:
+        assert record["evaluations"]["most"] < record["allowed"]
+        assert 0.6 < record["error"] / record["stated"] < 1.6
+        assert record["within"] > 0.8
+    conditions = module("methods").conditions(1)
+    schema.check({"conditions": conditions, "records": [found, *stops]})
+    del stops[0]["within"]
+    with pytest.raises(ValueError, match="within"):
+        schema.check({"conditions": conditions, "records": stops})
