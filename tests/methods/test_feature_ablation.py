@@ -99,3 +99,10 @@ def test_a_signed_picture_of_superpixels(tmp_path):
     assert (found.values > 0).any()
     found.save(tmp_path)
     assert xf.Explanation.load(tmp_path).values.equal(found.values)
+
+
+def test_the_plan_counts_the_segments_that_there_are():
+    """`cost` can only bound them before a picture is seen."""
+    engine, inputs = xf.Engine(Small()), signals(2, (3, 16, 16))
+    told = engine.explain_plan(xf.FeatureAblation(engine, segments="grid"), inputs)
+    assert "rows: 130 (2 clean, 128 variants in which boxes changed)" in told

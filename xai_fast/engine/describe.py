@@ -11,7 +11,7 @@ from xai_fast.ops import backends
 
 from .backward import backward_of
 from .budgets import budget_for
-from .evaluate import InputGradient
+from .evaluate import InputGradient, Score
 from .inputs import checked
 from .plan import RowBudget
 from .recipe import Recipe
@@ -48,6 +48,8 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
 
 def _rows(method: Any, recipe: Recipe, inputs: Tensor) -> str:
     total, variants = method.cost(tuple(inputs.shape)).forwards, recipe.variants
+    if variants is not None and recipe.then is None and recipe.change is None and isinstance(recipe.evaluate, Score):
+        total = len(inputs) + len(variants)  # where pictures decide on segments, `cost` is only a bound
     parts = [f"{len(inputs)} clean"]
     if variants is not None:
         fewer = ", fewer where an error is small enough before" if recipe.levels is not None else ""
