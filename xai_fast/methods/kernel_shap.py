@@ -10,7 +10,7 @@ from typing import final, get_args
 from xai_fast.core.segments import most_segments
 from xai_fast.engine import Cost
 from xai_fast.engine.reducers.coalitions import Stage
-from xai_fast.engine.reducers.levels import doubled
+from xai_fast.engine.reducers.levels import marks
 from xai_fast.engine.reducers.shapley import ShapleyRegression
 from xai_fast.engine.samplers.coalitions import Table
 from xai_fast.engine.samplers.shapley_draws import Sampler, WeightedDraws, weighted_draws
@@ -74,7 +74,7 @@ class KernelShap(AbstractCoalitionMethod):
         @functools.cache
         def of(count: int, key: int) -> list[WeightedDraws]:
             most = min(self.n_samples, all_coalitions(count))
-            budgets = doubled(max(_FIRST, _PER_SEGMENT * count), most) if self.engine.mode == "turbo" else [most]
+            budgets = marks(self.engine.mode, max(_FIRST, _PER_SEGMENT * count), most)
             return weighted_draws(count, budgets, self.sampler, self.seed, key)
 
         every = [of(*game) for game in games]

@@ -12,7 +12,7 @@ from torch import Tensor
 from xai_fast.core.baselines import Baseline, check_baseline, resolve_baseline
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.reducers.grids import GridMeans
-from xai_fast.engine.reducers.levels import doubled, level_by_level
+from xai_fast.engine.reducers.levels import level_by_level, marks
 from xai_fast.engine.samplers.grids import BehindGrids, GridDraws
 
 from .base import AbstractMethod, Resolution
@@ -49,11 +49,10 @@ class AbstractRandomMasks(AbstractMethod):
         baseline = resolve_baseline(self.baseline, inputs, self.engine.preprocess)
         draw = GridDraws(tuple(inputs.shape[2:]), self.cells, self.keep, self.sampler, self.seed)
         variants = BehindGrids(inputs, baseline, self.n_masks, draw, ids)
-        turbo = self.engine.mode == "turbo"
-        marks = doubled(_FIRST * draw.together, self.n_masks) if turbo else [self.n_masks]
+        ends = marks(self.engine.mode, _FIRST * draw.together, self.n_masks)
         enough = self.tolerance * (1 if self.centred else _AS_A_WHOLE)
-        means = GridMeans(variants, centred=self.centred, marks=marks, enough=enough)
-        levels = functools.partial(level_by_level, means) if len(marks) > 1 else None
+        means = GridMeans(variants, centred=self.centred, marks=ends, enough=enough)
+        levels = functools.partial(level_by_level, means) if len(ends) > 1 else None
         return Recipe(variants=variants, reduce=means, levels=levels)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:

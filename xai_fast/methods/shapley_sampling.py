@@ -12,7 +12,7 @@ import torch
 from xai_fast.core.segments import most_segments
 from xai_fast.engine import Cost
 from xai_fast.engine.reducers.coalitions import Stage
-from xai_fast.engine.reducers.levels import doubled
+from xai_fast.engine.reducers.levels import marks
 from xai_fast.engine.reducers.shapley import OrderMeans
 from xai_fast.engine.samplers.coalitions import Prefixes
 from xai_fast.engine.samplers.subsets import orders
@@ -70,8 +70,7 @@ class ShapleySampling(AbstractCoalitionMethod):
     def drawn(self, games: Sequence[tuple[int, int]]) -> Drawn:
         """Orders, keyed by (seed, id, number)."""
         together = 2 if self.sampler == "antithetic" else 1
-        most = self.n_permutations
-        marks = doubled(_FIRST * together, most) if self.engine.mode == "turbo" else [most]
+        ends = marks(self.engine.mode, _FIRST * together, self.n_permutations)
 
         @functools.cache
         def of(count: int, key: int) -> torch.Tensor:
@@ -80,7 +79,7 @@ class ShapleySampling(AbstractCoalitionMethod):
 
         every = tuple(of(*game) for game in games)
         stages = [
-            [Stage(1 + mark * max(order.shape[1] - 1, 0), OrderMeans(order[:mark], together)) for mark in marks]
+            [Stage(1 + mark * max(order.shape[1] - 1, 0), OrderMeans(order[:mark], together)) for mark in ends]
             for order in every
         ]
         return Drawn(Prefixes(every), stages, self.tolerance)

@@ -26,13 +26,14 @@ class Growing(Protocol):
         ...
 
 
-def doubled(first: int, most: int) -> list[int]:
+def marks(mode: str, first: int, most: int) -> list[int]:
     """Numbers of draws after which errors are looked at: first, twice as many, and so on; the last is `most`.
 
-    Looking seldom keeps errors honest: who looks all the time stops when an error happens to look small.
+    In a mode other than "turbo" that is `most` alone. Looking seldom keeps errors honest: who looks all the time stops
+    when an error happens to look small.
     """
     counts = []
-    while first < most:
+    while mode == "turbo" and first < most:
         counts.append(first)
         first *= 2
     return [*counts, most]
