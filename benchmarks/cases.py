@@ -203,7 +203,7 @@ CASES = (
     smooth_grad("resnet18", 1.4, 1.8),
     gradient_shap("resnet50", 1.6, 2.5),
     gradient_shap("resnet18", 1.4, 1.8),
-    shap_gradient("resnet50", 2.0, 6.0),
+    shap_gradient("resnet50", 2.0, 6.0, n_samples=50),
     shap_gradient("resnet18", 2.0, 3.0),
     *PERTURBATION_CASES,
 )

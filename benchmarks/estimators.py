@@ -29,10 +29,11 @@ from xai_fast.methods.lime import proximity
 ROWS, COLUMNS = 3, 4  # of cells
 PLAYERS = ROWS * COLUMNS
 BUDGETS = (64, 128, 256, 512, 1024)
+PENALISED = 1000  # samples for which `alpha` stands: it is scaled with their number, so that all budgets have one limit
 # Estimator: settings that all samplers share; the sampler to beat; the one that should; the share of evaluations asked.
 ESTIMATORS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], float]] = {
     "KernelShap": ("KernelShap", {}, ("kernel", "leverage", "paired"), 0.5),
-    "Lime, width 0.25": ("Lime", {"kernel_width": 0.25}, ("bernoulli", "glime"), 0.25),
+    "Lime, width 0.25": ("Lime", {"kernel_width": 0.25, "alpha": 1.0}, ("bernoulli", "glime"), 0.25),
     "Lime, width 0.25, alpha 0": ("Lime", {"kernel_width": 0.25, "alpha": 0.0}, ("bernoulli", "glime"), 0.25),
     "Lime, width 0.1, alpha 0": ("Lime", {"kernel_width": 0.1, "alpha": 0.0}, ("bernoulli", "glime"), 0.25),
 }
@@ -89,13 +90,15 @@ def game(table: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def truth(method: str, settings: dict[str, Any], table: Tensor) -> Tensor:
-    """(12,) what the estimator tends to: Shapley values, or the coefficients of the weighted fit without penalty."""
+    """(12,) what the estimator tends to: Shapley values, or the coefficients of the weighted, penalised fit."""
     if method == "KernelShap":
         return _estimate(method, table, {"n_samples": 1 << PLAYERS})
     shown = coalitions().double()
     weight = proximity(shown.sum(1), PLAYERS, settings["kernel_width"])[:, None]
     design = torch.cat([torch.ones_like(weight), shown], dim=1)
-    return torch.linalg.solve((design * weight).T @ design, (design * weight).T @ table)[1:]
+    penalty = torch.full((PLAYERS + 1,), settings["alpha"] * len(table) / PENALISED, dtype=torch.float64)
+    penalty[0] = 0.0  # the intercept's
+    return torch.linalg.solve((design * weight).T @ design + penalty.diag(), (design * weight).T @ table)[1:]
 
 
 def _estimate(method: str, table: Tensor, settings: dict[str, Any]) -> Tensor:
@@ -114,6 +117,8 @@ def measure(name: str, tables: list[Tensor], seeds: int) -> dict[str, Any]:
             scale = expected.square().mean()
             for seed in range(seeds):
                 given = {**settings, "sampler": sampler, "n_samples": budget, "seed": seed}
+                if "alpha" in settings:
+                    given["alpha"] = settings["alpha"] * budget / PENALISED
                 difference = _estimate(method, table, given) - expected
                 squares.append(float(difference.square().mean() / scale))
         errors[sampler].append(math.sqrt(statistics.fmean(squares)))

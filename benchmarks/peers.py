@@ -29,6 +29,7 @@ PACKAGES = {
     "grad-cam": "pytorch_grad_cam",
     "lime": "lime.lime_image",
     "shap": "shap",
+    "torch": "torch",
     "torchcam": "torchcam.methods",
 }
 """What each library is imported as."""

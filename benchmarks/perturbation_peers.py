@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -115,11 +116,54 @@ def shap_partition(n_evaluations: int) -> Peer:
             found = made[shape](
                 images, max_evals=n_evaluations, batch_size=batch_size, outputs=target.tolist(), silent=True
             )
-            return torch.from_numpy(found.values).sum(3).movedim(-1, 1)[:, :1]
+            maps = torch.from_numpy(found.values).sum(3).movedim(-1, 1)
+            return maps[:, :, None] if target.ndim == 2 else maps
 
         return explain
 
     return peer
+
+
+def rise(n_masks: int, cells: int = 7, keep: float = 0.5) -> Peer:
+    """RISE as its paper's authors run it, since no library has it: masks made before and kept, `setting` per forward.
+
+    Random grids enlarged and cut out at random shifts; products with the image in one tensor per batch; the map is one
+    product of scores and masks. A part of a call asks about fewer masks.
+    """
+
+    def peer(model: nn.Module, batch_size: int) -> Explain:
+        made: dict[torch.Size, Tensor] = {}
+
+        def masks_for(space: torch.Size) -> Tensor:
+            if space not in made:
+                made[space] = _rise_masks(space, n_masks, cells, keep)
+            return made[space]
+
+        @torch.no_grad()
+        def explain(x: Tensor, target: Tensor, count: int | None = None) -> Tensor:
+            masks = masks_for(x.shape[2:])[:count]
+            scores = [model(part * x)[:, int(target)] for part in masks.split(batch_size) if len(part)]
+            total = torch.cat([*scores, x.new_zeros(0)]) @ masks.flatten(1)
+            return total.view(1, 1, *x.shape[2:]) / (max(len(masks), 1) * keep)
+
+        return explain
+
+    return peer
+
+
+def _rise_masks(space: torch.Size, count: int, cells: int, keep: float) -> Tensor:
+    """(count, 1, *space) float32, by skimage's interpolation."""
+    from skimage.transform import resize
+
+    draw = np.random.default_rng(0)
+    extent = [math.ceil(side / cells) for side in space]
+    masks = np.empty((count, 1, *space), dtype=np.float32)
+    for mask in masks:
+        grid = (draw.random((cells, cells)) < keep).astype(np.float32)
+        top, left = (int(draw.integers(0, side)) for side in extent)
+        whole = resize(grid, [(cells + 1) * side for side in extent], order=1, mode="reflect", anti_aliasing=False)
+        mask[0] = whole[top : top + space[0], left : left + space[1]]
+    return torch.from_numpy(masks)
 
 
 def on_our_coalitions(method: Callable[[Any], Any]) -> Peer:

@@ -105,7 +105,11 @@ def few(cases, which: str):
     """A case whose calls take a moment."""
     perturbation = importlib.import_module("perturbation_cases")
     if which == "partition":
-        return perturbation.partition("resnet18", 1.4, 4.0, 64, 6)
+        return perturbation.partition("resnet18", 1.4, 64, 6)
+    if which == "partition_of_all":
+        return perturbation.partition_of_all("resnet18", 2.5, 64, 20, outputs=3)
+    if which == "rise":
+        return perturbation.rise("resnet18", None, 8, None, (4,), size=64)
     if which in ("Lime", "KernelShap", "ShapleySampling"):
         return perturbation.coalitions(
             which, "resnet18", which, "captum", which, 140, 1.5, size=64, few=2 if which == "ShapleySampling" else 140
@@ -118,7 +122,9 @@ def few(cases, which: str):
 GRADIENTS = ["integrated_gradients", "smooth_grad", "gradient_shap", "shap_gradient"]
 
 
-@pytest.mark.parametrize("which", [*GRADIENTS, "partition", "Lime", "KernelShap", "ShapleySampling"])
+@pytest.mark.parametrize(
+    "which", [*GRADIENTS, "partition", "partition_of_all", "rise", "Lime", "KernelShap", "ShapleySampling"]
+)
 def test_maps_are_compared_on_the_same_rows(module, which: str) -> None:
     case = few(module("cases"), which)
     pytest.importorskip(case.library)
@@ -207,6 +213,24 @@ def test_an_untimed_unit_is_counted_at_the_rate_of_the_timed_ones(module, monkey
 
     monkeypatch.setattr(sides.time, "perf_counter", lambda: now)
     assert sides._scaled(cases.Part(64, 2048), run) == 5 + 2 * 2048
+
+
+def test_rise_as_its_authors_run_it_is_rise(module) -> None:
+    """On masks of its own it is as far from ours as ours is from ours under another seed; a part asks about fewer."""
+    perturbation, case_module = module("perturbation_cases"), module("case")
+    case = perturbation.rise("resnet18", None, 400, 100, (50,), size=64)
+    model, x = case_module.network(case), case_module.inputs(case)
+    target = case_module.targets(model, x)
+    ours = case.method(model)
+    first, second = (dataclasses.replace(ours, seed=seed).attribute(x, target) for seed in (0, 1))
+    rows = []
+    model.fc.register_forward_hook(lambda _module, _args, output: rows.append(len(output)))
+    explain = case.peer(model, 50)
+    chance = (first - second).std()  # without the means, by which maps are off as a whole
+    assert (explain(x, target) - first).std() < 1.5 * chance
+    assert explain(x, target, 0).norm() == 0
+    explain(x, target, 100)
+    assert rows == [50] * 10
 
 
 def test_forwards_agree(module) -> None:

@@ -142,6 +142,8 @@ def lime(
         n = len(game)
         shown, weights, scale = _lime_draws(n, n_samples, kernel_width, sampler, seed, key)
         scores = [game({i for i in range(n) if row[i]}) for row in shown]
+        if sampler == "glime":
+            scores = _pairs_made_linear(shown, scores, [_proximity(row, kernel_width) for row in _all_rows(n)])
         rows = [[root * value for value in (1.0, *row)] for row, root in zip(shown, _roots(weights), strict=True)]
         right = [root * score for score, root in zip(scores, _roots(weights), strict=True)]
         for i in range(n):
@@ -157,18 +159,56 @@ def _roots(weights):
     return [math.sqrt(weight) for weight in weights]
 
 
+def _all_rows(n):
+    return [list(row) for row in itertools.product((0.0, 1.0), repeat=n)]
+
+
+def _with_pairs(shown):
+    linear = [[1.0, *row] for row in shown]
+    pairs = [[a * b for a, b in itertools.combinations(row, 2)] for row in shown]
+    return torch.tensor(linear, dtype=torch.float64), torch.tensor(pairs, dtype=torch.float64)
+
+
+def _pairs_made_linear(shown, scores, likely):
+    """One least-squares problem per penalty, and the closest linear function over all coalitions, one by one."""
+    scores = torch.tensor(scores, dtype=torch.float64)
+    (linear, pairs), width = _with_pairs(shown), len(shown[0]) + 1
+    left = pairs - linear @ torch.linalg.lstsq(linear, pairs).solution
+    unit, rank = left.square().sum() / torch.linalg.matrix_rank(left), torch.linalg.matrix_rank(linear)
+    free = len(shown) - int(rank)
+    found, errors = [], []
+    for penalty in (0, 1e-4, 1e-3, 10**-2.5, 1e-2, 10**-1.5, 0.1, 10**-0.5, 1, 10**0.5, 10, 10**1.5, 100, 1000, None):
+        design = linear if penalty is None else torch.cat([linear, pairs], dim=1)
+        normal = design.T @ design
+        if penalty is not None:
+            normal[width:, width:] += penalty * unit * torch.eye(pairs.shape[1], dtype=torch.float64)
+        inverse = torch.linalg.pinv(normal, hermitian=True)
+        fitted = inverse @ design.T @ scores
+        degrees = len(shown) - torch.trace(design @ inverse @ design.T)
+        if degrees >= 0.05 * free:
+            found.append(torch.zeros(pairs.shape[1]).double() if penalty is None else fitted[width:])
+            errors.append((scores - design @ fitted).square().sum() / degrees**2)
+    believed = torch.stack(errors).div(min(errors)).pow(-free / 2)
+    effects = (torch.stack(found) * believed[:, None]).sum(0) / believed.sum()
+    every, their_pairs = _with_pairs(_all_rows(width - 1))
+    roots = torch.tensor(likely, dtype=torch.float64).sqrt()[:, None]
+    closest = torch.linalg.lstsq(every * roots, (their_pairs @ effects)[:, None] * roots).solution[:, 0]
+    return (scores - pairs @ effects + linear @ closest).tolist()
+
+
+def _proximity(row, width):
+    n = len(row)
+    cosine = sum(row) / math.sqrt(n * sum(row)) if any(row) else 0.0
+    return math.sqrt(math.exp(-((1 - cosine) ** 2) / width**2))
+
+
 def _lime_draws(n, n_samples, width, sampler, seed, key):
     """Coalitions as rows of 0 and 1, their weights, and what α is multiplied by."""
-
-    def proximity(row):
-        cosine = sum(row) / math.sqrt(n * sum(row)) if any(row) else 0.0
-        return math.sqrt(math.exp(-((1 - cosine) ** 2) / width**2))
-
     if sampler == "bernoulli":
         shown = [[float(u < 0.5) for u in _numbers(seed, key, draw, n)] for draw in range(n_samples)]
         shown[0] = [1.0] * n
-        return shown, [proximity(row) for row in shown], 1.0
-    chances = [math.comb(n, k) / 2**n * proximity([1.0] * k + [0.0] * (n - k)) for k in range(n + 1)]
+        return shown, [_proximity(row, width) for row in shown], 1.0
+    chances = [math.comb(n, k) / 2**n * _proximity([1.0] * k + [0.0] * (n - k), width) for k in range(n + 1)]
     shown = []
     for draw in range(n_samples):  # two by two, from either end of one order
         (number,) = _numbers(seed, key, draw // 2, 1)

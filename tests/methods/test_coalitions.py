@@ -306,6 +306,38 @@ def test_glime_has_the_limit_of_lime():
     assert (lime - glime).abs().max() < 0.02 * lime.abs().max()
 
 
+def test_glime_needs_no_more_draws_than_pairs_have_effects():
+    """What pairs do is known exactly from few draws, so that only larger groups are left to chance."""
+
+    def pairs(shown):
+        a, b, c, d, e, f = shown.double().unbind(1)[:6]
+        return a * b + 2 * c * d - a * e + f
+
+    settings = {"baseline": 0.0, "alpha": 0.0, "sampler": "glime"}
+    few = played(pairs, xf.Lime, n_samples=60, **settings)
+    many = played(pairs, xf.Lime, n_samples=50_000, **settings)
+    torch.testing.assert_close(few.values, many.values, rtol=1e-8, atol=1e-8)
+    assert 0 < few.fit.item() < 1  # of the scores as they are, which are not linear
+
+
+@pytest.mark.parametrize("n_samples", [12, 40, 160])
+def test_what_pairs_do_is_believed_no_more_than_draws_tell(n_samples):
+    """Scores of large groups alone: the estimate of pairs must not make the fit worse than it was."""
+    from xai_fast.engine.reducers.interactions import without_pairs
+    from xai_fast.engine.samplers.subsets import binomial, opposite_ends
+
+    n, errors = 9, {"as they are": 0.0, "without pairs": 0.0}
+    chances = binomial(n, torch.arange(n + 1))
+    for seed in range(40):
+        shown = opposite_ends(seed, 0, n_samples, chances)
+        signs = 1.0 - 2 * shown.double()
+        scores = torch.stack([signs[:, :3].prod(1), signs.prod(1)], dim=1)  # whose linear part is 0 for fair coins
+        for name, told in (("as they are", scores), ("without pairs", without_pairs(shown, scores, chances))):
+            design = torch.cat([torch.ones(n_samples, 1, dtype=torch.float64), shown.double()], dim=1)
+            errors[name] += torch.linalg.lstsq(design, told, driver="gelsd").solution[1:].square().sum().item()
+    assert errors["without pairs"] < 1.1 * errors["as they are"]
+
+
 # Segments of every kind.
 
 METHODS = [

@@ -60,8 +60,10 @@ class Lime(AbstractCoalitionMethod):
             surrogate is fitted anew on them, for every target on its own. None takes all.
         sampler: "bernoulli" shows each segment with probability 1/2 and weighs by π. "glime" draws coalitions in
             proportion to π and weighs none (Tan et al. 2023, arXiv:2311.15722), with α over the mean of π: the same
-            limit. Draws come in nearly opposite pairs, so that the noise is that of about half as many, and the less
-            the narrower the kernel; the penalty stays that of so many samples.
+            limit. Two things that are not in the paper leave that limit as it is and lessen the noise: draws come in
+            nearly opposite pairs, and what pairs of segments do together is estimated beside the linear model and
+            replaced by the linear function that it comes to under the known distribution of the draws. The penalty
+            stays that of so many samples.
         seed: of the draws.
 
     Returns (`attribute`): (N, 1, *S).
@@ -99,10 +101,10 @@ class Lime(AbstractCoalitionMethod):
         shown = opposite_ends(self.seed, key, self.n_samples, chances)
         # The lasso's loss is a mean already.
         alpha = self._alpha / float(chances.sum()) if self.surrogate == "ridge" else self._alpha
-        return self._surrogate(shown, torch.ones(len(shown), dtype=torch.float64), alpha)
+        return self._surrogate(shown, torch.ones(len(shown), dtype=torch.float64), alpha, chances)
 
-    def _surrogate(self, shown: Tensor, weights: Tensor, alpha: float) -> Surrogate:
-        return Surrogate(shown, weights, self.surrogate, alpha, self.top_k)
+    def _surrogate(self, shown: Tensor, weights: Tensor, alpha: float, chances: Tensor | None = None) -> Surrogate:
+        return Surrogate(shown, weights, self.surrogate, alpha, self.top_k, chances)
 
     @property
     def _alpha(self) -> float:

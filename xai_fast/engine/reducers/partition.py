@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xai_fast.engine.evaluate import Answers, Score
 from xai_fast.engine.recipe import Details, Sweep
-from xai_fast.engine.samplers.partition import BestFirst, Context, Differing, Node, ShownBoxes, shown_of
+from xai_fast.engine.samplers.partition import BestFirst, Box, Context, Differing, Node, ShownBoxes, shown_of
 
 
 class OwenMaps:
@@ -100,9 +100,13 @@ class OwenMaps:
             self._lay(n, tree.settled())
 
     def _lay(self, n: int, nodes: Sequence[Node]) -> None:
-        """Divides what each box adds by its positions."""
+        """Divides what each box adds, in all its contexts together, by its positions."""
+        # Boxes have many contexts each, and with many outputs maps are what takes time.
+        added: dict[Box, np.ndarray] = {}
         for node in nodes:
-            positions = tuple(slice(*ends) for ends in node.box)
-            size = math.prod(stop - start for start, stop in node.box)
-            each = node.share / size
+            before = added.get(node.box)
+            added[node.box] = node.share if before is None else before + node.share
+        for box, share in added.items():
+            positions = tuple(slice(*ends) for ends in box)
+            each = share / math.prod(stop - start for start, stop in box)
             self._values[n][(slice(None), *positions)] += each.reshape(-1, *[1] * len(positions))

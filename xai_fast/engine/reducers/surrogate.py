@@ -11,6 +11,7 @@ from torch import Tensor
 from xai_fast.ops import surrogate_normal
 
 from .coalitions import Values
+from .interactions import without_pairs
 
 _MOST_PAIRED = 8192  # segments of which a table of all pairs is kept: half a gigabyte
 
@@ -26,6 +27,8 @@ class Surrogate:
         alpha: α.
         top_k: the number of coefficients: the last ones that the lasso's path keeps to so many, fitted anew; None
             takes all.
+        chances: (S + 1,) of the sizes by which the draws were made, which weigh the same: what pairs of segments do is
+            then told from what single ones do (`interactions`). None fits the scores as they are.
     """
 
     shown: Tensor
@@ -33,6 +36,7 @@ class Surrogate:
     kind: Literal["ridge", "lasso"]
     alpha: float
     top_k: int | None = None
+    chances: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = self.shown.shape[1]
@@ -52,10 +56,13 @@ class Surrogate:
         if self._few_draws:
             return self._by_draws(scores)
         covariance, cross, total, spread = self._centred(scores)
+        wanted = cross
+        if self.chances is not None:
+            wanted = self._centred(without_pairs(self.shown, scores, self.chances))[1]
         if self.top_k is None and self.kind == "ridge":
-            coefficients = _ridge(covariance, cross, self.alpha)
+            coefficients = _ridge(covariance, wanted, self.alpha)
         else:
-            columns = [self._selected(covariance / total, one / total, total) for one in cross.T]
+            columns = [self._selected(covariance / total, one / total, total) for one in wanted.T]
             coefficients = torch.stack(columns, dim=1) if columns else torch.zeros_like(cross)
         explained = 2 * (coefficients * cross).sum(0) - (coefficients * (covariance @ coefficients)).sum(0)
         fit = torch.where(spread > 0, explained / spread, 1.0)  # nothing to explain is explained
