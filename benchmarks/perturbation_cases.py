@@ -104,22 +104,20 @@ def partition(network: str, bar: float, size: int = SIDE, n_evaluations: int = 5
     )
 
 
-def partition_of_all(
-    network: str, bar_default: float, size: int = SIDE, n_evaluations: int = 100, outputs: int = 1000
-) -> Case:
+def partition_of_all(network: str, bar_default: float, size: int = SIDE, n_evaluations: int = 100) -> Case:
     """Owen values of all outputs, which shap's explainer gives where none are named, and ours from one run."""
     return Case(
         f"partition-shap-all-{network}",
         network,
         _partition(n_evaluations),
         "shap",
-        peers.shap_partition(n_evaluations),
+        peers.shap_partition(n_evaluations, named=False),
         default=10,
-        sweep=(10, 32),
+        sweep=(10,),
         size=size,
         bar_default=bar_default,
-        same_draws=lambda model, _masks: peers.shap_partition(n_evaluations)(model, 2),
-        outputs=outputs,
+        same_draws=lambda model, _masks: peers.shap_partition(n_evaluations, named=False)(model, 2),
+        outputs=1000,
         notes=(
             f"{n_evaluations} evaluations rather than shap's 500, on either side: with as few of them ours split one "
             "box at a time, two rows per forward",

@@ -95,8 +95,11 @@ def lime_image(segments: Callable[[Tensor], Tensor], n_samples: int) -> Peer:
     return peer
 
 
-def shap_partition(n_evaluations: int) -> Peer:
-    """PartitionExplainer on a function of channels-last arrays, `setting` masks at a time, hiding by 0."""
+def shap_partition(n_evaluations: int, *, named: bool = True) -> Peer:
+    """PartitionExplainer on a function of channels-last arrays, `setting` masks at a time, hiding by 0.
+
+    Unless outputs are `named` to it, it explains all of them.
+    """
 
     def peer(model: nn.Module, batch_size: int) -> Explain:
         import shap
@@ -113,11 +116,10 @@ def shap_partition(n_evaluations: int) -> Peer:
             if shape not in made:
                 masker = shap.maskers.Image(np.zeros(shape, dtype=np.float32), shape)
                 made[shape] = shap.PartitionExplainer(scores, masker)
-            found = made[shape](
-                images, max_evals=n_evaluations, batch_size=batch_size, outputs=target.tolist(), silent=True
-            )
+            options = {"outputs": target.tolist()} if named else {}
+            found = made[shape](images, max_evals=n_evaluations, batch_size=batch_size, silent=True, **options)
             maps = torch.from_numpy(found.values).sum(3).movedim(-1, 1)
-            return maps[:, :, None] if target.ndim == 2 else maps
+            return maps if named else maps[:, target[0], None]
 
         return explain
 

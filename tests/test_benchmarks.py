@@ -107,7 +107,7 @@ def few(cases, which: str):
     if which == "partition":
         return perturbation.partition("resnet18", 1.4, 64, 6)
     if which == "partition_of_all":
-        return perturbation.partition_of_all("resnet18", 2.5, 64, 20, outputs=3)
+        return perturbation.partition_of_all("resnet18", 2.5, 64, 20)
     if which == "rise":
         return perturbation.rise("resnet18", None, 8, None, (4,), size=64)
     if which in ("Lime", "KernelShap", "ShapleySampling"):

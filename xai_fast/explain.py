@@ -162,6 +162,10 @@ def explain(
     """
     engine = engine_for(model, preprocess, classes)
     chosen = chosen_methods(methods, engine)
+    if target is None:
+        for method in chosen:
+            if method_named(name := type(method).__name__).asks_truth:
+                raise ValueError(f"`target` is missing, and {name} must be told the true class; give its name or index")
     sources = as_list(images)
     targets = _target_per_image(target, len(sources), engine)
     done: list[Explained] = []

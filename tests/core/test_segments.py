@@ -94,6 +94,53 @@ def test_instances_are_masks_padded_with_nothing():
     assert not stack[1].any()
 
 
+def test_torchvisions_own_model_finds_objects_that_are_ablated(monkeypatch):
+    """With random weights it finds none, so its last stage says where they are; everything around that is its own."""
+    from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+    model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=64, max_size=96).eval()
+    boxes = torch.tensor([[4.0, 4.0, 30.0, 30.0], [30.0, 40.0, 60.0, 60.0], [0.0, 0.0, 9.0, 9.0]])
+    one = {"boxes": boxes, "labels": torch.tensor([1, 2, 3]), "scores": torch.tensor([0.9, 0.8, 0.1])}
+    found = [{**one, "masks": torch.ones(3, 1, 28, 28)} for _ in range(2)]
+    monkeypatch.setattr(model.roi_heads, "forward", lambda *_args: (found, {}))
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    masks = xf.segments.instances(model, images)
+    assert masks.shape == (2, 2, 64, 64)
+    assert masks[0, 0, 8:26, 8:26].all()
+    assert not masks[0, 0, 34:].any()
+
+    def scores(x):
+        return x[:, 0].flatten(1).sum(1, keepdim=True)
+
+    values = xf.FeatureAblation(scores, segments=masks).attribute(images, 0)
+    for picture, value, objects in zip(images, values, masks, strict=True):
+        for mask in objects:
+            inside = value[0][mask]
+            torch.testing.assert_close(inside, picture[0][mask].sum().expand_as(inside), rtol=1e-4, atol=1e-3)
+    assert values[:, 0][~masks.any(1)].eq(0).all()
+
+
+def test_a_picture_is_segmented_once(monkeypatch):
+    from skimage import segmentation
+
+    asked, slic = [], segmentation.slic
+    monkeypatch.setattr(segmentation, "slic", lambda *args, **settings: asked.append(1) or slic(*args, **settings))
+    pictures = torch.rand(2, 3, 18, 15, generator=torch.Generator().manual_seed(5))
+    first = xf.segments.superpixels(pictures, "slic")
+    again = xf.segments.superpixels(pictures.flip(0), "slic").flip(0)
+    assert len(asked) == 2
+    assert first.equal(again)
+    first[:] = 0  # what is kept is nobody else's
+    assert xf.segments.superpixels(pictures, "slic").equal(again)
+    xf.segments.superpixels(pictures, "slic", n_segments=3)
+    assert len(asked) == 4
+
+
+def test_one_channel_is_a_grey_picture():
+    grey = torch.rand(1, 1, 18, 15, generator=torch.Generator().manual_seed(5))
+    assert xf.segments.superpixels(grey, "slic").equal(xf.segments.superpixels(grey.expand(-1, 3, -1, -1), "slic"))
+
+
 def test_segment_means_keep_what_has_no_segment():
     labels = torch.tensor([[0, 0, 1, -1]]).expand(20, 4).repeat_interleave(4, 1)
     segments = resolve_segments(labels, INPUTS, None)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import networks
 import pytest
 import replicas_gradient
 import replicas_masks
 import torch
 from subjects import Small, signals
 from torch import nn
+from torch.nn import functional as F
 
 import xai_fast as xf
 
@@ -109,6 +114,87 @@ def test_opposite_noise_cancels_what_is_odd():
     method = xf.SmoothGrad(Squares(), n_samples=2, noise=3.0, antithetic=True)
     same(method.attribute(inputs, 0), inputs)
     assert not torch.allclose(xf.SmoothGrad(Squares(), n_samples=2, noise=3.0).attribute(inputs, 0), inputs)
+
+
+WRAPPED = {
+    "DeepLift": lambda model: xf.DeepLift(model, baselines=0.25),
+    "DeepLiftShap": lambda model: xf.DeepLiftShap(model, baselines=signals(2, seed=9)),
+    "Deconvolution": xf.Deconvolution,
+    "InputXGradient": lambda model: xf.InputXGradient(model, layer="stem"),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_wrapped_method_is_averaged_over_noisy_copies(name):
+    model, inputs = Small().double(), signals(dtype=torch.float64)
+    method = WRAPPED[name](model)
+    found = xf.SmoothGrad(method, n_samples=3, noise=0.3, relative=False).attribute(inputs, TARGETS)
+    noisy = [inputs + 0.3 * replicas_gradient.normal_of(inputs[0], 0, draw) for draw in range(3)]
+    same(found, sum(method.attribute(one, TARGETS) for one in noisy) / 3)
+
+
+def test_a_wrapped_method_that_draws_itself():
+    """Where the score is linear, draws inside do not matter: the mean noisy input less the reference is left."""
+    weight, inputs = torch.linspace(-1, 2, 90, dtype=torch.float64).view(3, 6, 5), signals(2, (3, 6, 5), torch.float64)
+    method = xf.GradientShap(lambda x: (x * weight).flatten(1).sum(1, keepdim=True), baselines=0.5, n_samples=4)
+    found = xf.SmoothGrad(method, n_samples=3, noise=0.3, relative=False).attribute(inputs, 0)
+    noise = sum(replicas_gradient.normal_of(inputs[0], 0, draw) for draw in range(3)) / 3
+    same(found, weight * (inputs + 0.3 * noise - 0.5))
+
+
+def test_integrated_gradients_are_complete_on_networks_that_are_awake():
+    for model, size in ((networks.awakened("resnet18"), 64), (xf.load("demo").model, 96)):
+        model, inputs = model.double(), networks.photos(2, size).double()
+        found = xf.IntegratedGradients(model, n_steps=400)(inputs)
+        starts = xf.Engine.of(model).scores(torch.zeros_like(inputs), found.target)
+        assert (found.completeness_gap.abs() < 0.01 * (found.score - starts).abs()).all()
+
+
+@pytest.mark.parametrize("against", ["distribution", "predicted"])
+def test_what_causes_an_error_sums_to_it(against):
+    """From no activation on, up to the stated gap, which is that of the quadrature."""
+    model, inputs = Small().double(), signals(dtype=torch.float64)
+    found = xf.ErrorAttribution(model, kind="activation", against=against)(inputs, [2, 3, 0], resolution="native")
+    with torch.no_grad():
+        scores = model(inputs)
+        layer = model.get_submodule(found.layer[0])
+        hook = layer.register_forward_hook(lambda _module, _args, output: torch.zeros_like(output))
+        silent = model(inputs)
+        hook.remove()
+        shares = scores.softmax(1) if against == "distribution" else F.one_hot(scores.argmax(1), 5).double()
+
+        def error(scores):
+            return (shares * scores).sum(1) - scores[torch.arange(3), [2, 3, 0]]
+
+    falls = error(scores) - error(silent)
+    same(found.values.flatten(1).sum(1) - found.completeness_gap, falls)
+    assert found.completeness_gap.abs().max() < 0.02 * falls.abs().max()
+
+
+def test_memory_does_not_grow_with_the_number_of_rows():
+    """A thousand gradients of 3 x 200 x 200 would be 480 MB."""
+    code = """
+import resource, torch, xai_fast as xf
+torch.set_num_threads(1)
+torch.manual_seed(0)
+parts = torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+model = torch.nn.Sequential(*parts)
+engine, inputs = xf.Engine(model, batch_size=8), torch.rand(1, 3, 200, 200)
+def peak(count):
+    for method in (
+        xf.IntegratedGradients(engine, n_steps=count),
+        xf.SmoothGrad(engine, n_samples=count),
+        xf.SmoothGrad(xf.Saliency(engine), n_samples=count, aggregate="variance"),
+        xf.GradientShap(engine, n_samples=count, baselines=0.0),
+    ):
+        assert method.attribute(inputs, 1).isfinite().all()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak(16)
+print((peak(1000) - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 60
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "square", "variance"])

@@ -71,6 +71,26 @@ def test_empty_masks_and_segments_that_are_the_baseline_cost_nothing():
     assert xf.FeatureAblation(model, segments=labels)(inputs, 1).evaluations.tolist() == [2] * len(inputs)
 
 
+def test_one_segment_is_everything():
+    model, inputs = Small(), signals()
+    found = xf.FeatureAblation(model, segments=torch.full((13, 11), 7), baseline=0.3)(inputs, 1)
+    with torch.no_grad():
+        drop = model(inputs)[:, 1] - model(torch.full_like(inputs, 0.3))[:, 1]
+    torch.testing.assert_close(found.values, drop.view(-1, 1, 1, 1).expand_as(found.values), rtol=1e-4, atol=1e-5)
+    assert found.evaluations.tolist() == [2] * len(inputs)
+
+
+def test_an_and_and_a_xor():
+    """Each of two players is needed for the AND; without either the XOR of both becomes true."""
+
+    def games(x):
+        first, second = x[:, 0, 1] > 0.5, x[:, 0, 3] > 0.5
+        return torch.stack([first & second, first ^ second], dim=1).float()
+
+    values = xf.FeatureAblation(games, segments=torch.arange(5)).attribute(torch.ones(1, 1, 5), torch.tensor([[0, 1]]))
+    assert values[0, :, 0].tolist() == [[0, 1, 0, 1, 0], [0, -1, 0, -1, 0]]
+
+
 @pytest.mark.parametrize("nothing", [torch.full((13, 11), -1), torch.zeros(0, 13, 11, dtype=torch.bool)])
 def test_no_segments_give_an_empty_map(nothing):
     found = xf.FeatureAblation(Small(), segments=nothing)(signals(), 1)

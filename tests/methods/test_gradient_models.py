@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import networks
 import pytest
 import torch
 from subjects import signals
@@ -17,7 +18,10 @@ METHODS = {
     "IntegratedGradients": {"n_steps": 6},
     "SmoothGrad": {"n_samples": 4},
     "GradientShap": {"n_samples": 4, "baselines": 0.25},
+    "InputXGradient": {},
     "DeepLift": {},
+    "DeepLiftShap": {"baselines": signals(2, seed=9)},
+    "ErrorAttribution": {},
     "GuidedBackprop": {},
     "Deconvolution": {},
     "GuidedGradCAM": {"layer": "second"},
@@ -108,7 +112,7 @@ def test_however_the_relu_is_written(method, net):
     near(explained(method, net().eval(), inputs), explained(method, Net().eval(), inputs))
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "DeepLift"])
+@pytest.mark.parametrize("method", [name for name in METHODS if "DeepLift" not in name])
 def test_what_cannot_be_captured_runs_by_its_own_forward(method):
     inputs = signals()
     near(explained(method, OnData().eval(), inputs), explained(method, Net().eval(), inputs))
@@ -173,6 +177,34 @@ def test_the_rescale_rule_holds_for_smooth_activations(act):
     model, inputs = Smooth(act).double().eval(), signals(dtype=torch.float64)
     found = xf.DeepLift(model)(inputs, [1, 3, 0])
     assert found.completeness_gap.abs().max() <= 1e-6 * found.score.abs().max()
+
+
+class Passing(torch.autograd.Function):
+    """A ReLU that passes on what is positive, of the gradient (deconvolution) or of both (guided)."""
+
+    @staticmethod
+    def forward(ctx, x, guided):
+        ctx.save_for_backward(x)
+        ctx.guided = guided
+        return x.clamp_min(0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        passed = gradient.clamp_min(0)
+        return (passed * (x > 0) if ctx.guided else passed), None
+
+
+@pytest.mark.parametrize("method", ["GuidedBackprop", "Deconvolution"])
+def test_the_functional_relus_of_a_densenet(method, monkeypatch):
+    model, inputs = networks.awakened("densenet121").double(), networks.photos(1, 64).double()
+    found = getattr(xf, method)(model).attribute(inputs, 3)
+    x = inputs.clone().requires_grad_()
+    guided = method == "GuidedBackprop"
+    monkeypatch.setattr(F, "relu", lambda x, inplace=False: Passing.apply(x, guided))
+    (expected,) = torch.autograd.grad(model(x)[:, 3].sum(), x)
+    monkeypatch.undo()
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-10 * expected.abs().max().item())
 
 
 class Viewed(Net):

@@ -246,6 +246,76 @@ def test_cam_settings():
         xf.GradCAM(lambda x: x.mean((2, 3))).attribute(GOOD, 1)
 
 
+GRADIENTS = {
+    "another rule": ("IntegratedGradients", {"quadrature": "simpson"}, ValueError, "`quadrature` came as 'simpson'"),
+    "no steps": ("IntegratedGradients", {"n_steps": 0}, ValueError, "`n_steps` came as 0"),
+    "one step of two": ("IntegratedGradients", {"n_steps": 1, "quadrature": "trapezoid"}, ValueError, "`n_steps`"),
+    "half a step": ("IntegratedGradients", {"n_steps": 2.5}, TypeError, "`n_steps` came as 2.5"),
+    "no tolerance": ("IntegratedGradients", {"tolerance": 0.0}, ValueError, "`tolerance` came as 0"),
+    "a tolerance at a layer": ("IntegratedGradients", {"tolerance": 0.1, "layer": "stem"}, ValueError, "`tolerance`"),
+    "an unknown baseline": ("IntegratedGradients", {"baseline": "grey"}, ValueError, "`baseline` came as 'grey'"),
+    "no samples": ("SmoothGrad", {"n_samples": 0}, ValueError, "`n_samples` came as 0"),
+    "negative noise": ("SmoothGrad", {"noise": -0.1}, ValueError, "`noise` came as -0.1"),
+    "noise in words": ("SmoothGrad", {"noise": "much"}, TypeError, "`noise` came as 'much'"),
+    "relative to what": ("SmoothGrad", {"relative": "image"}, ValueError, "`relative` came as 'image'"),
+    "another aggregate": ("SmoothGrad", {"aggregate": "median"}, ValueError, "`aggregate` came as 'median'"),
+    "a snapshot too far": ("SmoothGrad", {"snapshots": (60,)}, ValueError, "`snapshots` holds 60"),
+    "a seed below 0": ("SmoothGrad", {"seed": -1}, ValueError, "`seed` came as -1"),
+    "no draws": ("GradientShap", {"n_samples": 0}, ValueError, "`n_samples` came as 0"),
+    "negative noise on paths": ("GradientShap", {"noise": -1.0}, ValueError, "`noise`"),
+    "a kind": ("ErrorAttribution", {"kind": "both"}, ValueError, "`kind` came as 'both'"),
+    "against whom": ("ErrorAttribution", {"against": "truth"}, ValueError, "`against` came as 'truth'"),
+    "several layers": (
+        "ErrorAttribution",
+        {"kind": "activation", "layer": ["stem"]},
+        ValueError,
+        "`layer` came as a list",
+    ),
+    "no layer": ("GuidedGradCAM", {"layer": None}, (TypeError, ValueError), "`layer`"),
+    "a missing layer": ("DeepLift", {"layer": "boody"}, ValueError, "`layer` 'boody' is not a layer"),
+}
+GRADIENTS_CALL = {
+    "references of another size": ("GradientShap", {"baselines": torch.zeros(2, 3, 5, 5)}, "`baselines`"),
+    "several references": ("DeepLift", {"baselines": torch.zeros(2, 3, 13, 11)}, "`baselines`"),
+    "a range that is not known": ("SmoothGrad", {"relative": "range"}, '`relative` "range".*`preprocess`'),
+    "a baseline of another size": ("IntegratedGradients", {"baseline": torch.zeros(3, 5, 5)}, "`baseline`"),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradient_methods_refuse_settings(name):
+    method, settings, error, message = GRADIENTS[name]
+    model = Small()
+    with pytest.raises(error, match=message):
+        getattr(xf, method)(model, **settings)
+    assert model.record.rows == 0
+
+
+@pytest.mark.parametrize("name", GRADIENTS_CALL)
+def test_gradient_methods_refuse_what_does_not_fit_the_inputs(name):
+    method, settings, message = GRADIENTS_CALL[name]
+    model = Small()
+    with pytest.raises((TypeError, ValueError), match=message):
+        getattr(xf, method)(model, **settings).attribute(GOOD[:1], 1)
+    assert model.record.rows == 0
+
+
+def test_only_gradient_methods_are_smoothed():
+    model = Small()
+    with pytest.raises(TypeError, match="`model` came as Occlusion; give a gradient method"):
+        xf.SmoothGrad(xf.Occlusion(model, window=3))
+    with pytest.raises(ValueError, match="`model` is a method with a `tolerance`"):
+        xf.SmoothGrad(xf.IntegratedGradients(model, tolerance=0.1))
+
+
+def test_a_method_that_must_know_the_truth_is_refused_before_anything_runs():
+    model = Small()
+    engine = xf.Engine(model, preprocess=lambda photo: signals(1)[0])
+    with pytest.raises(ValueError, match="`target` is missing, and ErrorAttribution must be told the true class"):
+        xf.explain(signals(1), engine, methods=["Saliency", "ErrorAttribution"])
+    assert model.record.rows == 0
+
+
 ENGINE = {
     "mode": ("quick", ValueError),
     "plan": ("sparse", ValueError),

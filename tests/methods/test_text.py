@@ -134,6 +134,26 @@ def test_scores_of_every_kind(kind):
     torch.testing.assert_close(found.weights, torch.tensor([2.0, 0.0, -1.0, 1.0], dtype=torch.float64))
 
 
+def test_five_thousand_words_as_lime_is_called():
+    words = " ".join(f"w{i}" for i in range(5000))
+    found = xf.LimeText(lambda texts: np.array([[" w7 " in text] for text in texts], dtype=float)).explain(words)
+    assert found.as_list()[0][0] == "w7"
+
+
+def test_a_model_without_its_tokenizer_is_refused():
+    with pytest.raises(TypeError, match=r"`classifier` came as Model.* without its tokenizer.*transformers\.pipeline"):
+        xf.LimeText(pipeline().model)
+
+
+def test_flags_of_parts_come_back():
+    given = pipeline()
+    given.model.train()
+    given.model.part = torch.nn.Dropout().eval()
+    xf.LimeText(given, n_samples=20).explain("a good text")
+    assert given.model.training
+    assert not given.model.part.training
+
+
 def pipeline(several=False):
     """What a Hugging Face pipeline has of its own: a model and a tokenizer."""
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from .guard import own_model
 
 Scores = Callable[[list[str]], Tensor]
 
@@ -19,6 +21,7 @@ def scores_of(classifier: Any) -> tuple[Scores, tuple[str, ...] | None]:
         classifier: a callable from a list of strings to numbers (rows, K): an array, a tensor, nested lists; or a
             Hugging Face text-classification pipeline, whose model and tokenizer are then called directly, and whose
             scores are the probabilities that its model's kind of problem has (independent ones for several labels).
+            What exceeds the model's longest input is cut off, as the tokenizer does it.
 
     Raises:
         TypeError: it cannot be called.
@@ -26,6 +29,11 @@ def scores_of(classifier: Any) -> tuple[Scores, tuple[str, ...] | None]:
     if hasattr(classifier, "tokenizer") and hasattr(classifier, "model"):
         names = getattr(classifier.model.config, "id2label", None)
         return _pipeline(classifier.model, classifier.tokenizer), tuple(names.values()) if names else None
+    if isinstance(classifier, nn.Module) and hasattr(classifier, "config"):
+        raise TypeError(
+            f"`classifier` came as {type(classifier).__name__}, a Hugging Face model without its tokenizer, and reads "
+            'no strings; give `transformers.pipeline("text-classification", model=..., tokenizer=...)`'
+        )
     if not callable(classifier):
         raise TypeError(
             f"`classifier` came as {type(classifier).__name__}; give a function from a list of strings to scores (N, K)"
@@ -67,12 +75,8 @@ def _pipeline(model: Any, tokenizer: Any) -> Scores:
         device = next(model.parameters()).device
         # An empty text has nothing to attend to in some tokenizers; all have a length of at least one with a blank.
         tokens = tokenizer([text or " " for text in texts], padding=True, truncation=True, return_tensors="pt")
-        training = model.training
-        model.eval()
-        try:
+        with own_model(model):
             logits = model(**tokens.to(device)).logits.double()
-        finally:
-            model.train(training)
         return checked(logits.sigmoid() if several else logits.softmax(1), len(texts))
 
     return scores

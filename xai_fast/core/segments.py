@@ -6,7 +6,10 @@ segment. Groups that overlap are BoolTensors (K, *S) or (N, K, *S).
 
 from __future__ import annotations
 
+import hashlib
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +34,9 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "felzenszwalb": {"scale": 100, "sigma": 0.5, "min_size": 50},
 }
 NAMES = ("grid", *ALGORITHMS)
+_MOST_KEPT = 64  # label maps; those of 224 x 224 positions take 13 MB together
+_KEPT: OrderedDict[bytes, np.ndarray] = OrderedDict()
+_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,9 @@ class SegmentMap:
 def superpixels(images: Tensor, algorithm: str = "slic", *, preprocess: Any = None, **settings: Any) -> Tensor:
     """Label maps (N, H, W) of pictures by scikit-image, or by a grid of 8 x 8 cells.
 
+    Maps of the latest 64 pictures are kept, so that the next method to explain one does not wait for them again. A
+    generator among the settings is named by its seed, an integer, or the maps are those of its first use.
+
     Args:
         images: (N, C, H, W), as a model sees them.
         algorithm: "quickshift", "slic", "felzenszwalb" or "grid".
@@ -86,12 +95,26 @@ def superpixels(images: Tensor, algorithm: str = "slic", *, preprocess: Any = No
             f"`segments` {algorithm!r} needs pictures (N, 1 or 3, H, W), and the inputs are {tuple(images.shape)}; "
             'give a label map, or "grid"'
         )
+    shown = pixels(images.detach().float().cpu(), preprocess).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).double().numpy()
+    chosen = {**ALGORITHMS[algorithm], **settings}
+    return torch.from_numpy(np.stack([_segmented(picture, algorithm, chosen) for picture in shown])).long()
+
+
+def _segmented(picture: np.ndarray, algorithm: str, settings: dict[str, Any]) -> np.ndarray:
+    """The label map of a picture (H, W, 3); the latest ones are kept, since many methods explain the same picture."""
     from skimage import segmentation
 
-    run = getattr(segmentation, algorithm)
-    shown = pixels(images.detach().float().cpu(), preprocess).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).double().numpy()
-    found = [np.asarray(run(picture, **{**ALGORITHMS[algorithm], **settings})) for picture in shown]
-    return torch.from_numpy(np.stack(found)).long()
+    asked = repr((algorithm, sorted(settings.items()), picture.shape)).encode()
+    key = hashlib.sha256(asked + np.ascontiguousarray(picture).tobytes()).digest()
+    with _LOCK:
+        found = _KEPT.pop(key, None)
+    if found is None:
+        found = np.asarray(getattr(segmentation, algorithm)(picture, **settings)).astype(np.int32)
+    with _LOCK:
+        _KEPT[key] = found
+        while len(_KEPT) > _MOST_KEPT:
+            _KEPT.popitem(last=False)
+    return found
 
 
 def annotation(picture: Image.Image | np.ndarray, size: Sequence[int] | None = None) -> Tensor:

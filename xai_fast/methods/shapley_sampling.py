@@ -46,7 +46,7 @@ class ShapleySampling(AbstractCoalitionMethod):
             "slic", "quickshift", "felzenszwalb" (scikit-image's) or "grid"; or a function from a picture to a map.
         baseline: what hidden segments become: a number or one per channel in the model's space, a tensor that
             broadcasts to the inputs, "image_mean", "segment_mean", "blur", "black" or "white".
-        n_permutations: P, orders per input.
+        n_permutations: P, orders per input; of an odd number of antithetic ones the last is left out.
         sampler: "permutation" draws each order on its own; "antithetic" follows each by its reverse (Mitchell et al.
             2022, arXiv:2104.12199), which cancels what two segments do to each other.
         seed: of the draws.
@@ -69,12 +69,12 @@ class ShapleySampling(AbstractCoalitionMethod):
 
     def drawn(self, games: Sequence[tuple[int, int]]) -> Drawn:
         """Orders, keyed by (seed, id, number)."""
-        together = 2 if self.sampler == "antithetic" else 1
-        ends = marks(self.engine.mode, _FIRST * together, self.n_permutations)
+        together = self._together
+        ends = marks(self.engine.mode, _FIRST * together, self._orders)
 
         @functools.cache
         def of(count: int, key: int) -> torch.Tensor:
-            some = orders(self.seed, key, torch.arange(self.n_permutations // together), count)
+            some = orders(self.seed, key, torch.arange(self._orders // together), count)
             return some if together == 1 else torch.stack([some, some.flip(1)], dim=1).flatten(0, 1)
 
         every = tuple(of(*game) for game in games)
@@ -84,15 +84,20 @@ class ShapleySampling(AbstractCoalitionMethod):
         ]
         return Drawn(Prefixes(every), stages, self.tolerance)
 
+    @property
+    def _together(self) -> int:
+        return 2 if self.sampler == "antithetic" else 1
+
+    @property
+    def _orders(self) -> int:
+        """Of each input."""
+        return self.n_permutations // self._together * self._together
+
     def _cost(self, shape: tuple[int, ...]) -> Cost:
-        return Cost(forwards=2 + self.n_permutations * max(most_segments(self.segments, shape) - 1, 0))
+        return Cost(forwards=2 + self._orders * max(most_segments(self.segments, shape) - 1, 0))
 
     def _check(self) -> None:
         super()._check()
-        check_count(self.n_permutations, "n_permutations")
         check_choice(self.sampler, "sampler", ("permutation", "antithetic"))
+        check_count(self.n_permutations, "n_permutations", self._together)
         check_tolerance(self.tolerance)
-        if self.sampler == "antithetic" and self.n_permutations % 2:
-            raise ValueError(
-                f"`n_permutations` came as {self.n_permutations}; antithetic orders come in pairs: give an even number"
-            )

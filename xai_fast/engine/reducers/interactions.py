@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 _MOST = 2048  # pairs, or draws, whichever are fewer: a system of so many is solved in seconds
+_LARGEST = 1 << 24  # pairs times draws, of which a few tables of numbers are held
 # Ridge penalties, in units of the mean eigenvalue; beside them, that all pairs do nothing.
 _PENALTIES = (0.0, *(10.0**e for e in (-4, -3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3)))
 _LEFT = 0.05  # share of the degrees of freedom that an estimate has to leave
@@ -37,7 +38,10 @@ def without_pairs(shown: Tensor, scores: Tensor, chances: Tensor) -> Tensor:
     """
     n_draws, count = shown.shape
     moments = _Moments.of(chances)
-    if count < 2 or n_draws <= count + 1 or moments.spread <= 1e-12 or min(n_draws, count * (count - 1) // 2) > _MOST:
+    n_pairs = count * (count - 1) // 2
+    if min(n_draws, n_pairs) > _MOST or n_draws * n_pairs > _LARGEST:
+        return scores
+    if not n_pairs or n_draws <= count + 1 or moments.spread <= 1e-12:
         return scores
     first, second = torch.triu_indices(count, count, 1)
     members = shown.double()

@@ -8,12 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xai_fast.engine.samplers.subsets import MOST_PAIRED
 from xai_fast.ops import surrogate_normal
 
 from .coalitions import Values
 from .interactions import without_pairs
-
-_MOST_PAIRED = 8192  # segments of which a table of all pairs is kept: half a gigabyte
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +39,10 @@ class Surrogate:
 
     def __post_init__(self) -> None:
         count = self.shown.shape[1]
-        if count > _MOST_PAIRED and not self._few_draws:
+        if count > MOST_PAIRED and not self._few_draws:
             raise ValueError(
                 f"`segments` are {count}; the lasso, `top_k`, `alpha=0` and more draws than segments solve for all "
-                f"pairs of them (or of words) and take at most {_MOST_PAIRED}: give fewer, or ridge without `top_k`"
+                f"pairs of them (or of words) and take at most {MOST_PAIRED}: give fewer, or ridge without `top_k`"
             )
 
     @property
@@ -99,13 +98,13 @@ class Surrogate:
         coefficients = torch.zeros_like(cross)
         chosen = torch.arange(len(cross))
         if self.top_k is not None and self.top_k < len(cross):
-            path = _lasso_path(covariance, cross, 0.0)
+            path = _lasso_path(covariance, cross, 0.0, max(500, 4 * self.top_k))
             chosen = next(kept for step in path.T.flip(0) if len(kept := step.nonzero()[:, 0]) <= self.top_k)
         covariance, cross = covariance[chosen][:, chosen], cross[chosen]
         if len(chosen) == 0:
             return coefficients
         if self.kind == "lasso":
-            coefficients[chosen] = _lasso_path(covariance, cross, self.alpha)[:, -1]
+            coefficients[chosen] = _lasso_path(covariance, cross, self.alpha, 20 * len(cross) + 100)[:, -1]
         else:
             coefficients[chosen] = _ridge(covariance, cross[:, None], self.alpha / float(total))[:, 0]
         return coefficients
@@ -121,14 +120,15 @@ def _ridge(covariance: Tensor, cross: Tensor, alpha: float) -> Tensor:
     return torch.linalg.lstsq(regular, cross, driver="gelsd").solution
 
 
-def _lasso_path(covariance: Tensor, cross: Tensor, alpha: float) -> Tensor:
-    """(S, steps): the lasso's coefficients where one comes or goes, from none down to α."""
+def _lasso_path(covariance: Tensor, cross: Tensor, alpha: float, most: int) -> Tensor:
+    """(S, steps): the lasso's coefficients wherever one comes or goes, from none down to α; at most so many steps."""
     from sklearn.linear_model import lars_path_gram  # slow to import
 
     _, _, path = lars_path_gram(
         cross.numpy(),
         covariance.numpy(),
         n_samples=1,
+        max_iter=most,
         alpha_min=alpha,  # pyright: ignore[reportArgumentType] - typed after its default, which is 0
         method="lasso",
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from xai_fast.core.random import uniforms
 
-from .subsets import drawn_sizes, of_sizes, orders
+from .subsets import MOST_PAIRED, drawn_sizes, of_sizes, orders
 
 Sampler = Literal["paired", "kernel", "leverage"]
 _MANY = 1 << 60  # from here on it does not matter how many coalitions of a size there are
@@ -62,8 +62,14 @@ def weighted_draws(n: int, budgets: Sequence[int], sampler: Sampler, seed: int, 
         key: the sample's id.
 
     Raises:
-        ValueError: the last budget has fewer coalitions than the regression has unknowns.
+        ValueError: the last budget has fewer coalitions than the regression has unknowns, or there are too many players
+            for a table of all their pairs.
     """
+    if n > MOST_PAIRED:
+        raise ValueError(
+            f"`segments` are {n}; the regression solves for all pairs of them (or of words) and takes at most "
+            f"{MOST_PAIRED}: give fewer, or use ShapleySampling"
+        )
     if n < 2:
         nothing = torch.zeros(0, dtype=torch.float64)
         empty = torch.zeros(1, n, dtype=torch.bool)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xai_fast.core.random import uniforms
 
+MOST_PAIRED = 8192  # things of which a table of all pairs is kept: half a gigabyte
 _AT_ONCE = 1 << 20  # random numbers held at a time
 
 
