@@ -8,7 +8,7 @@ the estimate (a regression estimator of survey sampling: Cochran, Sampling Techn
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -59,8 +59,9 @@ def without_pairs(shown: Tensor, scores: Tensor, chances: Tensor) -> Tensor:
     return scores - pairs @ effects + members @ moments.linear_part(table.sum(1), effects.sum(0))
 
 
-class _Moments(NamedTuple):
-    """Chances that one, two and three given segments are shown."""
+@dataclass(frozen=True)
+class _Moments:
+    """Chances that one, two and three given segments are shown, of `count`."""
 
     one: float
     two: float
@@ -74,7 +75,8 @@ class _Moments(NamedTuple):
         for taken in range(3):
             share = share * (size - taken) / max(count - taken, 1)
             found.append(float(share.sum()))
-        return cls(*found, count)
+        one, two, three = found
+        return cls(one, two, three, count)
 
     @property
     def spread(self) -> float:
