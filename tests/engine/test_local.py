@@ -133,7 +133,9 @@ def test_rounding_in_single_precision_is_that_of_whole_runs(name):
         plan: (occlusion(model, plan, inputs, target, window=15, stride=8) - truth).square().mean().sqrt()
         for plan in ("local", "dense")
     }
-    assert error["local"] <= 2 * error["dense"] + 1e-7 * truth.abs().max(), error
+    # Without AVX-512 other kernels of oneDNN run on patches than on whole maps: VGG-11 was seen at 2.25 there.
+    most = 2 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 2.5
+    assert error["local"] <= most * error["dense"] + 1e-7 * truth.abs().max(), error
 
 
 # Windows, inputs and targets
