@@ -133,9 +133,10 @@ def test_rounding_in_single_precision_is_that_of_whole_runs(name):
         plan: (occlusion(model, plan, inputs, target, window=15, stride=8) - truth).square().mean().sqrt()
         for plan in ("local", "dense")
     }
-    # Without AVX-512 other kernels of oneDNN run on patches than on whole maps: VGG-11 was seen at 2.25 there.
-    most = 2 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 2.5
-    assert error["local"] <= most * error["dense"] + 1e-7 * truth.abs().max(), error
+    near = error["local"] <= 2 * error["dense"] + 1e-7 * truth.abs().max()
+    if not near and name == "vgg11" and torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.xfail("other kernels of oneDNN run on patches than on whole maps here: seen at 2.25, not understood yet")
+    assert near, error
 
 
 # Windows, inputs and targets
