@@ -7,7 +7,7 @@
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #include <immintrin.h>
-#define XAI_FAST_WIDE_MASKS __attribute__((target("avx512f")))
+#define XAI_FAST_VECTORS
 #endif
 
 namespace xai_fast {
@@ -30,8 +30,17 @@ void write_some(const float* gradient, uint64_t word, float* out, int64_t count)
 uint64_t read_word(const float* values) { return read_some(values, kWord); }
 void write_word(const float* gradient, uint64_t word, float* out) { write_some(gradient, word, out, kWord); }
 
-#ifdef XAI_FAST_WIDE_MASKS
-XAI_FAST_WIDE_MASKS uint64_t read_word_wide(const float* values) {
+// How one word is read and written.
+struct Word {
+  uint64_t (*read)(const float* values);
+  void (*write)(const float* gradient, uint64_t word, float* out);
+};
+
+#ifdef XAI_FAST_VECTORS
+namespace avx512 {
+#define XAI_FAST_TARGET __attribute__((target("avx512f")))
+
+XAI_FAST_TARGET uint64_t read_word(const float* values) {
   uint64_t word = 0;
   for (int part = 0; part < 4; ++part) {
     const __m512 lanes = _mm512_loadu_ps(values + 16 * part);
@@ -40,19 +49,49 @@ XAI_FAST_WIDE_MASKS uint64_t read_word_wide(const float* values) {
   return word;
 }
 
-XAI_FAST_WIDE_MASKS void write_word_wide(const float* gradient, uint64_t word, float* out) {
+XAI_FAST_TARGET void write_word(const float* gradient, uint64_t word, float* out) {
   for (int part = 0; part < 4; ++part) {
     const auto mask = static_cast<__mmask16>(word >> (16 * part));
     _mm512_storeu_ps(out + 16 * part, _mm512_maskz_loadu_ps(mask, gradient + 16 * part));
   }
 }
 
-bool wide() { return __builtin_cpu_supports("avx512f"); }
-#else
-constexpr auto read_word_wide = read_word;
-constexpr auto write_word_wide = write_word;
-bool wide() { return false; }
+#undef XAI_FAST_TARGET
+}  // namespace avx512
+
+namespace avx2 {
+#define XAI_FAST_TARGET __attribute__((target("avx2")))
+
+XAI_FAST_TARGET uint64_t read_word(const float* values) {
+  uint64_t word = 0;
+  for (int part = 0; part < 8; ++part) {
+    const __m256 passed = _mm256_cmp_ps(_mm256_loadu_ps(values + 8 * part), _mm256_setzero_ps(), _CMP_NLE_UQ);
+    word |= static_cast<uint64_t>(_mm256_movemask_ps(passed)) << (8 * part);
+  }
+  return word;
+}
+
+XAI_FAST_TARGET void write_word(const float* gradient, uint64_t word, float* out) {
+  const __m256i bit_of_lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  for (int part = 0; part < 8; ++part) {
+    const __m256i byte = _mm256_set1_epi32(static_cast<int>(word >> (8 * part)));
+    const __m256i passes = _mm256_cmpeq_epi32(_mm256_and_si256(byte, bit_of_lane), bit_of_lane);
+    _mm256_storeu_ps(out + 8 * part,
+                     _mm256_and_ps(_mm256_loadu_ps(gradient + 8 * part), _mm256_castsi256_ps(passes)));
+  }
+}
+
+#undef XAI_FAST_TARGET
+}  // namespace avx2
 #endif
+
+Word fastest() {
+#ifdef XAI_FAST_VECTORS
+  if (__builtin_cpu_supports("avx512f")) return {avx512::read_word, avx512::write_word};
+  if (__builtin_cpu_supports("avx2")) return {avx2::read_word, avx2::write_word};
+#endif
+  return {read_word, write_word};
+}
 
 }  // namespace
 
@@ -60,7 +99,7 @@ void sign_bits(const Tensor& values, const Tensor& bits) {
   const auto* const from = values.as<const float>();
   auto* const to = bits.as<uint64_t>();
   const int64_t n = values.size(), whole = n / kWord;
-  const auto read = wide() ? read_word_wide : read_word;
+  const auto read = fastest().read;
 #pragma omp parallel for schedule(static) if (whole > kSmallest)
   for (int64_t word = 0; word < whole; ++word) to[word] = read(from + word * kWord);
   if (n % kWord) to[whole] = read_some(from + whole * kWord, n % kWord);
@@ -71,7 +110,7 @@ void pass_bits(const Tensor& gradient, const Tensor& bits, const Tensor& out) {
   const auto* const words = bits.as<const uint64_t>();
   auto* const to = out.as<float>();
   const int64_t n = gradient.size(), whole = n / kWord;
-  const auto write = wide() ? write_word_wide : write_word;
+  const auto write = fastest().write;
 #pragma omp parallel for schedule(static) if (whole > kSmallest)
   for (int64_t word = 0; word < whole; ++word) write(from + word * kWord, words[word], to + word * kWord);
   if (n % kWord) write_some(from + whole * kWord, words[whole], to + whole * kWord, n % kWord);
