@@ -20,7 +20,7 @@ from xai_fast.core.photos import ImageError, as_list, names_of, numbered, to_inp
 from xai_fast.core.targets import Target, class_named
 from xai_fast.engine import Engine
 from xai_fast.methods.base import AbstractMethod
-from xai_fast.methods.build import build, method_named, refuse_other_kinds
+from xai_fast.methods.build import build, method_named, refuse_other_kinds, refuse_without_truth
 from xai_fast.methods.registry import methods as registered
 from xai_fast.report import Bar, Failure, Item, Map, Panel, Row, Scale, figure, overlay, save_png, write_page
 
@@ -163,9 +163,7 @@ def explain(
     engine = engine_for(model, preprocess, classes)
     chosen = chosen_methods(methods, engine)
     if target is None:
-        for method in chosen:
-            if method_named(name := type(method).__name__).asks_truth:
-                raise ValueError(f"`target` is missing, and {name} must be told the true class; give its name or index")
+        refuse_without_truth((type(method).__name__ for method in chosen), "target")
     sources = as_list(images)
     targets = _target_per_image(target, len(sources), engine)
     done: list[Explained] = []

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import networks
 import pytest
 import replicas_gradient
 import replicas_masks
 import torch
+from fresh_memory import growth
 from subjects import Small, signals
 from torch import nn
 from torch.nn import functional as F
@@ -174,13 +172,11 @@ def test_what_causes_an_error_sums_to_it(against):
 def test_memory_does_not_grow_with_the_number_of_rows():
     """A thousand gradients of 3 x 200 x 200 would be 480 MB."""
     code = """
-import resource, torch, xai_fast as xf
-torch.set_num_threads(1)
 torch.manual_seed(0)
 parts = torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
 model = torch.nn.Sequential(*parts)
 engine, inputs = xf.Engine(model, batch_size=8), torch.rand(1, 3, 200, 200)
-def peak(count):
+def work(count):
     for method in (
         xf.IntegratedGradients(engine, n_steps=count),
         xf.SmoothGrad(engine, n_samples=count),
@@ -188,13 +184,8 @@ def peak(count):
         xf.GradientShap(engine, n_samples=count, baselines=0.0),
     ):
         assert method.attribute(inputs, 1).isfinite().all()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before = peak(16)
-print((peak(1000) - before) // 1024)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 60
+    assert growth(code, 16, 1000) < 60
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "square", "variance"])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 
 import networks
 import pytest
 import replicas_masks
 import torch
+from fresh_memory import growth
 from replicas_masks import enlarged
 from subjects import Small, signals
 
@@ -299,19 +298,12 @@ def test_a_torchvision_detector():
 def test_masks_are_never_held():
     """4000 masks of 224 x 224 would be 800 MB."""
     code = """
-import resource, torch, xai_fast as xf
-torch.set_num_threads(1)
 model, inputs = lambda x: x[:, :, ::32, ::32].mean((2, 3)), torch.rand(1, 3, 224, 224)
-def peak(n_masks):
+def work(n_masks):
     explanation = xf.RISE(xf.Engine(model, batch_size=16), n_masks=n_masks)(inputs, 1)
     assert explanation.values.isfinite().all()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before = peak(80)
-print((peak(4000) - before) // 1024)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 100
+    assert growth(code, 80, 4000) < 100
 
 
 REFUSED = {

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 import torch
+from games import PLAYERS, Game
 from subjects import Small, signals
-from test_coalitions import PLAYERS, Game
 from test_rise import Bent, expectation
 
 import xai_fast as xf
@@ -60,14 +60,17 @@ def test_where_coalitions_end_their_error_is_as_stated_and_within_the_tolerance(
     assert error.mean(0).abs().max() < 6 * stated.square().mean().sqrt() / SEEDS**0.5, "stopping tilts the mean"
 
 
-@pytest.mark.parametrize(("sampler", "keep"), [("bernoulli", 0.4), ("stratified", 0.5), ("antithetic", 0.5)])
+MASKED = [(xf.RISE, "bernoulli", 0.4), (xf.RISE, "stratified", 0.5), (xf.RISE, "antithetic", 0.5)]
+
+
+@pytest.mark.parametrize(("method", "sampler", "keep"), [*MASKED, (xf.DRISE, "bernoulli", 0.5)])
 @pytest.mark.parametrize("centred", [False, True], ids=["plain", "centred"])
-def test_where_masks_end_their_error_is_as_stated_and_within_the_tolerance(centred, sampler, keep):
+def test_where_masks_end_their_error_is_as_stated_and_within_the_tolerance(centred, method, sampler, keep):
     space, cells, tolerance = (24,), 8, 0.1 if centred else 0.05
     model, x = Bent(space), signals(1, (1, *space), torch.float64)
     truth = expectation(model, x[0], cells, keep, 0, centred)
     engine = xf.Engine(model, mode="turbo", batch_size=4096)
-    method = xf.RISE(
+    method = method(
         engine, n_masks=40_000, cells=cells, keep=keep, sampler=sampler, centred=centred, tolerance=tolerance
     )
     seeds = 300  # one in 40 maps is further off than 1.5 times the tolerance: of 100 maps it may well be six

@@ -15,7 +15,7 @@ from xai_fast.core.targets import class_named
 from xai_fast.engine import Engine
 from xai_fast.explain import Explained, explain_one, facts
 from xai_fast.methods.base import AbstractMethod
-from xai_fast.methods.build import build, method_named
+from xai_fast.methods.build import build, refuse_without_truth
 from xai_fast.models import load
 from xai_fast.report import Failure, Item, write_page
 
@@ -58,9 +58,8 @@ def prepare(request: Request, mode: Any) -> Job:
     engine = Engine(load(request.model, weights=request.weights).model, mode=mode)
     methods = tuple(build(name, engine, chosen) for name, chosen in settings.items())
     target = None if request.target is None else class_named(request.target, engine.classes)
-    asking = [method_named(name).name for name in names if method_named(name).asks_truth]
-    if target is None and asking:
-        raise ValueError(f"`--target` is missing, and {asking[0]} must be told the true class; give its name or index")
+    if target is None:
+        refuse_without_truth(names, "--target")
     job = Job(request.images, request.model, engine, methods, target)
     _check_on_first_image(job)
     return job

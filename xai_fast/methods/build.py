@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .base import AbstractMethod
@@ -36,6 +36,23 @@ def refuse_other_kinds(info: MethodInfo) -> None:
             f"`method` {info.name} does not attribute a prediction to a photograph (it gives {info.kind}); "
             f"use it from Python: xf.{info.name}(model, ...)"
         )
+
+
+def refuse_without_truth(names: Iterable[str], argument: str) -> None:
+    """Refuses methods that start from the true class, where no target was given.
+
+    Args:
+        names: of methods.
+        argument: by which the target would have been given.
+
+    Raises:
+        ValueError: one of them must be told the true class.
+    """
+    for name in names:
+        if (info := method_named(name)).asks_truth:
+            raise ValueError(
+                f"`{argument}` is missing, and {info.name} must be told the true class; give its name or index"
+            )
 
 
 def settings_of(info: MethodInfo) -> tuple[str, ...]:

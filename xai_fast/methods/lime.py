@@ -16,10 +16,10 @@ from xai_fast.engine import Cost
 from xai_fast.engine.reducers.coalitions import Stage
 from xai_fast.engine.reducers.surrogate import Surrogate
 from xai_fast.engine.samplers.coalitions import Table
-from xai_fast.engine.samplers.subsets import binomial, coins, opposite_ends
+from xai_fast.engine.samplers.subsets import binomial, coins, every_subset, opposite_ends
 
 from .checks import check_choice, check_count, check_positive
-from .coalition import AbstractCoalitionMethod, Drawn, table_of
+from .coalition import AbstractCoalitionMethod, Drawn, all_coalitions, table_of
 
 ALPHAS = {"ridge": 1.0, "lasso": 0.01}  # what lime and captum take
 
@@ -62,8 +62,9 @@ class Lime(AbstractCoalitionMethod):
             proportion to π and weighs none (Tan et al. 2023, arXiv:2311.15722), with α over the mean of π: the same
             limit. Two things that are not in the paper leave that limit as it is and lessen the noise: draws come in
             nearly opposite pairs, and what pairs of segments do together is estimated beside the linear model and
-            replaced by the linear function that it comes to under the known distribution of the draws. The penalty
-            stays that of so many samples.
+            replaced by the linear function that it comes to under the known distribution of the draws. Where all 2^n
+            coalitions are at most `n_samples`, each is asked about once and weighs its π, which is the limit itself.
+            The penalty stays that of so many samples.
         seed: of the draws.
 
     Returns (`attribute`): (N, 1, *S).
@@ -98,9 +99,13 @@ class Lime(AbstractCoalitionMethod):
     def _glime(self, count: int, key: int) -> Surrogate:
         sizes = torch.arange(count + 1)
         chances = binomial(count, sizes) * proximity(sizes, count, self.kernel_width)
-        shown = opposite_ends(self.seed, key, self.n_samples, chances)
         # The lasso's loss is a mean already.
         alpha = self._alpha / float(chances.sum()) if self.surrogate == "ridge" else self._alpha
+        if all_coalitions(count) <= self.n_samples:
+            shown = every_subset(count)
+            weights = proximity(shown.sum(1), count, self.kernel_width)
+            return self._surrogate(shown, weights * (self.n_samples / weights.sum()), alpha)
+        shown = opposite_ends(self.seed, key, self.n_samples, chances)
         return self._surrogate(shown, torch.ones(len(shown), dtype=torch.float64), alpha, chances)
 
     def _surrogate(self, shown: Tensor, weights: Tensor, alpha: float, chances: Tensor | None = None) -> Surrogate:

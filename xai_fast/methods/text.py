@@ -202,5 +202,5 @@ class ShapleyText(AbstractTextMethod):
 
     def drawn(self, features: int) -> tuple[Tensor, ShapleyRegression]:
         """Sizes in proportion to the kernel, few and many words enumerated."""
-        (draws,) = weighted_draws(features, [self.n_samples], "paired", self.seed, 0)
+        (draws,) = weighted_draws(features, [self.n_samples], "paired", self.seed, 0, players=f"{self.unit}s")
         return draws.shown, ShapleyRegression(draws)

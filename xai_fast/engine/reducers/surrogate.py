@@ -14,6 +14,8 @@ from xai_fast.ops import surrogate_normal
 from .coalitions import Values
 from .interactions import without_pairs
 
+_APART = 1e-11  # how far segments that say the same are moved apart for the lasso, of the most that one says
+
 
 @dataclass(frozen=True, eq=False)
 class Surrogate:
@@ -124,6 +126,8 @@ def _lasso_path(covariance: Tensor, cross: Tensor, alpha: float, most: int) -> T
     """(S, steps): the lasso's coefficients wherever one comes or goes, from none down to α; at most so many steps."""
     from sklearn.linear_model import lars_path_gram  # slow to import
 
+    # It lets one coefficient come or go at a time, and loses its way where segments tie.
+    cross = cross + _APART * cross.abs().max() * torch.arange(len(cross), dtype=cross.dtype) if len(cross) else cross
     _, _, path = lars_path_gram(
         cross.numpy(),
         covariance.numpy(),

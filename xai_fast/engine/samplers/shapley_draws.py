@@ -48,7 +48,9 @@ class WeightedDraws:
     shares: Tensor
 
 
-def weighted_draws(n: int, budgets: Sequence[int], sampler: Sampler, seed: int, key: int) -> list[WeightedDraws]:
+def weighted_draws(
+    n: int, budgets: Sequence[int], sampler: Sampler, seed: int, key: int, *, players: str = "segments"
+) -> list[WeightedDraws]:
     """Coalitions of n players for every budget, the empty and the full one included in it.
 
     Those of a budget are the first of those of the next one. The last is never exceeded; one before it may be, by what
@@ -60,15 +62,17 @@ def weighted_draws(n: int, budgets: Sequence[int], sampler: Sampler, seed: int, 
         sampler: as for `KernelShap`.
         seed: of the draws.
         key: the sample's id.
+        players: what messages call them: segments of pictures, or what a text is made of.
 
     Raises:
         ValueError: the last budget has fewer coalitions than the regression has unknowns, or there are too many players
             for a table of all their pairs.
     """
+    otherwise = "take fewer, or use ShapleySampling" if players == "segments" else "give less text, or use LimeText"
     if n > MOST_PAIRED:
         raise ValueError(
-            f"`segments` are {n}; the regression solves for all pairs of them (or of words) and takes at most "
-            f"{MOST_PAIRED}: give fewer, or use ShapleySampling"
+            f"there are {n} {players}; the regression solves for all pairs of them and takes at most {MOST_PAIRED}: "
+            f"{otherwise}"
         )
     if n < 2:
         nothing = torch.zeros(0, dtype=torch.float64)
@@ -80,8 +84,8 @@ def weighted_draws(n: int, budgets: Sequence[int], sampler: Sampler, seed: int, 
     least = n + 1 if sampler == "kernel" else 2 * n
     if not whole and most < least:
         raise ValueError(
-            f"`n_samples` came as {most}, and {n} segments need at least {min(least, 1 << min(n, 62))}; raise it, "
-            "take fewer segments, or use ShapleySampling"
+            f"`n_samples` came as {most}, and {n} {players} need at least {min(least, 1 << min(n, 62))}; raise it, "
+            f"{otherwise}"
         )
     if sampler == "kernel" and not whole:
         return _independent(n, [budget - 2 for budget in budgets], seed, key)

@@ -52,6 +52,11 @@ def opposite_ends(seed: int, key: int, count: int, chances: Tensor) -> Tensor:
     return _filled(pairs, 2 * n, both).view(-1, n)[:count]
 
 
+def every_subset(n: int) -> Tensor:
+    """BoolTensor (2^n, n): all of them, the empty one first and the full one last."""
+    return (torch.arange(1 << n)[:, None] >> torch.arange(n)) % 2 == 1
+
+
 def binomial(n: int, sizes: Tensor, chance: float = 0.5) -> Tensor:
     """P(k of n things are in), each with the same chance above 0 and below 1, for every k in `sizes`; float64."""
     k = sizes.double()
