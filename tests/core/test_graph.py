@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 import xai_fast as xf
-from xai_fast.core.graph import onednn, probe, stages
+from xai_fast.core.graph import linear, onednn, probe, stages
 from xai_fast.core.graph.capture import export, trace
 from xai_fast.core.graph.captured import Captured, Replaced
 from xai_fast.core.graph.kinds import Kind, kind_of, operation_of
@@ -123,6 +123,26 @@ def test_fused_linear_layers_are_the_public_ones():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, 10)
         torch.testing.assert_close(linear._fused(x, packed).double(), truth, rtol=1e-5, atol=1e-5)
         assert linear(x[:, :0]).shape == (2, 0, 16)
+
+
+@fused_only
+@torch.no_grad()
+@pytest.mark.parametrize("pays", [True, False])
+def test_linear_layers_of_one_size_are_timed_once(monkeypatch, pays):
+    timed = []
+
+    def seconds(call):
+        timed.append(call)
+        return float((len(timed) == 1) == pays)  # the plain operator comes first
+
+    monkeypatch.setattr(linear, "_pays", {})
+    monkeypatch.setattr(linear, "_fastest", seconds)
+    layers = [FusedLinear(draw(16, 24, seed=seed), None) for seed in range(3)]
+    for x in (draw(2, 5, 24), draw(10, 24), draw(2, 5, 24)):
+        for layer in layers:
+            torch.testing.assert_close(layer(x), functional.linear(x, layer.weight), rtol=1e-5, atol=1e-5)
+    assert len(timed) == 2
+    assert [(layer._choices[10] is not None) for layer in layers] == [pays] * 3
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -15,11 +15,16 @@ from .onednn import NOTHING, Activation, usable
 
 _MOST_SHAPES = 4  # packed copies of one weight that are kept
 _WORTH_PACKING = 0.95  # of the plain operator's time, where the two are timed against each other
+_MOST_TIMED = 4096  # comparisons that are remembered
+_pays: dict[tuple[Any, ...], bool] = {}  # whether packing does, by sizes: a network has many layers of the same
 
 
 @dataclass(eq=False, repr=False)
 class FusedLinear:
-    """y = activation(linear(x)); prepacked where that was faster when both were timed on what runs."""
+    """y = activation(linear(x)); prepacked where that was faster when both were timed on what runs.
+
+    They are timed once per process for layers and batches of the same size: a comparison takes six runs of the layer.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -46,9 +51,17 @@ class FusedLinear:
     def _choose(self, x: Tensor, rows: int) -> None:
         if len(self._choices) >= _MOST_SHAPES:
             self._choices.pop(next(iter(self._choices)))
+        sizes = (rows, *self.weight.shape, self.bias is None, self.activation, torch.get_num_threads())
+        if (pays := _pays.get(sizes)) is False:
+            self._choices[rows] = None
+            return
         packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().contiguous(), rows)
-        plain, fused = _fastest(lambda: self._plain(x)), _fastest(lambda: self._fused(x, packed))
-        self._choices[rows] = packed if fused < _WORTH_PACKING * plain else None
+        if pays is None:
+            plain, fused = _fastest(lambda: self._plain(x)), _fastest(lambda: self._fused(x, packed))
+            if len(_pays) >= _MOST_TIMED:
+                _pays.clear()
+            pays = _pays[sizes] = fused < _WORTH_PACKING * plain
+        self._choices[rows] = packed if pays else None
 
 
 @dataclass(eq=False, repr=False)
