@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from xai_fast.core.verify import Footprint
-from xai_fast.engine.plan import RowBudget, Timings, out_of_memory, rows_that_fit, rows_worth_trying
+from xai_fast.engine.plan import RowBudget, out_of_memory, rows_that_fit, rows_worth_trying
 
 
 def run(budget: RowBudget, rows: int, seconds_per_row, fits=lambda size: True) -> list[int]:
@@ -68,17 +68,9 @@ def test_few_rows_do_not_settle_anything() -> None:
     assert budget.settled is None
 
 
-def test_short_calls_settle_together() -> None:
-    """No size is tried more than twice, however few rows a call has."""
-    timings, sizes = Timings(), []
-    for _ in range(5):
-        sizes += run(RowBudget("cpu", timings=timings), 20, lambda size: 1.0 if size == 4 else 2.0)
-    assert timings.settled == 4
-    assert sizes.count(16) == 2
-    assert sizes[-5:] == [4] * 5
-    fixed = RowBudget("cpu", fixed=9, timings=timings)
-    assert run(fixed, 18, lambda size: 1.0) == [9, 9]
-    assert timings.settled == 4
+def test_a_size_is_tried_where_enough_rows_are_left_to_gain_from_it() -> None:
+    assert run(RowBudget("cpu"), 48, lambda size: 1.0) == [8] * 6
+    assert run(RowBudget("cpu"), 80, lambda size: 1.0)[:4] == [8, 8, 16, 16]
 
 
 def test_what_fits_bounds_the_trials() -> None:
@@ -93,7 +85,7 @@ def test_out_of_memory_is_learnt_once(capacity: int) -> None:
     assert max(sizes) <= capacity
     assert budget.settled is not None
     assert budget.settled <= capacity
-    again = RowBudget("cpu", timings=budget.timings)
+    again = RowBudget("cpu", settled=budget.settled)
     refused = []
     run(again, 300, lambda size: 1.0, fits=lambda size: size <= capacity or refused.append(size))
     assert not refused

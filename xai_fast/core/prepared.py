@@ -40,7 +40,7 @@ class Prepared:
         footprints: per input shape (C, *S) that was verified.
         outputs: per input shape, the shape (K,) of the scores of one row, once known.
         tails: what the engine has cut off behind layers, per shape and layers.
-        timings: what the engine knows of the rows per forward, per shape and kind of evaluation.
+        batch_sizes: what timing has settled, kept by the engine per shape and kind of evaluation.
     """
 
     module: Callable[[Tensor], Any]
@@ -57,7 +57,7 @@ class Prepared:
     footprints: dict[tuple[int, ...], Footprint] = field(default_factory=dict)
     outputs: dict[tuple[int, ...], int] = field(default_factory=dict)
     tails: dict[Any, Any] = field(default_factory=dict)
-    timings: dict[Any, Any] = field(default_factory=dict)
+    batch_sizes: dict[Any, int] = field(default_factory=dict)
     compiled: Callable[[Tensor], Any] | None = None
 
     def __call__(self, batch: Tensor) -> Any:

@@ -10,7 +10,7 @@ from xai_fast.core.prepared import Prepared
 
 from .evaluate import Evaluate
 from .layer_questions import LayerQuestions
-from .plan import FIRST_SIZE, RowBudget, Timings, rows_that_fit, rows_worth_trying
+from .plan import FIRST_SIZE, RowBudget, rows_that_fit, rows_worth_trying
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -31,8 +31,8 @@ def budget_for(engine: Engine, prepared: Prepared, inputs: Tensor, question: Eva
     fixed = None if engine.batch_size == "auto" else max(1, int(engine.batch_size) // question.together)
     if fixed is None and prepared.compiled is not None:
         fixed = FIRST_SIZE.get(device.type, FIRST_SIZE["cuda"])  # every other size would be compiled anew
-    timings = prepared.timings.setdefault((shape, _key(question)), Timings())
-    return RowBudget(device.type, fixed, most, timings, rows_worth_trying(footprint, device, graph=graph))
+    settled = prepared.batch_sizes.get((shape, _key(question)))
+    return RowBudget(device.type, fixed, most, settled, rows_worth_trying(footprint, device, graph=graph))
 
 
 def beside(engine: Engine) -> int:
@@ -40,6 +40,15 @@ def beside(engine: Engine) -> int:
     if engine.memory_limit is not None:
         return 1
     return 8 if engine.batch_size == "auto" else min(8, int(engine.batch_size))
+
+
+def remember(
+    engine: Engine, prepared: Prepared, inputs: Tensor, question: Evaluate | LayerQuestions, budget: RowBudget
+) -> None:
+    """Keeps the batch size that a call has settled."""
+    closed = isinstance(question, LayerQuestions) and question.closed
+    if engine.batch_size == "auto" and budget.settled is not None and not closed:
+        prepared.batch_sizes[tuple(inputs.shape[1:]), _key(question)] = budget.settled
 
 
 def _key(question: Evaluate | LayerQuestions) -> object:

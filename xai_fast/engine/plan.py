@@ -22,21 +22,6 @@ _LIVE_LAYERS = 4  # activations that a forward without gradient holds at once, r
 
 
 @dataclass
-class Timings:
-    """What calls have taught about the rows per forward of one kind of evaluation.
-
-    Attributes:
-        seconds: per row, by the number of rows.
-        warm: numbers of rows that have run.
-        settled: the number to take; None while some are still to be tried.
-    """
-
-    seconds: dict[int, float] = field(default_factory=dict)
-    warm: set[int] = field(default_factory=set)
-    settled: int | None = None
-
-
-@dataclass
 class RowBudget:
     """Decides the size of the next chunk and learns from the last.
 
@@ -44,32 +29,28 @@ class RowBudget:
         device: type of the device that runs the model.
         fixed: the user's own `batch_size`; None to find one.
         most: rows that fit into memory by estimate; None where nothing is known.
-        timings: of earlier calls, where these go on; gets what this one learns.
+        settled: what an earlier call found.
         worth_trying: the largest size that is tried; None for all.
     """
 
     device: str
     fixed: int | None = None
     most: int | None = None
-    timings: Timings = field(default_factory=Timings)
+    settled: int | None = None
     worth_trying: int | None = None
     _trials: deque[int] = field(init=False)
+    _seconds: dict[int, float] = field(default_factory=dict, init=False)
+    _warm: set[int] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         sizes = _TRIALS.get(self.device, _TRIALS["cuda"])
         largest = min(self.most or max(sizes), self.worth_trying or max(sizes))
-        known = self.timings
-        left = {size: 2 - (size in known.warm) - (size in known.seconds) for size in sizes if size <= largest}
-        self._trials = deque(size for size, runs in left.items() for _ in range(runs))
-
-    @property
-    def settled(self) -> int | None:
-        """The size that is taken from now on; None while some are still to be tried."""
-        return self.fixed or self.timings.settled
+        self._trials = deque(size for size in sizes if size <= largest for _ in range(2))
+        self.settled = self.fixed or self.settled
 
     def rows(self, remaining: int) -> int:
         """The size of the next chunk, at most `remaining`; near-equal chunks where several are left."""
-        if self.settled is None and self._trials and self._trials[0] <= remaining:
+        if self.settled is None and self._trials and self._worth_trying(self._trials[0], remaining):
             return self._trials[0]
         size = self.settled or self._best()
         if self.most is not None:
@@ -87,26 +68,29 @@ class RowBudget:
         if not self.measuring or rows != self._trials[0]:
             return
         self._trials.popleft()
-        if rows in self.timings.warm:
-            self.timings.seconds[rows] = seconds / rows
-        self.timings.warm.add(rows)
+        if rows in self._warm:
+            self._seconds[rows] = seconds / rows
+        self._warm.add(rows)
         if not self._trials:
-            self.timings.settled = self._best()
+            self.settled = self._best()
 
     def halve(self, rows: int) -> None:
         """A chunk of `rows` did not fit into memory."""
         self.most = max(1, rows // 2)
         self._trials = deque(size for size in self._trials if size <= self.most)
-        if self.fixed is not None:
-            self.fixed = min(self.fixed, self.most)
-        elif self.settled is not None or not self._trials:
-            self.timings.settled = min(self.settled or self._best(), self.most)
+        if self.settled is not None or not self._trials:
+            self.settled = min(self.settled or self._best(), self.most)
+
+    def _worth_trying(self, size: int, remaining: int) -> bool:
+        """Whether both trials of a size leave as many rows again: else a slow one costs more than a fast one gains."""
+        return remaining >= (size if size in self._warm or not self._warm else 4 * size)
 
     def _best(self) -> int:
         first = FIRST_SIZE.get(self.device, FIRST_SIZE["cuda"])
-        seconds = self.timings.seconds
-        best = min(seconds, key=seconds.__getitem__, default=first)
-        return best if first not in seconds or seconds[best] < _WORTH_CHANGING * seconds[first] else first
+        if first not in self._seconds:
+            return min(self._seconds, key=self._seconds.__getitem__) if self._seconds else first
+        best = min(self._seconds, key=self._seconds.__getitem__)
+        return best if self._seconds[best] < _WORTH_CHANGING * self._seconds[first] else first
 
 
 def rows_that_fit(footprint: Footprint | None, device: torch.device, limit: int | None, *, graph: bool) -> int | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import Prepared, widened
 
-from .budgets import budget_for
+from .budgets import budget_for, remember
 from .evaluate import Answers, Evaluate, Score, Tails
 from .layer_questions import LayerQuestions
 from .plan import RowBudget, unless_full
@@ -214,6 +214,7 @@ class _Loop:
                 answers = self._changed(variants, rows, evaluate.layers, answers)
             take(rows, answers)
             self._progress.advance(len(rows))
+        remember(self._engine, self._prepared, self._inputs, evaluate, budget)
 
     def _changed(self, variants: Variants, rows: Tensor, layers: tuple[str, ...], answers: Answers) -> Answers:
         """The answers with how far the scores fall under every change of every layer, each change one more row."""
@@ -257,6 +258,7 @@ class _Loop:
                 self.broken.update(sample.tolist())
             table.append(answers.scores)
             self._progress.advance(len(numbers))
+        remember(self._engine, self._prepared, self._inputs, questions, budget)
         return torch.cat(table)
 
     def _learn(self, raw: Any) -> None:
