@@ -71,6 +71,7 @@ def test_few_rows_do_not_settle_anything() -> None:
 def test_a_size_is_tried_where_enough_rows_are_left_to_gain_from_it() -> None:
     assert run(RowBudget("cpu"), 48, lambda size: 1.0) == [8] * 6
     assert run(RowBudget("cpu"), 80, lambda size: 1.0)[:4] == [8, 8, 16, 16]
+    assert run(RowBudget("cuda"), 200, lambda size: 1.0 / size)[:4] == [32, 32, 64, 64]
 
 
 def test_what_fits_bounds_the_trials() -> None:

@@ -125,6 +125,8 @@ def test_five_thousand_words():
     found = xf.LimeText(first, n_samples=300, batch_size=300).explain(words)
     assert found.as_list(1)[0][0] == "w0"
     needed = "`n_samples` came as 5000, and 5000 words need at least 10000; .* or use LimeText"
+    with pytest.raises(ValueError, match=r"`text` has 8193 words; .* takes at most 8192: give a shorter text"):
+        xf.ShapleyText(first, n_samples=20_000).explain(" ".join(f"w{i}" for i in range(8193)))
     with pytest.raises(ValueError, match=needed):
         xf.ShapleyText(first).explain(words)
 

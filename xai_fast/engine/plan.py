@@ -82,8 +82,12 @@ class RowBudget:
             self.settled = min(self.settled or self._best(), self.most)
 
     def _worth_trying(self, size: int, remaining: int) -> bool:
-        """Whether both trials of a size leave as many rows again: else a slow one costs more than a fast one gains."""
-        return remaining >= (size if size in self._warm or not self._warm else 4 * size)
+        """Whether the trials of a size may gain more than they cost, which they do not where few rows are left.
+
+        On GPUs more rows are hardly ever slower, and the first size is run anyhow.
+        """
+        costs = self.device == "cpu" and bool(self._warm) and size not in self._warm
+        return remaining >= (4 * size if costs else size)
 
     def _best(self) -> int:
         first = FIRST_SIZE.get(self.device, FIRST_SIZE["cuda"])

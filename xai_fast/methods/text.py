@@ -20,7 +20,7 @@ from xai_fast.engine.reducers.coalitions import CoalitionValues, Estimator, Stag
 from xai_fast.engine.reducers.shapley import ShapleyRegression
 from xai_fast.engine.reducers.surrogate import Surrogate
 from xai_fast.engine.samplers.coalitions import Coalitions, Table
-from xai_fast.engine.samplers.shapley_draws import weighted_draws
+from xai_fast.engine.samplers.shapley_draws import Players, weighted_draws
 from xai_fast.engine.samplers.subsets import drawn_sizes, of_sizes
 
 from .checks import check_choice, check_count, check_positive, check_seed
@@ -202,5 +202,7 @@ class ShapleyText(AbstractTextMethod):
 
     def drawn(self, features: int) -> tuple[Tensor, ShapleyRegression]:
         """Sizes in proportion to the kernel, few and many words enumerated."""
-        (draws,) = weighted_draws(features, [self.n_samples], "paired", self.seed, 0, players=f"{self.unit}s")
+        units = f"{self.unit}s"
+        words = Players(units, f"`text` has {{}} {units}", "give a shorter text, or use LimeText")
+        (draws,) = weighted_draws(features, [self.n_samples], "paired", self.seed, 0, players=words)
         return draws.shown, ShapleyRegression(draws)

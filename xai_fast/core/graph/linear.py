@@ -52,16 +52,19 @@ class FusedLinear:
         if len(self._choices) >= _MOST_SHAPES:
             self._choices.pop(next(iter(self._choices)))
         sizes = (rows, *self.weight.shape, self.bias is None, self.activation, torch.get_num_threads())
-        if (pays := _pays.get(sizes)) is False:
-            self._choices[rows] = None
-            return
-        packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().contiguous(), rows)
-        if pays is None:
-            plain, fused = _fastest(lambda: self._plain(x)), _fastest(lambda: self._fused(x, packed))
+        if sizes not in _pays:
             if len(_pays) >= _MOST_TIMED:
                 _pays.clear()
-            pays = _pays[sizes] = fused < _WORTH_PACKING * plain
-        self._choices[rows] = packed if pays else None
+            _pays[sizes] = self._packing_pays(x, rows)
+        self._choices[rows] = self._packed(rows) if _pays[sizes] else None
+
+    def _packing_pays(self, x: Tensor, rows: int) -> bool:
+        packed = self._packed(rows)
+        plain, fused = _fastest(lambda: self._plain(x)), _fastest(lambda: self._fused(x, packed))
+        return fused < _WORTH_PACKING * plain
+
+    def _packed(self, rows: int) -> Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().contiguous(), rows)
 
 
 @dataclass(eq=False, repr=False)

@@ -14,7 +14,7 @@ from xai_fast.ops import surrogate_normal
 from .coalitions import Values
 from .interactions import without_pairs
 
-_APART = 1e-11  # how far segments that say the same are moved apart for the lasso, of the most that one says
+_APART = 1e-12  # how far segments that say the same are moved apart for the lasso, of the most that one says
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,23 @@ _MANY = 1 << 60  # from here on it does not matter how many coalitions of a size
 _ENUMERABLE = 4  # times the wanted number: so few coalitions are written down, of more some are drawn
 _TRIES = 8  # draws set aside per wanted coalition; a quarter of them at most repeat another
 _ROUNDING = 2**32 - 1  # the draw that rounds numbers per size
+
+
+class Players(NamedTuple):
+    """What messages call the players.
+
+    Attributes:
+        name: of several.
+        came: how the argument that they come from is told, with a place for their number.
+        otherwise: what to do where there are too many.
+    """
+
+    name: str
+    came: str
+    otherwise: str
+
+
+SEGMENTS = Players("segments", "`segments` are {}", "take fewer segments, or use ShapleySampling")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +66,7 @@ class WeightedDraws:
 
 
 def weighted_draws(
-    n: int, budgets: Sequence[int], sampler: Sampler, seed: int, key: int, *, players: str = "segments"
+    n: int, budgets: Sequence[int], sampler: Sampler, seed: int, key: int, *, players: Players = SEGMENTS
 ) -> list[WeightedDraws]:
     """Coalitions of n players for every budget, the empty and the full one included in it.
 
@@ -62,17 +79,16 @@ def weighted_draws(
         sampler: as for `KernelShap`.
         seed: of the draws.
         key: the sample's id.
-        players: what messages call them: segments of pictures, or what a text is made of.
+        players: what messages call them.
 
     Raises:
         ValueError: the last budget has fewer coalitions than the regression has unknowns, or there are too many players
             for a table of all their pairs.
     """
-    otherwise = "take fewer, or use ShapleySampling" if players == "segments" else "give less text, or use LimeText"
     if n > MOST_PAIRED:
         raise ValueError(
-            f"there are {n} {players}; the regression solves for all pairs of them and takes at most {MOST_PAIRED}: "
-            f"{otherwise}"
+            f"{players.came.format(n)}; the regression solves for all pairs of them and takes at most {MOST_PAIRED}: "
+            f"{players.otherwise}"
         )
     if n < 2:
         nothing = torch.zeros(0, dtype=torch.float64)
@@ -84,8 +100,8 @@ def weighted_draws(
     least = n + 1 if sampler == "kernel" else 2 * n
     if not whole and most < least:
         raise ValueError(
-            f"`n_samples` came as {most}, and {n} {players} need at least {min(least, 1 << min(n, 62))}; raise it, "
-            f"{otherwise}"
+            f"`n_samples` came as {most}, and {n} {players.name} need at least {min(least, 1 << min(n, 62))}; "
+            f"raise it, {players.otherwise}"
         )
     if sampler == "kernel" and not whole:
         return _independent(n, [budget - 2 for budget in budgets], seed, key)
