@@ -94,7 +94,7 @@ class _Tracer(fx.Tracer):
         returned = super().call_module(m, forward, args, kwargs)
         nodes = [leaf.node for leaf in tree_leaves(returned) if isinstance(leaf, fx.Proxy)][:1]
         # What a module was given and hands on is read by others under the same name, and not because of the module.
-        fresh = [(node, next(reversed(self.graph.nodes))) for node in nodes if node not in existing]
+        fresh = [(node, next(iter(reversed(self.graph.nodes)))) for node in nodes if node not in existing]
         self.returned.setdefault(path, []).append(fresh[0] if fresh else None)
         return returned
 
