@@ -3,9 +3,10 @@
 from .along import Line
 from .answers import Answers, Evaluate, Response, Score, ScoreOf, Tails
 from .gradient import InputGradient, Summed
-from .layer import Both, LayerActivation, LayerResponse, by_own_forward
+from .layer import Both, LayerActivation, LayerResponse
 from .path import LayerBetween, LayerPath
 from .rescaled import Multipliers
+from .watch import by_own_forward
 
 __all__ = [
     "Answers",

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.graph.captured import own_forwards
-from xai_fast.core.layers import first_tensor
 from xai_fast.core.prepared import Prepared
 from xai_fast.engine import backward as explicit
 from xai_fast.engine.backward import Rule
-from xai_fast.engine.replay.tail import Kept, Tail, with_first
+from xai_fast.engine.replay.tail import Kept, Tail
 
 from .answers import Answers, Evaluate, Response, ScoreOf, Tails
 from .gradient import differentiable, gradients_of, passing, warn_without_rectifiers
+from .watch import by_own_forward, in_order, per_row, watched
 
 
 @dataclass(frozen=True)
@@ -133,55 +129,3 @@ class Both:
         answers = self.first(prepared, batch, score_of, tails, rows)
         responses = self.second(prepared, again, score_of, tails, rows).responses
         return dataclasses.replace(answers, responses=responses)
-
-
-def by_own_forward(prepared: Prepared) -> AbstractContextManager[None]:
-    """Every module of the model runs its own forward inside, so that hooks on layers fire."""
-    return own_forwards(prepared.module) if isinstance(prepared.module, nn.Module) else nullcontext()
-
-
-def in_order(captured: dict[str, Tensor], layers: tuple[str, ...]) -> list[Tensor]:
-    """What `watched` has caught, one tensor per layer.
-
-    Raises:
-        ValueError: a layer did not run.
-    """
-    missing = [name for name in layers if name not in captured]
-    if missing:
-        raise ValueError(f"`layer` {missing[0]!r} does not run in this model's forward; choose another")
-    return [captured[name] for name in layers]
-
-
-def per_row(responses: list[Response], layers: tuple[str, ...], rows: int) -> tuple[Response, ...]:
-    """The responses, if each layer returns one entry per row."""
-    for response, layer in zip(responses, layers, strict=True):
-        if response.activation.ndim == 0 or len(response.activation) != rows:
-            shape = tuple(response.activation.shape)
-            raise ValueError(f"`layer` {layer!r} returns {shape} for {rows} inputs, not one entry each; choose another")
-    return tuple(responses)
-
-
-@contextmanager
-def watched(prepared: Prepared, layers: tuple[str, ...], *, detach: bool = False) -> Iterator[dict[str, Tensor]]:
-    """Collects the layers' activations as they run; the first one cuts the graph, so that the prefix keeps none."""
-    captured: dict[str, Tensor] = {}
-
-    def capture(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(_layer: nn.Module, _args: Any, output: Any) -> Any:
-            if name in captured:
-                raise ValueError(f"`layer` {name!r} runs more than once in a forward; choose a layer that runs once")
-            activation = first_tensor(output)
-            if not activation.requires_grad and not detach:
-                activation = activation.detach().requires_grad_()
-            captured[name] = activation
-            # What follows may write into it in place, so it goes on with a copy.
-            return with_first(output, activation.clone())
-
-        return hook
-
-    handles = [prepared.layer(name).register_forward_hook(capture(name)) for name in layers]
-    try:
-        yield captured
-    finally:
-        for handle in handles:
-            handle.remove()

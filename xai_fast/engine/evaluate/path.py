@@ -14,7 +14,8 @@ from xai_fast.engine.replay.tail import Kept, Tail, with_layer
 
 from .answers import Answers, Response, ScoreOf, Tails
 from .gradient import gradients_of
-from .layer import LayerResponse, by_own_forward, in_order, per_row, watched
+from .layer import LayerResponse
+from .watch import by_own_forward, in_order, per_row, watched
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from xai_fast.core.layers import as_grid, channel_axis, first_tensor
 from xai_fast.core.prepared import Prepared
 
 from .answers import Answers, Response, ScoreOf, Tails
-from .layer import by_own_forward, per_row
+from .watch import by_own_forward, per_row
 
 
 @dataclass(frozen=True, eq=False)
