@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import xai_fast as xf
+from xai_fast.core.processor import assuming
 from xai_fast.engine import Recipe
 from xai_fast.engine.reducers.coverage import CoverageMean
 from xai_fast.engine.replay.local.grouping import grouped
@@ -479,9 +480,10 @@ def test_a_float_model_and_another_size_on_one_engine(small):
 
 
 @pytest.fixture
-def halves_pay(monkeypatch):
+def halves_pay():
     """As on a machine with instructions for bfloat16; without them the fast mode keeps single precision."""
-    monkeypatch.setattr("xai_fast.engine.replay.choose.halves_pay", lambda device, half: True)
+    with assuming(halves=True):
+        yield
 
 
 def assert_close_in_half(model, inputs, target, **settings):
@@ -522,9 +524,9 @@ def test_differences_pass_every_class_of_operation(halves_pay):
     assert (actual - truth).norm() / truth.norm() < 0.03
 
 
-def test_the_fast_mode_keeps_single_precision_where_halves_do_not_pay(monkeypatch):
-    monkeypatch.setattr("xai_fast.engine.replay.choose.halves_pay", lambda device, half: False)
+def test_the_fast_mode_keeps_single_precision_where_halves_do_not_pay():
     model, inputs = networks.awakened("resnet18"), networks.photos(1, 64)
-    fast = occlusion(model, "local", inputs, 3, window=15, stride=12, mode="fast")
+    with assuming(halves=False):
+        fast = occlusion(model, "local", inputs, 3, window=15, stride=12, mode="fast")
     exact = occlusion(model, "local", inputs, 3, window=15, stride=12)
     assert (fast - exact).abs().max() <= 1e-5 * exact.abs().max()

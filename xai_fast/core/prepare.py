@@ -16,8 +16,8 @@ from .graph.fold import drop_identities, fold_batchnorms
 from .graph.scopes import Scope, scopes
 from .graph.steps import Graph
 from .layout import keep_long_sums_plain, normalises, to_channels_last
-from .prepared import HALVES, Prepared
-from .verify import Observation, difference, first_line, observe, row_of, unhooked
+from .prepared import HALVES, Prepared, reducible
+from .verify import Observation, difference, first_line, floats, observe, row_of, unhooked
 
 
 def prepare(
@@ -34,7 +34,8 @@ def prepare(
     Args:
         model: a module, or any callable (which is used as it is).
         anchors: names of the layers that somebody will look at; folding does not cross them.
-        fast: run in reduced precision (bfloat16 on the CPU, float16 on CUDA).
+        fast: run in reduced precision (bfloat16 on the CPU, float16 on CUDA) what is single precision throughout, and
+            gives the same in both.
         compiled: run through `torch.compile`.
         example: (1, C, *S) one clean input, on which the prepared copy must reproduce the model.
         fold: whether capturing and folding are tried.
@@ -52,6 +53,8 @@ def prepare(
     prepared = Prepared(plain, copied=True, dtype=dtype, device=device)
     seen = observe(plain, prepared.trial(example, dtype))
     prepared.footprints[tuple(example.shape[1:])] = seen.footprint
+    prepared.reducible = reducible(plain) and {part.dtype for part in floats(seen.outputs)} == {torch.float32}
+    fast = fast and prepared.reducible
     parts: list[Scope] = []
     if not fold:
         prepared.resists = "what was captured for inputs of another shape does not fit these"
@@ -65,11 +68,15 @@ def prepare(
     # In half precision a mistake would hide in the rounding, so the folded weights are checked before.
     sound = not (fast and prepared.folded) or _reproduces(prepared, seen, example)
     _lay_out(prepared, fast=fast, plain=plain)
-    if not (sound and _installed(prepared, parts, seen, example)):
-        _start_over(prepared, model, seen, example, fast=fast)
-    if compiled:
-        assert isinstance(prepared.module, nn.Module)
-        prepared.compiled = torch.compile(prepared.module)
+    whole = sound and _installed(prepared, parts, seen, example)
+    if fast and not whole:
+        single = prepare(model, anchors, fast=False, compiled=compiled, example=example, fold=fold)
+        single.notes.append("it runs in single precision: in half precision it gives other numbers, or none")
+        return single
+    if not whole:
+        _start_over(prepared, model, seen, example)
+    assert isinstance(prepared.module, nn.Module)
+    prepared.compiled = torch.compile(prepared.module) if compiled else None
     prepared.seconds = time.perf_counter() - began
     return prepared
 
@@ -106,14 +113,14 @@ def _captured(prepared: Prepared, anchors: frozenset[str]) -> list[Scope]:
     return parts
 
 
-def _start_over(prepared: Prepared, model: nn.Module, seen: Observation, example: Tensor, *, fast: bool) -> None:
+def _start_over(prepared: Prepared, model: nn.Module, seen: Observation, example: Tensor) -> None:
     """A fresh copy, unfolded; in the plain layout where its forward takes views that no other has."""
     prepared.module, prepared.folded = copied(model), 0
-    _lay_out(prepared, fast=fast, plain=model)
-    if fast or not prepared.channels_last or _reproduces(prepared, seen, example):
+    _lay_out(prepared, fast=False, plain=model)
+    if not prepared.channels_last or _reproduces(prepared, seen, example):
         return
     prepared.module = copied(model)
-    _lay_out(prepared, fast=fast, plain=model, channels_last=False)
+    _lay_out(prepared, fast=False, plain=model, channels_last=False)
     _differs(prepared, seen, example)  # what it raises in its own layout is not ours to hide
 
 

@@ -17,7 +17,17 @@ from .guard import own_model
 from .layout import LAYOUTS
 from .verify import Footprint
 
-HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16}  # what "fast" computes in
+HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16}  # what "fast" computes in, by the device of a float32 model
+
+
+def reducible(module: nn.Module) -> bool:
+    """Whether "fast" may run a module in half precision: it has numbers, and all are float32.
+
+    Where some are float64 somebody wanted their digits; halves cannot be halved, and go from one kind to another only
+    with a loss.
+    """
+    tensors = (*module.parameters(), *module.buffers())
+    return {tensor.dtype for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()} == {torch.float32}
 
 
 @dataclass
@@ -33,6 +43,7 @@ class Prepared:
         channels_last: whether batches of images are laid out channels-last.
         folded: number of batch normalisations folded away.
         short_sums: whether long sums are kept exact at some cost (see `core.layout`).
+        reducible: whether "fast" may use half precision: the model's numbers and what it returns are float32.
         captured: per input shape, the model as a graph that was seen to give the same; absent where it resists.
         resists: why it is not captured; "" where it is.
         notes: why something faster was not done, one sentence each.
@@ -50,6 +61,7 @@ class Prepared:
     channels_last: bool = False
     folded: int = 0
     short_sums: bool = False
+    reducible: bool = False
     captured: dict[tuple[int, ...], Captured] = field(default_factory=dict)
     resists: str = ""
     notes: list[str] = field(default_factory=list)

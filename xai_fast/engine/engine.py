@@ -18,7 +18,7 @@ from xai_fast.core.guard import own_model, untouched
 from xai_fast.core.known import known
 from xai_fast.core.layers import Layer, last_spatial_layer, layer_activations, layer_names
 from xai_fast.core.objective import Objective
-from xai_fast.core.prepared import HALVES, Prepared
+from xai_fast.core.prepared import HALVES, Prepared, reducible
 from xai_fast.core.targets import Target
 from xai_fast.core.verify import unhooked
 
@@ -60,9 +60,12 @@ class Engine:
         model: a `torch.nn.Module`, or any callable from a batch (rows, C, *S) to its outputs. A callable is used as it
             is: nothing is folded, and layers cannot be named.
         mode: "exact" keeps the model's dtype and every evaluation the formula asks for. "fast" makes the same
-            evaluations in bfloat16 (CPU) or float16 (CUDA) where the device computes that faster (timed once), scores
-            in float32; regions that re-run carry how they differ from a float32 run. "turbo" is "fast", and
-            methods that sample, and state what their maps err by, stop where that is at most their `tolerance`.
+            evaluations of a float32 model in bfloat16 (CPU) or float16 (CUDA) where the device computes that faster
+            (timed once) and the model's output stays what it was (within a tenth of its largest value in bfloat16, a
+            fiftieth in float16), scores in float32; regions that re-run carry how they differ from a float32 run.
+            Models that are float64, float16 or bfloat16, wholly or in part, or that return float64, run as they are.
+            "turbo" is "fast", and methods that sample, and state what their maps err by, stop where that is at most
+            their `tolerance`.
         plan: "auto" takes the cheapest exact plan. "tail": what precedes the layer that a method looks at runs once,
             only what follows it runs again. "local": where variants differ from the input inside a box, each layer
             re-runs only the region that the change reaches. "dense": every variant runs the whole model. A forced plan
@@ -235,7 +238,7 @@ class Engine:
 
         store = self._current()
         # A compiled forward has no layers to look at, so it serves only calls without anchors.
-        key = (anchors, not exact and self._reduces(inputs), self.compile is True and not anchors)
+        key = (anchors, not exact and self._reduces(), self.compile is True and not anchors)
         example = inputs[:1]
         prepared = store.prepared.get(key)
         if prepared is not None and tuple(inputs.shape[1:]) not in prepared.footprints:
@@ -250,12 +253,12 @@ class Engine:
                 self._own_store = store
         return prepared
 
-    def _reduces(self, inputs: Tensor) -> bool:
-        """Whether the model runs in half precision: it was asked for, and the device computes that faster."""
-        if self.mode == "exact" or not isinstance(self.model, nn.Module):
+    def _reduces(self) -> bool:
+        """Whether the model runs in half precision: it was asked for, fits, and the device computes that faster."""
+        if self.mode == "exact" or not isinstance(self.model, nn.Module) or not reducible(self.model):
             return False
-        dtype, device = traits(self.model)
-        return device is not None and halves_pay(device, HALVES.get(device.type, dtype or inputs.dtype))
+        _, device = traits(self.model)
+        return device is not None and device.type in HALVES and halves_pay(device, HALVES[device.type])
 
     def explain_plan(self, method: Any, inputs: Tensor) -> str:
         """What `method` would do with `inputs`, in words: rows, plan, chunk size, op backends, preparation time.

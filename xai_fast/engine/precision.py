@@ -8,13 +8,20 @@ import time
 import torch
 from torch import Tensor
 
+from xai_fast.core.processor import said
+
 _HALF_GAIN = 0.8  # of the time in single precision; carrying differences costs additions
+
+
+def halves_pay(device: torch.device, half: torch.dtype) -> bool:
+    """Whether convolutions in half precision are faster here; without instructions for it they are emulated."""
+    return _faster(device, half) if said().halves is None else bool(said().halves)
 
 
 @functools.cache
 @torch.no_grad()
-def halves_pay(device: torch.device, half: torch.dtype) -> bool:
-    """Whether convolutions in half precision are faster here; without instructions for it they are emulated."""
+def _faster(device: torch.device, half: torch.dtype) -> bool:
+    """The same, timed."""
     seconds = {}
     for dtype in (torch.float32, half):
         x = torch.ones(16, 64, 14, 14, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)

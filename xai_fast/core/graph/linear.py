@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from xai_fast.core.processor import said
+
 from .onednn import NOTHING, Activation, usable
 
 _MOST_SHAPES = 4  # packed copies of one weight that are kept
@@ -51,17 +53,20 @@ class FusedLinear:
     def _choose(self, x: Tensor, rows: int) -> None:
         if len(self._choices) >= _MOST_SHAPES:
             self._choices.pop(next(iter(self._choices)))
+        pays = said().packed
+        if pays is None:
+            pays = self._packing_pays(x, rows)
+        self._choices[rows] = self._packed(rows) if pays else None
+
+    def _packing_pays(self, x: Tensor, rows: int) -> bool:
         sizes = (rows, *self.weight.shape, self.bias is None, self.activation, torch.get_num_threads())
         if sizes not in _pays:
             if len(_pays) >= _MOST_TIMED:
                 _pays.clear()
-            _pays[sizes] = self._packing_pays(x, rows)
-        self._choices[rows] = self._packed(rows) if _pays[sizes] else None
-
-    def _packing_pays(self, x: Tensor, rows: int) -> bool:
-        packed = self._packed(rows)
-        plain, fused = _fastest(lambda: self._plain(x)), _fastest(lambda: self._fused(x, packed))
-        return fused < _WORTH_PACKING * plain
+            packed = self._packed(rows)
+            plain, fused = _fastest(lambda: self._plain(x)), _fastest(lambda: self._fused(x, packed))
+            _pays[sizes] = fused < _WORTH_PACKING * plain
+        return _pays[sizes]
 
     def _packed(self, rows: int) -> Tensor:
         return torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().contiguous(), rows)

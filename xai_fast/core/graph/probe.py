@@ -8,14 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from xai_fast.core.processor import said
+
 from .linear import FusedLinear
 from .onednn import NOTHING, Activation, FusedConvolution, FusedResidual, Geometry, PackedWeight
 from .transposed import PackedTransposed
 
 
-@functools.cache
 def refusal() -> str | None:
     """Why the private operators are not used here; None where they gave what the public ones give."""
+    return "they are not to be used" if said().fused is False else _failed()
+
+
+@functools.cache
+def _failed() -> str | None:
     if not torch.backends.mkldnn.is_available():
         return "torch was built without oneDNN"
     generator = torch.Generator().manual_seed(0)

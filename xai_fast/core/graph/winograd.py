@@ -7,8 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from xai_fast.core.processor import said
 from xai_fast.ops import all_ops, winograd_convolution, winograd_kernels, winograd_panel
 
+_PANEL = 16  # where the plain op is to stand in for a kernel
 _USED = 0.5  # share of the positions in tiles of 2x2 that are results, below which the direct sum has less to do
 
 
@@ -26,8 +28,14 @@ class MinimalFilter(NamedTuple):
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> MinimalFilter | None:
         """The transformed weight (K, C, 3, 3); None where the kernel's vectors do not fit its channels."""
-        panel = winograd_panel()
-        if not panel or weight.shape[0] % panel or weight.shape[1] % (panel // 2) or tuple(weight.shape[2:]) != (3, 3):
+        panel = winograd_panel() or (_PANEL if said().minimal else 0)
+        if (
+            said().minimal is False
+            or not panel
+            or weight.shape[0] % panel
+            or weight.shape[1] % (panel // 2)
+            or tuple(weight.shape[2:]) != (3, 3)
+        ):
             return None
         return cls(winograd_kernels(weight, panel), None if bias is None else bias.detach())
 
@@ -39,7 +47,7 @@ class MinimalFilter(NamedTuple):
         height, width = (extent + 2 * padding - 2 for extent in x.shape[2:])
         if height * width < 4 * _USED * -(-height // 2) * -(-width // 2):
             return False
-        return all_ops()["winograd_convolution"].compiled(x, self.kernels, self.bias, None, x)
+        return said().minimal or all_ops()["winograd_convolution"].compiled(x, self.kernels, self.bias, None, x)
 
     def __call__(self, x: Tensor, padding: int, other: Tensor | None, out: Tensor | None, *, relu: bool) -> Tensor:
         """The convolution, plus `other`, rectified or not, in the memory of `out` or in its own."""

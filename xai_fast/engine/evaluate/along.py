@@ -12,6 +12,7 @@ from torch import Tensor
 
 from xai_fast.core.layout import LAYOUTS
 from xai_fast.core.prepared import Prepared
+from xai_fast.core.processor import said
 from xai_fast.engine.precision import wait
 from xai_fast.ops import path_points
 
@@ -50,8 +51,9 @@ class _Race:
 
     def turn(self, rows: int) -> bool:
         """Whether a chunk of so many rows runs behind the stem: the faster way, both in turns until it is known."""
-        if self.behind is not None:
-            return self.behind
+        known = self.behind if said().stem is None else said().stem
+        if known is not None:
+            return known
         return len(self.seconds.get((rows, True), ())) < len(self.seconds.get((rows, False), ()))
 
     def record(self, rows: int, behind: bool, seconds: float) -> None:

@@ -75,7 +75,7 @@ def _local(engine: Engine, recipe: Recipe, inputs: Tensor) -> tuple[Prepared, Lo
     # In reduced precision regions carry their difference to a clean run in full precision.
     prepared = engine.prepared(frozenset(recipe.layers), inputs, exact=True)
     device = prepared.device or inputs.device
-    reduced = engine.mode != "exact" and prepared.dtype is torch.float32 and halves_pay(device, torch.bfloat16)
+    reduced = engine.mode != "exact" and prepared.reducible and halves_pay(device, torch.bfloat16)
     batch_size = None if engine.batch_size == "auto" else int(engine.batch_size)
     settings = Settings(engine.memory_limit, batch_size, torch.bfloat16 if reduced else None, engine.plan == "local")
     local = local_of(prepared, cast("Boxed", variants), inputs, settings)

@@ -1,0 +1,54 @@
+"""What this processor is good at: found out where it is needed, by timing or trying, unless it is said here.
+
+Each answer sends a model down one of two ways whose numbers agree up to rounding. Tests say both, so that neither goes
+untested on a machine that never takes it; kernels of other instruction sets are `ops.instructions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Answers that replace what would be found out; None where it is to be found out.
+
+    Attributes:
+        halves: convolutions are faster in half precision than in single.
+        fused: oneDNN's private operators give what the public ones give; True does not make them.
+        packed: linear layers are faster with weights in oneDNN's own form.
+        minimal: 3x3 convolutions run by minimal filtering, by the kernel or, where there is none, its reference.
+        stem: points of a line are faster interpolated behind a model's first layer than run through it.
+    """
+
+    halves: bool | None = None
+    fused: bool | None = None
+    packed: bool | None = None
+    minimal: bool | None = None
+    stem: bool | None = None
+
+
+_said = Processor()
+
+
+def said() -> Processor:
+    """The answers in force."""
+    return _said
+
+
+@contextmanager
+def assuming(**answers: bool) -> Iterator[None]:
+    """Puts answers in force, in all threads: for tests. Models that were prepared before keep what they are.
+
+    Raises:
+        TypeError: there is no such question.
+    """
+    global _said
+    before = _said
+    _said = replace(before, **answers)
+    try:
+        yield
+    finally:
+        _said = before
