@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .plain import plain
 from .preprocess import Preprocess
 from .segments import SegmentMap
 
@@ -30,6 +31,8 @@ def check_baseline(baseline: Baseline, *, segmented: bool = False) -> None:
         torch.as_tensor(baseline)
     except (RuntimeError, TypeError, ValueError):
         raise TypeError(problem) from None
+    if isinstance(baseline, Tensor):
+        plain("baseline", baseline)
 
 
 def resolve_baseline(
@@ -55,6 +58,7 @@ def resolve_baseline(
         return _segment_means(inputs, segments)
     if isinstance(baseline, str):
         return _named(baseline, inputs, preprocess)
+    baseline = plain("baseline", baseline) if isinstance(baseline, Tensor) else baseline
     value = torch.as_tensor(baseline, dtype=inputs.dtype, device=inputs.device)
     channels = inputs.shape[1]
     if value.ndim == 1:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .plain import plain
 from .scores import Classes, entries, entries_at, find_scores
 
 
@@ -100,6 +101,7 @@ def region(mask: Tensor, classes: Classes) -> OutputTarget:
         mask: (H, W) of the output's size, or (N, H, W) for one per input: bool, or weights that are not negative.
         classes: whose score is meant.
     """
+    mask = plain("mask", mask) if isinstance(mask, Tensor) else mask
     is_bool = isinstance(mask, Tensor) and mask.dtype is torch.bool
     given = _floating("mask", mask.float() if is_bool else mask, (2, 3), "(H, W) or (N, H, W)")
     if (given < 0).any() or not given.any((1, 2)).all():
@@ -128,6 +130,7 @@ def _floating(name: str, values: Any, axes: tuple[int, int], fits: str) -> Tenso
     if not isinstance(values, Tensor) or not values.is_floating_point():
         came = values.dtype if isinstance(values, Tensor) else type(values).__name__
         raise TypeError(f"`{name}` came as {came}; give a floating tensor {fits}")
+    values = plain(name, values)
     if values.ndim not in axes or 0 in values.shape or not values.isfinite().all():
         raise ValueError(f"`{name}` of shape {tuple(values.shape)} does not fit or is not finite; give {fits}")
     values = values.detach().clone()

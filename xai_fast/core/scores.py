@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .plain import plain
+
 Classes = int | Sequence[int] | Tensor | None
 
 
@@ -85,7 +87,7 @@ def _as_tensor(classes: Any, name: str, fits: str) -> Tensor:
     if isinstance(classes, Tensor):
         if classes.is_floating_point() or classes.is_complex() or classes.dtype is torch.bool:
             raise TypeError(f"`{name}` came as {classes.dtype}; give {fits}")
-        return classes.detach().cpu().long()
+        return plain(name, classes).detach().cpu().long()
     try:
         if hasattr(classes, "__index__") and not hasattr(classes, "__len__"):  # NumPy's arrays have both
             return torch.tensor(_as_int(classes))

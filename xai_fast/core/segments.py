@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .pictures import pixels
+from .plain import plain
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -179,6 +180,7 @@ def check_segments(segments: Segments, *, overlapping: bool = True) -> Segments:
     if isinstance(segments, np.ndarray):
         segments = torch.from_numpy(segments)
     if isinstance(segments, Tensor):
+        segments = plain("segments", segments)
         if segments.is_floating_point() or segments.is_complex():
             masks = ", or boolean masks" if overlapping else ""
             raise TypeError(f"`segments` came as {segments.dtype}; give a label map of integers{masks}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
     """The plan as a few lines of text; see `Engine.explain_plan`."""
-    checked(inputs)
+    inputs = checked(inputs)
     with untouched(deterministic=engine.deterministic):
         recipe = method.recipe(engine.adopt(inputs))
         choice = choose(engine, recipe, inputs)

@@ -169,7 +169,8 @@ class Engine:
         """Checks the arguments, then runs the recipe that `recipe_of` makes of the inputs on the model's device."""
         from .run import run  # the plans behind it are many, and a method is made without them
 
-        refuse_single_image(checked(inputs), self.model)
+        inputs = checked(inputs)
+        refuse_single_image(inputs, self.model)
         # The copy is shared by all engines of the model and takes hooks while it runs: one call at a time.
         with self._store().lock, untouched(deterministic=self.deterministic):
             objective = Objective(target, len(inputs), self.output)

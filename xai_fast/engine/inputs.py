@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from xai_fast.core.plain import plain
+
 
 def refuse_single_image(inputs: Tensor, model: Any) -> None:
     """Refuses one image (C, H, W), which would pass for a batch of C signals (torch's 2-d layers take it, too).
@@ -23,7 +25,7 @@ def refuse_single_image(inputs: Tensor, model: Any) -> None:
 
 
 def checked(inputs: Any) -> Tensor:
-    """The inputs, if they are a batch that a model can take.
+    """The inputs as a plain tensor, if they are a batch that a model can take.
 
     Raises:
         TypeError: not a floating tensor.
@@ -36,6 +38,7 @@ def checked(inputs: Any) -> Tensor:
         )
     if not isinstance(inputs, Tensor):
         raise TypeError(f"`inputs` came as {type(inputs).__name__}; give a tensor (N, C, *S)")
+    inputs = plain("inputs", inputs)
     if not inputs.is_floating_point():
         raise TypeError(f"`inputs` came as {inputs.dtype}; give a floating tensor, normalised as the model expects it")
     if inputs.ndim < 3 or inputs.ndim > 5 or 0 in inputs.shape:

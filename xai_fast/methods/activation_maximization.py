@@ -202,7 +202,8 @@ class ActivationMaximization:
             raise ValueError('`images` are missing: start="image" begins at them; give (N, C, H, W), or start="noise"')
         if size is not None:
             raise ValueError(f'`size` came as {size!r}, but with start="image" the images have one; leave it out')
-        refuse_single_image(checked(images), self.engine.model)
+        images = checked(images)
+        refuse_single_image(images, self.engine.model)
         return images
 
     def _shape(self, size: Size | None) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xai_fast.core.explanation import Explanation
 from xai_fast.core.objective import Objective
+from xai_fast.core.plain import plain
 from xai_fast.core.targets import Target
 from xai_fast.engine import Cost, Engine, Recipe
 from xai_fast.engine.inputs import checked
@@ -140,6 +141,7 @@ class AbstractMethod(ABC):
             or sample_ids.shape != checked(inputs).shape[:1]
         ):
             raise ValueError(f"`sample_ids` must be a LongTensor ({len(checked(inputs))},), one key per input")
+        sample_ids = None if sample_ids is None else plain("sample_ids", sample_ids)
         return self.engine.run(lambda adopted: self.recipe(adopted, resolution, sample_ids), inputs, target)
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from xai_fast.core.baselines import check_baseline
+from xai_fast.core.plain import plain
 
 
 def check_count(value: object, name: str, least: int = 1) -> None:
@@ -44,6 +45,7 @@ def check_baselines(baselines: Any) -> None:
     if isinstance(baselines, Tensor):
         if not baselines.is_floating_point():
             raise TypeError(f"`baselines` came as {baselines.dtype}; give floating inputs (R, C, *S)")
+        plain("baselines", baselines)
         return
     check_baseline(baselines)
 

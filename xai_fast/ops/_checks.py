@@ -8,11 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xai_fast.ops._memory import check_strided, resolved
+
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def check_dtype(name: str, value: Tensor, fits: tuple[torch.dtype, ...]) -> None:
-    """Raises TypeError unless the dtype of `value` is one of `fits`."""
+    """Raises TypeError unless `value` is a tensor whose dtype is one of `fits`, with a place for every element."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` is a {type(value).__name__}; it takes a tensor")
+    if value.layout is not torch.strided:
+        check_strided(name, value)
     if value.dtype not in fits:
         wanted = " or ".join(str(dtype) for dtype in fits)
         raise TypeError(f"`{name}` is {value.dtype}; it takes {wanted}; convert it with `.to(...)`")
@@ -64,7 +70,7 @@ def check_boxes(boxes: Tensor, extents: tuple[int, ...]) -> None:
     """Raises ValueError unless every box lies within `extents`; only memory of the CPU is read."""
     if not boxes.is_cpu:
         return
-    values = boxes.numpy().view(np.uint64)  # a negative value is far beyond any extent
+    values = resolved(boxes).numpy().view(np.uint64)  # a negative value is far beyond any extent
     if not ((values[..., 0] <= values[..., 1]) & (values[..., 1] <= _as_array(extents))).all():
         raise ValueError(
             f"`boxes` has a box outside the extents {extents}; each axis takes 0 <= start <= stop <= extent, "
@@ -81,7 +87,7 @@ def check_indices(name: str, value: Tensor, count: int, whose: str) -> None:
     """Raises ValueError unless the values are rows of `whose`, which has `count`; see `check_boxes`."""
     if not value.is_cpu:
         return
-    values = value.tolist()
+    values = resolved(value).tolist()
     if values and not 0 <= min(values) <= max(values) < count:
         raise ValueError(
             f"`{name}` has values from {min(values)} to {max(values)}; it takes rows of `{whose}`, "

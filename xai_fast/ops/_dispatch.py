@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import inspect
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from xai_fast.ops._library import no_library
+from xai_fast.ops._memory import settled
 
 BACKENDS = ("reference", "cpp", "triton", "cuda")
 VARIABLE = "XAI_FAST_BACKEND"
@@ -51,10 +54,16 @@ class Op:
     Args:
         name: the op's name, also that of its folder and of its compiled function.
         reference: returns the specification in plain torch, which takes every call; called once, on first use.
+        writes: names of the arguments that it writes, as the reference calls them.
+        in_place: names of those that may be the very tensor that is written. What else shares memory with that is
+            copied before.
     """
 
-    def __init__(self, name: str, reference: Loader) -> None:
+    def __init__(
+        self, name: str, reference: Loader, writes: tuple[str, ...] = ("out",), in_place: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
+        self._writes, self._in_place = writes, in_place
         self._reference = Offer("reference", reference, ())
         self._offers: list[Offer] = []
         self._loaded: dict[str, Callable[..., Any]] = {}
@@ -77,12 +86,24 @@ class Op:
         return (*(offer.backend for offer in self._offers), "reference")
 
     def __call__(self, *args: Any) -> Any:
-        """Runs the chosen implementation."""
-        backend = self._choose(args)
+        """Runs the chosen implementation on memory that means what it says (see `_memory`).
+
+        Raises:
+            TypeError, ValueError: a tensor has no such memory.
+        """
+        plain, through = settled(args, self._names, self._writes, self._in_place)
+        backend = self._choose(plain)
         run = self._loaded.get(backend)
         if run is None:
             run = self._loaded[backend] = self._find(backend).load()
-        return run(*args)
+        answer = run(*plain)
+        for given, written in through:
+            given.copy_(written)
+        return answer
+
+    @functools.cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(inspect.signature(self._reference.load()).parameters)
 
     def which(self, *args: Any) -> str:
         """Returns the backend that a call with these arguments runs on."""
@@ -100,7 +121,7 @@ class Op:
     def _find(self, backend: str) -> Offer:
         return next(offer for offer in (*self._offers, self._reference) if offer.backend == backend)
 
-    def _choose(self, args: tuple[Any, ...]) -> str:
+    def _choose(self, args: Sequence[Any]) -> str:
         forced = _forced.get() or os.environ.get(VARIABLE)
         backend = self._insist(forced, args) if forced else self._prefer(args)
         chosen = (backend, next(str(value.device) for value in args if isinstance(value, Tensor)))
@@ -109,13 +130,13 @@ class Op:
             logger.info("%s runs on %s for %s", self.name, *chosen)
         return backend
 
-    def _prefer(self, args: tuple[Any, ...]) -> str:
+    def _prefer(self, args: Sequence[Any]) -> str:
         for offer in self._offers:
             if all(refuse(*args) is None for refuse in offer.unless):
                 return offer.backend
         return "reference"
 
-    def _insist(self, backend: str, args: tuple[Any, ...]) -> str:
+    def _insist(self, backend: str, args: Sequence[Any]) -> str:
         check_backend(backend, VARIABLE)
         if backend not in self.backends:
             reasons = [f"{self.name} has no {backend} implementation"]
@@ -130,7 +151,7 @@ class Op:
         return backend
 
 
-def _describe(args: tuple[Any, ...]) -> str:
+def _describe(args: Sequence[Any]) -> str:
     return ", ".join(
         f"{str(value.dtype).removeprefix('torch.')}{tuple(value.shape)} on {value.device}"
         if isinstance(value, Tensor)

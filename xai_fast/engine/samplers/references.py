@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from xai_fast.core.baselines import Baseline, resolve_baseline
+from xai_fast.core.plain import plain
 
 
 class References:
@@ -31,7 +32,7 @@ class References:
                     f"`baselines` of shape {tuple(baseline.shape)} do not fit inputs {tuple(inputs.shape)}; "
                     f"give (R, {', '.join(map(str, inputs.shape[1:]))}), at least one"
                 )
-            self.tensor = baseline.detach().to(inputs)
+            self.tensor = plain("baselines", baseline).detach().to(inputs)
             if not self.tensor.isfinite().all():
                 raise ValueError("`baselines` hold NaN or Inf; give finite values")
         else:

@@ -85,8 +85,6 @@ def _check(inputs: Tensor, scale: Tensor, sample: Tensor, key: Tensor, draw: Ten
     _checks.check_indices("sample", sample, inputs.shape[0], "inputs")
     if inputs.shape[1:].numel() > 4 * BLOCKS_OF_NOISE:
         raise ValueError(f"`inputs` has rows of shape {tuple(inputs.shape[1:])}; noise is defined up to 2^33 elements")
-    if 0 in out.stride() and out.numel() > 1:
-        raise ValueError("`out` is an expanded view, whose rows overlap; it takes a tensor with memory of its own")
 
 
 def _check_numbers(draw: Tensor, seed: int) -> None:

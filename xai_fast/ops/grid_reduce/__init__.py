@@ -18,7 +18,7 @@ def bins_too_wide(_grids: Tensor, _bin: Tensor, _weights: Tensor, bins: Tensor) 
     return "a bin has 2^30 elements or more" if bins.shape[1:].numel() >= 2**30 else None
 
 
-op = Op("grid_reduce", lazily(f"{__name__}.reference", "grid_reduce"))
+op = Op("grid_reduce", lazily(f"{__name__}.reference", "grid_reduce"), writes=("bins",))
 op.offer("cpp", compiled("grid_reduce"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "grid_reduce"), unless=(no_triton, not_on_cuda, bins_too_wide))
 

@@ -88,5 +88,3 @@ def _check(inputs: Tensor, baseline: Tensor, labels: Tensor, sample: Tensor, kee
                 f"`labels` go up to {last} but `keep` has {segments} columns; it takes one per segment, which are "
                 "numbered from 0"
             )
-    if 0 in out.stride() and out.numel() > 1:
-        raise ValueError("`out` is an expanded view, whose rows overlap; it takes a tensor with memory of its own")

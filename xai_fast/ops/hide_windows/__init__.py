@@ -75,5 +75,3 @@ def _check(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor, out:
     _checks.check_shape("boxes", boxes, (rows, len(extents), 2), "(M, 1 + len(S), 2)")
     _checks.check_indices("sample", sample, inputs.shape[0], "inputs")
     _checks.check_boxes(boxes, extents)
-    if 0 in out.stride() and out.numel() > 1:
-        raise ValueError("`out` is an expanded view, whose rows overlap; it takes a tensor with memory of its own")

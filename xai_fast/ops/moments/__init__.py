@@ -16,7 +16,7 @@ def rows_too_long(values: Tensor, *_: object) -> str | None:
     return "a row has 2^30 elements or more" if values.shape[1:].numel() >= 2**30 else None
 
 
-op = Op("moments", lazily(f"{__name__}.reference", "moments"))
+op = Op("moments", lazily(f"{__name__}.reference", "moments"), writes=("total", "squares"))
 op.offer("cpp", compiled("moments"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "moments"), unless=(no_triton, not_on_cuda, rows_too_long))
 

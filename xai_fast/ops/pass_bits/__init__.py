@@ -10,7 +10,7 @@ from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library
 
-op = Op("pass_bits", lazily(f"{__name__}.reference", "pass_bits"))
+op = Op("pass_bits", lazily(f"{__name__}.reference", "pass_bits"), in_place=("gradient",))
 op.offer("cpp", compiled("pass_bits"), unless=(no_library, not_on_cpu))
 
 

@@ -9,7 +9,7 @@ from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library
 
-op = Op("sign_bits", lazily(f"{__name__}.reference", "sign_bits"))
+op = Op("sign_bits", lazily(f"{__name__}.reference", "sign_bits"), writes=("bits",))
 op.offer("cpp", compiled("sign_bits"), unless=(no_library, not_on_cpu))
 
 

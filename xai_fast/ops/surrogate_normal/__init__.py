@@ -10,7 +10,7 @@ from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
 
-op = Op("surrogate_normal", lazily(f"{__name__}.reference", "surrogate_normal"))
+op = Op("surrogate_normal", lazily(f"{__name__}.reference", "surrogate_normal"), writes=("gram", "moment"))
 op.offer("cpp", compiled("surrogate_normal"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "surrogate_normal"), unless=(no_triton, not_on_cuda))
 

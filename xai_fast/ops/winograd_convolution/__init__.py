@@ -59,7 +59,7 @@ def not_for_registers(
     return None
 
 
-op = Op("winograd_convolution", lazily(f"{__name__}.reference", "winograd_convolution"))
+op = Op("winograd_convolution", lazily(f"{__name__}.reference", "winograd_convolution"), in_place=("other",))
 op.offer("cpp", compiled("winograd_convolution"), unless=(no_library, not_on_cpu, not_for_registers))
 
 
@@ -75,7 +75,7 @@ def winograd_convolution(
     Args:
         inputs: (N, C, H, W) float32 or float64, any strides.
         kernels: (K / P, 16, C, P), what `winograd_kernels` makes of a weight (K, C, 3, 3), of the same dtype.
-        bias: (K,) or None.
+        bias: (K,) or None, any stride.
         other: (N, K, H', W') or None, any strides; added before the ReLU.
         out: (N, K, H', W'), H' = H + 2 * padding - 2, any memory layout. Gradients do not pass. It may be `other`.
         padding: zeros around the inputs on each side, 0 to 2.
@@ -91,6 +91,7 @@ def winograd_convolution(
     Cost: about 32 * N * C * K * ceil(H' / 2) * ceil(W' / 2) operations; scratch memory of at most 5 KB * C per thread.
     """
     _check(inputs, kernels, bias, other, out, padding)
+    bias = None if bias is None else bias.contiguous()
     op(inputs, kernels, bias, other, out, padding, relu)
     increment_version(out)
     return out
