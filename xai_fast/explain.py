@@ -17,6 +17,7 @@ from torch import Tensor
 from xai_fast._callable import make_callable
 from xai_fast.core.explanation import Explanation
 from xai_fast.core.photos import ImageError, as_list, names_of, numbered, to_input
+from xai_fast.core.scores import probabilities
 from xai_fast.core.targets import Target, class_named
 from xai_fast.engine import Engine
 from xai_fast.methods.base import AbstractMethod
@@ -54,10 +55,10 @@ class Explained:
         outputs = next((e.outputs for e in self.explanations if e.outputs is not None), None)
         if outputs is None:
             return "", None
-        probabilities = outputs[0].float().softmax(0)
-        best = int(probabilities.argmax())
+        likely = probabilities(outputs[0].float())
+        best = int(likely.argmax())
         classes = self.explanations[0].classes
-        return (classes[best] if classes else f"class {best}"), float(probabilities[best])
+        return (classes[best] if classes else f"class {best}"), float(likely[best])
 
     def panels(self) -> list[Panel]:
         """The photo and every map, titled, for a side-by-side picture."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import namedtuple
 from functools import cache
 
@@ -17,8 +18,10 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 from torchvision.models import mobilenetv3
 
+from xai_fast.core import secants
 from xai_fast.core.prepare import prepare
 from xai_fast.engine.rescale import Rescale, rescale_of
+from xai_fast.engine.rescale.quotients import quotient
 
 one_thread = test_tail.one_thread
 OF, TO = torch.tensor([0, 1, 1, 0, 1]), torch.tensor([1, 0, 1, 0, 0])  # pairs in no order, one of them twice
@@ -145,7 +148,7 @@ def compare_on(net):
         found = rescale_of(prepared, inputs.shape[1:], layers)
         if isinstance(found, str):
             assert len(found.split()) > 4
-        elif not found.reasons and not any(step.operation == "softmax" for step, _ in found.rules):
+        elif not found.reasons:
             run = found(inputs[:2], inputs[2:])
             with torch.no_grad():
                 expected = class_scores(net(inputs[:2].clone()))
@@ -256,19 +259,133 @@ def test_equal_to_captum_at_layers(layer):
     assert_equal_to(multipliers[:, 0] * difference, expected.detach())
 
 
-@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
-def test_equal_to_captum_behind_a_softmax():
-    """Pair by pair, because captum takes the mean over a batch and not over the classes."""
-    attr = pytest.importorskip("captum.attr")
-    net, (inputs, references) = plain_net(nn.ReLU, nn.AvgPool2d(2)), inputs_and_references()
-    net.append(nn.Softmax(1))
-    each = torch.arange(3)
-    (multipliers,), (difference,), _ = pair_up(rule_for(net, inputs), inputs, references, each, each, (1, 3))
-    for k, target in enumerate((1, 3)):
-        for row in range(3):
-            pair = inputs[row : row + 1].clone(), references[row : row + 1].clone()
-            expected = attr.DeepLift(net).attribute(*pair, target=target)
-            assert_equal_to(multipliers[row, k] * difference[row], expected[0].detach())
+class Gated(nn.Module):
+    def __init__(self, gate):
+        super().__init__()
+        self.conv, self.head, self.gate = nn.Conv2d(3, 6, 3), nn.Linear(6, 3), gate
+
+    def forward(self, x):
+        return self.head(self.gate(self.conv(x)).mean((2, 3)))
+
+
+# Softmax, which captum takes for an elementwise function and so does not add up behind (captum#1367)
+
+
+def slow_softmax(x, b, k, *, logarithm):
+    """Multipliers of p_k or its logarithm, class after class: the quotients of exp, of the sum's log, of p's exp."""
+    total_x, total_b = x.exp().sum(), b.exp().sum()
+    of_log = (total_x.log() - total_b.log()) / (total_x - total_b)
+    found = torch.stack([-of_log * (x[i].exp() - b[i].exp()) / (x[i] - b[i]) for i in range(len(x))])
+    found[k] += 1
+    log_x, log_b = x[k] - total_x.log(), b[k] - total_b.log()
+    return found if logarithm else found * (log_x.exp() - log_b.exp()) / (log_x - log_b)
+
+
+SOFTMAX = {
+    "module": (nn.Softmax(1), False),
+    "log module": (nn.LogSoftmax(1), True),
+    "function": (lambda s: F.softmax(s, dim=-1), False),
+    "log function": (lambda s: torch.log_softmax(s, 1), True),
+    "default axis": (lambda s: F.softmax(s, _stacklevel=5), False),
+}
+
+
+class Ending(Gated):
+    """Scores, and what the network makes of them in the end."""
+
+    def __init__(self, last):
+        super().__init__(torch.tanh)
+        self.last = last
+
+    def forward(self, x):
+        return self.last(super().forward(x))
+
+
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice")
+@pytest.mark.parametrize("size", [1.0, 40.0], ids=["moderate", "saturated"])
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_softmax_at_the_end(name, size):
+    """The multipliers of the scores before it, by hand, whether the probabilities are moderate or nearly 0 and 1."""
+    last, logarithm = SOFTMAX[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Ending(last).double().eval()
+    net.head.weight.data.mul_(size)
+    inputs = subjects.signals(4, (3, 9, 8), dtype=torch.float64)
+    assert_adds_up(rule_for(net, inputs), inputs[:2], inputs[2:])
+    rescale = rule_for(net, inputs, ("head",))
+    multipliers, _, _ = pair_up(rescale, inputs[:2], inputs[2:])
+    x, b = rescale(inputs[:2], inputs[2:]).activations[0]
+    for pair, (i, j) in enumerate(zip(OF, TO, strict=True)):
+        for column, k in enumerate((0, 2)):
+            slow = slow_softmax(x[i], b[j], k, logarithm=logarithm)
+            assert_equal_to(multipliers[0][pair, column], slow)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda y: y.softmax(1),
+        lambda y: y.flatten(2).softmax(-1).view_as(y),
+        lambda y: F.log_softmax(y, 1),
+        nn.Softmax2d(),
+        lambda y: (y.softmax(2) * 3).log_softmax(3).softmax(1),
+    ],
+    ids=["channels", "positions", "logarithm", "Softmax2d", "three"],
+)
+def test_softmax_in_the_middle_adds_up(gate):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Gated(gate).double().eval()
+    inputs = subjects.signals(4, (3, 9, 8), dtype=torch.float64)
+    assert_adds_up(rule_for(model, inputs), inputs[:2], inputs[2:])
+
+
+def test_softmax_of_equal_scores_is_its_derivative():
+    """And masks, which are minus infinity in both, receive nothing."""
+    scores = torch.tensor([[1.0, 2, -torch.inf, 0]]).double().requires_grad_()
+    for function, multipliers in ((F.softmax, secants.softmax), (F.log_softmax, secants.log_softmax)):
+        seed = torch.tensor([[0.0, 1, 0, 0]]).double()
+        (expected,) = torch.autograd.grad(function(scores, 1)[0, 1], scores)
+        found = multipliers(scores.detach(), scores.detach(), 1, seed)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+
+
+# Half precision
+
+
+HALVES = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize(
+    "gate",
+    [torch.relu, nn.PReLU(6), F.gelu, torch.sigmoid, lambda y: F.max_pool2d(y, 2, 1), lambda y: y.softmax(1)],
+    ids=["relu", "prelu", "gelu", "sigmoid", "max pool", "softmax"],
+)
+def test_half_precision_adds_up_and_is_finite(gate, dtype):
+    """Also between inputs that differ by a rounding, or nowhere: the quotients are float32's."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Gated(gate).eval()
+    exact = copy.deepcopy(model).to(dtype).double()
+    inputs = subjects.signals(4, (3, 9, 8)).to(dtype)
+    inputs[3] = inputs[1] * (1 + torch.finfo(dtype).eps)
+    run = rule_for(model.to(dtype), inputs)
+    for of, to in ((OF, TO), (torch.tensor([1]), torch.tensor([1]))):
+        (found,), _, _ = pair_up(run, inputs[:2], inputs[2:], of, to)
+        (truth,), _, _ = pair_up(rule_for(exact, inputs.double()), inputs[:2].double(), inputs[2:].double(), of, to)
+        assert found.isfinite().all()
+        assert (found.double() - truth).pow(2).mean().sqrt() <= HALVES[dtype] * truth.abs().max()
+
+
+def test_a_logarithm_near_zero_in_single_precision():
+    """It bends where values of one lie flat, so that no derivative stands in for the quotient."""
+    x, b = torch.tensor([1e-4, 3e-4, 1e-6]), torch.tensor([2e-4, 1e-4, 1e-6])
+    found = quotient(torch.log, x, b).double()
+    x, b = x.double(), b.double()
+    torch.testing.assert_close(found[:2], ((x.log() - b.log()) / (x - b))[:2], rtol=1e-5, atol=0)
+    torch.testing.assert_close(found[2], 1 / x[2], rtol=1e-6, atol=0)
 
 
 # Pairs
@@ -368,15 +485,6 @@ def on_small(*modules):
     return nn.Sequential(nn.Conv2d(3, 6, 3), *modules, nn.Flatten(), nn.LazyLinear(3))
 
 
-class Gated(nn.Module):
-    def __init__(self, gate):
-        super().__init__()
-        self.conv, self.head, self.gate = nn.Conv2d(3, 6, 3), nn.Linear(6, 3), gate
-
-    def forward(self, x):
-        return self.head(self.gate(self.conv(x)).mean((2, 3)))
-
-
 def with_hook():
     net = on_small(nn.Sequential(nn.ReLU()))
     net[1].register_forward_hook(lambda *_: None)
@@ -391,14 +499,14 @@ REFUSED = {
     "amax": (lambda: Gated(lambda y: y - y.amax(1, keepdim=True)), "amax behind 'conv'"),
     "detached": (lambda: Gated(lambda y: y + y.detach()), "detach behind 'conv'"),
     "comparison": (lambda: Gated(lambda y: (y > 0).to(y)), "gt behind 'conv', which returns bool"),
-    "early softmax": (lambda: Gated(lambda y: y.softmax(1)), "softmax behind 'conv'"),
+    "softmax over rows": (lambda: Gated(lambda y: y.softmax(0)), "does not reproduce the model"),
     "layer norm": (lambda: on_small(nn.LayerNorm(5)), "layer_norm at '1'"),
     "group norm": (lambda: on_small(nn.GroupNorm(2, 6)), "group_norm at '1'"),
     "gated unit": (lambda: on_small(nn.GLU(1)), "glu at '1'"),
     "own leaf": (lambda: on_small(Doubling()), "needs a formula, and none is known for Doubling at '1'"),
     "hook": (with_hook, "cannot look past the hook on '1' into it"),
     "function": (lambda: Gated(torch.atan), "none is known for atan behind 'conv'"),
-    "log softmax": (lambda: nn.Sequential(on_small(), nn.LogSoftmax(1)), "log_softmax at '1'"),
+    "softmin": (lambda: nn.Sequential(on_small(), nn.Softmin(1)), "none is known for Softmin at '1'"),
     "part": (lambda: Gated(lambda y: (y[:, :2].mul_(2), y)[1]), "writes in place into a part of what conv2d at 'conv'"),
     "item": (lambda: Gated(lambda y: y * y.sum().item()), "does not reproduce the model"),
 }
@@ -536,7 +644,7 @@ WRAPPINGS = {
     "named tuple": lambda s: Two(s, s.exp()),
     "indices first": lambda s: (s.argmax(1), s),
     "nested": lambda s: {"a": [s, Two(s * 2, None)]},
-    "without a rule": lambda s: {"scores": s, "logs": s.log_softmax(1), "largest": s.amax(1)},
+    "without a rule": lambda s: {"scores": s, "products": s.cumprod(1), "largest": s.amax(1)},
 }
 
 
@@ -559,5 +667,5 @@ def test_what_the_score_does_not_read_needs_no_rule(name):
 def test_what_the_score_reads_needs_a_rule():
     model, inputs = Returning(WRAPPINGS["without a rule"]).double().eval(), subjects.signals(2, (3, 9, 8)).double()
     run, zero = rule_for(model, inputs)(inputs[:1], inputs[1:]), torch.tensor([0])
-    with pytest.raises(ValueError, match=r"`target` reads what cannot be explained: .*log_softmax behind 'head'"):
-        run.multipliers(run.raw["scores"] + run.raw["logs"], zero, zero)
+    with pytest.raises(ValueError, match=r"`target` reads what cannot be explained: .*cumprod behind 'head'"):
+        run.multipliers(run.raw["scores"] + run.raw["products"], zero, zero)

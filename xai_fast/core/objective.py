@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .targets import UNSETTLED, ScoreTarget, Target, class_indices, find_scores
+from .scores import class_indices, find_scores, is_one_hot, one_hot_hint, refuse_beyond, score_table, two_classes
+from .targets import UNSETTLED, ScoreTarget, Target
 
 
 class Objective:
@@ -19,18 +20,26 @@ class Objective:
         target: as the caller gave it.
         n_samples: number of clean inputs, N.
         output: from the raw output to (rows, outputs) scores; found automatically when None.
+        classes: names of the outputs, where they have some.
 
     Attributes:
+        scores_of: what finds the scores in a raw output.
         several: whether the target was (N, K), so that results carry an axis K.
         width: K.
 
     Raises:
-        TypeError, ValueError: `target` is of a wrong kind or does not fit N inputs.
+        TypeError, ValueError: `target` is of a wrong kind, or does not fit N inputs or the classes.
     """
 
-    def __init__(self, target: Target, n_samples: int, output: Callable[[Any], Tensor] | None = None) -> None:
-        self._scores_of = output or find_scores
-        self._given = target
+    def __init__(
+        self,
+        target: Target,
+        n_samples: int,
+        output: Callable[[Any], Tensor] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        self.scores_of = output or find_scores
+        self._given, self._classes = target, classes
         self._formula: Callable[[Tensor, Tensor], Tensor] = lambda scores, index: scores.gather(1, index)
         self._function: Callable[..., Tensor] | None = None
         self._index = torch.empty(n_samples, 0, dtype=torch.long)
@@ -39,7 +48,7 @@ class Objective:
             self._index = torch.full((n_samples, 1), UNSETTLED)
         elif isinstance(target, ScoreTarget):
             self._index = target.columns(n_samples)
-            self._formula = lambda scores, index: target.formula(scores, index)[:, None]
+            self._formula = lambda scores, index: target.value(scores, index)[:, None]
         elif callable(target) and not isinstance(target, Tensor):
             self._function = target
             self._takes_sample = _takes_sample(target)
@@ -48,6 +57,8 @@ class Objective:
             self.several = index.ndim == 2
             self._index = index.view(n_samples, -1)
         self.width = self._index.shape[1] if self.several else 1
+        if classes is not None:
+            self.check(len(classes))
 
     @property
     def record(self) -> Tensor | Callable[..., Tensor]:
@@ -57,53 +68,72 @@ class Objective:
         return self._index.clone() if self.several else self._index[:, 0].clone()
 
     def check(self, n_outputs: int) -> None:
-        """Raises ValueError where a class index is not one of `n_outputs`."""
-        if self._index.numel() and int(self._index.max()) >= n_outputs:
+        """Raises ValueError where a class index, or the names of the classes, do not fit `n_outputs`."""
+        if self._function is not None:
+            return
+        if self._classes is not None and len(self._classes) != n_outputs:
             raise ValueError(
-                f"`target` {int(self._index.max())} is not a class of this model, which has {n_outputs}; "
-                f"give 0 to {n_outputs - 1}"
+                f"`classes` holds {len(self._classes)} names and the model has {n_outputs} "
+                f"output{'s' * (n_outputs != 1)}; give one name per output"
+            )
+        if isinstance(self._given, ScoreTarget):
+            self._given.check(self._index, n_outputs)
+        else:
+            refuse_beyond("target", self._index, n_outputs)
+        if self.several and is_one_hot(self._index, n_outputs):
+            raise ValueError(
+                f"`target` of shape {tuple(self._index.shape)} holds one-hot rows for a model with {n_outputs} outputs"
+                f"{one_hot_hint('target')}, one of each input, or (N, K) for K targets of each"
             )
 
     def settle(self, raw: Any, sample: Tensor) -> None:
         """Takes the argmax of the clean inputs `sample` (rows,) wherever a class was left open."""
         if self._function is not None:
             return
-        scores = self._indexable(raw)
+        scores = self._indexable(raw, sample)
         self.check(scores.shape[1])
         if (self._index == UNSETTLED).any():
             rows = self._index[sample.cpu()]
-            best = scores.detach().argmax(1).cpu()[:, None].expand_as(rows)
+            of_two = isinstance(self._given, ScoreTarget) and self._given.labels
+            best = (two_classes(scores) if of_two else scores).detach().argmax(1).cpu()[:, None].expand_as(rows)
             self._index[sample.cpu()] = torch.where(rows == UNSETTLED, best, rows)
 
     def __call__(self, raw: Any, sample: Tensor) -> Tensor:
         """The scores (rows, K) of rows that are variants of the inputs `sample` (rows,)."""
         if self._function is not None:
             return self._called(self._function, raw, sample)
-        scores = self._indexable(raw)
+        scores = self._indexable(raw, sample)
         return self._formula(scores, self._index[sample.cpu()].to(scores.device))
+
+    def rescaled(self, raw: Any, references: Any, sample: Tensor) -> Tensor:
+        """What has (rows, K) gradients by the raw output that are the rescale rule's multipliers against `references`.
+
+        Those of a formula of `xai_fast.targets`; of any other function, whose formula is not known, its gradient.
+        """
+        if not isinstance(self._given, ScoreTarget):
+            return self(raw, sample)
+        scores, others = self._indexable(raw, sample), self._indexable(references, sample)
+        return self._given.rescaled(scores, others, self._index[sample.cpu()].to(scores.device))[:, None]
 
     def columns(self, raw: Any, sample: Tensor) -> Tensor | None:
         """Which columns (rows, K) of the raw output the scores are; None where they are made from it otherwise."""
-        plain = isinstance(raw, Tensor) and raw.ndim == 2 and self._scores_of is find_scores
+        plain = isinstance(raw, Tensor) and raw.ndim == 2 and self.scores_of is find_scores
         if self._function is not None or isinstance(self._given, ScoreTarget) or not plain:
             return None
         return self._index[sample.cpu()].to(raw.device)
 
-    def class_scores(self, raw: Any) -> Tensor | None:
+    def class_scores(self, raw: Any, sample: Tensor) -> Tensor | None:
         """All class scores (rows, n_outputs); None where the output is no table of classes."""
+        if self._function is None:
+            return self._indexable(raw, sample).detach()
         try:
-            return self._indexable(raw).detach()
-        except (TypeError, ValueError):
+            scores = self._indexable(raw, sample).detach()
+        except Exception:  # a function target takes any output, and nobody has said that there are class scores in it
             return None
+        return scores if self._classes is None or len(self._classes) == scores.shape[1] else None
 
-    def _indexable(self, raw: Any) -> Tensor:
-        scores = self._scores_of(raw)
-        if scores.ndim != 2:
-            raise ValueError(
-                f"`target` as a class index needs (N, K) scores, and the model returned {tuple(scores.shape)}; "
-                "pass `target` as a function of the model's output that returns one number per row"
-            )
-        return scores
+    def _indexable(self, raw: Any, sample: Tensor) -> Tensor:
+        return score_table(raw, len(sample), self.scores_of)
 
     def _called(self, function: Callable[..., Tensor], raw: Any, sample: Tensor) -> Tensor:
         score = function(raw, sample) if self._takes_sample else function(raw)

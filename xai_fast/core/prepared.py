@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from .graph.captured import Captured
 from .graph.probe import refusal
 from .guard import own_model
 from .layout import LAYOUTS
+from .scores import named_parts
 from .verify import Footprint
 
 HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16}  # what "fast" computes in, by the device of a float32 model
@@ -49,7 +52,8 @@ class Prepared:
         notes: why something faster was not done, one sentence each.
         seconds: what preparing cost, verification included.
         footprints: per input shape (C, *S) that was verified.
-        outputs: per input shape, the shape (K,) of the scores of one row, once known.
+        outputs: per function that finds the scores, and input shape, how many a row has, once known. Held weakly: such
+            a function may refer to the model, beside which this is kept.
         tails: what the engine has cut off behind layers, per shape and layers.
         batch_sizes: what timing has settled, kept by the engine per shape and kind of evaluation.
     """
@@ -67,7 +71,9 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     footprints: dict[tuple[int, ...], Footprint] = field(default_factory=dict)
-    outputs: dict[tuple[int, ...], int] = field(default_factory=dict)
+    outputs: WeakKeyDictionary[Callable[..., Any], dict[tuple[int, ...], int]] = field(
+        default_factory=WeakKeyDictionary, repr=False
+    )
     tails: dict[Any, Any] = field(default_factory=dict)
     batch_sizes: dict[Any, int] = field(default_factory=dict)
     compiled: Callable[[Tensor], Any] | None = None
@@ -100,6 +106,18 @@ class Prepared:
         """The caller's inputs on the model's device, detached; each batch takes its own dtype as it is written."""
         return inputs.detach().to(self.device or inputs.device)
 
+    def outputs_seen(self, scores_of: Callable[..., Any], shape: tuple[int, ...]) -> int | None:
+        """How many scores that function found for an input of this shape; None where that is not known."""
+        try:
+            return self.outputs.get(scores_of, {}).get(shape)
+        except TypeError:  # it cannot be referred to weakly, and nothing is remembered of it
+            return None
+
+    def saw_outputs(self, scores_of: Callable[..., Any], shape: tuple[int, ...], count: int) -> None:
+        """Remembers how many scores that function finds."""
+        with suppress(TypeError):
+            self.outputs.setdefault(scores_of, {})[shape] = count
+
     @property
     def single_on_cpu(self) -> bool:
         """Whether it runs in float32 on the CPU."""
@@ -129,7 +147,16 @@ def widened(output: Any) -> Any:
     """The model's output with every half-precision tensor in float32: what callable targets get."""
 
     def widen(leaf: Any) -> Any:
-        half = isinstance(leaf, Tensor) and leaf.dtype in (torch.bfloat16, torch.float16)
-        return leaf.float() if half else leaf
+        if isinstance(leaf, Tensor):
+            return leaf.float() if leaf.dtype in (torch.bfloat16, torch.float16) else leaf
+        # An object of the user's own class, a dataclass perhaps, of which the caller's is left as it is.
+        wide = {name: widened(part) for name, part in named_parts(leaf).items()}
+        changed = {name: part for name, part in wide.items() if part is not getattr(leaf, name)}
+        if not changed:
+            return leaf
+        leaf = copy.copy(leaf)
+        for name, part in changed.items():
+            object.__setattr__(leaf, name, part)  # frozen dataclasses refuse any other way
+        return leaf
 
     return tree_map(widen, output)

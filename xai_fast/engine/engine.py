@@ -19,6 +19,7 @@ from xai_fast.core.known import known
 from xai_fast.core.layers import Layer, last_spatial_layer, layer_activations, layer_names
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import HALVES, Prepared, reducible
+from xai_fast.core.scores import class_names
 from xai_fast.core.targets import Target
 from xai_fast.core.verify import unhooked
 
@@ -104,6 +105,10 @@ class Engine:
         _one_of("mode", mode, get_args(Mode))
         _one_of("plan", plan, get_args(Plan))
         _one_of("compile", compile, ("auto", True, False))
+        if output is not None and not callable(output):
+            raise TypeError(
+                f"`output` came as {type(output).__name__}; give a function from the model's output to (rows, K) scores"
+            )
         if batch_size != "auto" and not _positive(batch_size):
             raise ValueError(f'`batch_size` came as {batch_size!r}; give "auto" or a number of rows, at least 1')
         if memory_limit is not None and not _positive(memory_limit):
@@ -117,7 +122,7 @@ class Engine:
         self.deterministic = deterministic
         self.progress = progress
         self.output = output
-        self._preprocess, self._classes = preprocess, tuple(classes) if classes is not None else None
+        self._preprocess, self._classes = preprocess, class_names(classes)
         self._own_store: _Store | None = None
 
     @classmethod
@@ -173,9 +178,7 @@ class Engine:
         refuse_single_image(inputs, self.model)
         # The copy is shared by all engines of the model and takes hooks while it runs: one call at a time.
         with self._store().lock, untouched(deterministic=self.deterministic):
-            objective = Objective(target, len(inputs), self.output)
-            if self.classes is not None:
-                objective.check(len(self.classes))
+            objective = Objective(target, len(inputs), self.output, self.classes)
             recipe = recipe_of(self.adopt(inputs))
             return run(self, recipe, inputs, objective), objective
 

@@ -78,7 +78,7 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
     """Runs a recipe over inputs (N, C, *S) that were checked; the caller has entered `guard.untouched`."""
     choice = choose(engine, recipe, inputs)
     prepared, began = choice.prepared, time.perf_counter()
-    known = prepared.outputs.get(tuple(inputs.shape[1:]))
+    known = prepared.outputs_seen(objective.scores_of, tuple(inputs.shape[1:]))
     if known is not None:
         objective.check(known)
     total = len(inputs) + (len(recipe.variants) if recipe.variants is not None else 0)
@@ -112,7 +112,9 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
 class _Scores:
     """Reads the scores (rows, K) of the rows at hand from the model's raw output."""
 
-    def __init__(self, objective: Objective, sample: Tensor, learn: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self, objective: Objective, sample: Tensor, learn: Callable[[Any, Tensor], None] | None = None
+    ) -> None:
         self._objective, self._sample, self._learn = objective, sample, learn
 
     def at(self, positions: Tensor) -> _Scores:
@@ -122,9 +124,13 @@ class _Scores:
     def __call__(self, raw: Any) -> Tensor:
         raw = widened(raw)
         if self._learn is not None:
-            self._learn(raw)
+            self._learn(raw, self._sample)
             self._objective.settle(raw, self._sample)
         return self._objective(raw, self._sample)
+
+    def rescaled(self, raw: Any, references: Any) -> Tensor:
+        """What has the rescale rule's multipliers against `references` as gradients (rows, K) by the raw output."""
+        return self._objective.rescaled(raw, references, self._sample)
 
     def columns(self, raw: Any) -> Tensor | None:
         """LongTensor (rows, K): which columns of the raw output the scores are, where they are nothing else."""
@@ -261,10 +267,11 @@ class _Loop:
         remember(self._engine, self._prepared, self._inputs, questions, budget)
         return torch.cat(table)
 
-    def _learn(self, raw: Any) -> None:
-        outputs = self._objective.class_scores(raw)
+    def _learn(self, raw: Any, sample: Tensor) -> None:
+        outputs = self._objective.class_scores(raw, sample)
         if outputs is not None:
-            self._prepared.outputs[tuple(self._inputs.shape[1:])] = outputs.shape[1]
+            shape = tuple(self._inputs.shape[1:])
+            self._prepared.saw_outputs(self._objective.scores_of, shape, outputs.shape[1])
             self._outputs = outputs
 
     def _note(self, sample: Tensor, answers: Answers, *, clean: bool, forwards: int = 1) -> None:

@@ -91,10 +91,15 @@ class DeepLift(AbstractDeepLift):
 
     Follows captum where the paper is silent: max pooling passes the difference to the places of both maxima, and where
     an input hardly differs from the reference's the derivative stands in. Every activation counts, whether a module, a
-    function, in place or used several times.
+    function, in place or used several times. Quotients are computed in float32 or wider.
 
-    Values are in units of the score and sum to f(x) − f(b) for scores that are linear in the model's output; what a
-    callable target adds passes its plain gradient, and the explanation's `completeness_gap` tells.
+    Softmax and log-softmax are treated at the scores before them, wherever they stand, by the quotients of what they
+    are made of: log softmax is z − log Σ exp z, softmax its exponential, so the probability's difference is divided by
+    that of its logarithm. The paper and captum subtract the mean over classes instead, which does not add up.
+
+    Values are in units of the score and sum to f(x) − f(b), also for probabilities and log-probabilities, whether the
+    network ends in them or the target is `xf.targets.probability`, `log_probability` or `cross_entropy`. What any other
+    function as target adds passes its plain gradient, and the explanation's `completeness_gap` tells.
 
     Args:
         model: a module or an `Engine`; it must be one that can be captured as a graph.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from xai_fast.core.layers import Layer, layer_names
 from xai_fast.core.objective import Objective
-from xai_fast.core.scores import class_indices, find_scores
+from xai_fast.core.scores import class_indices, find_scores, refuse_beyond, score_table, two_classes
 from xai_fast.core.targets import Target, cross_entropy, margin
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.budgets import beside
@@ -39,8 +40,9 @@ class ErrorAttribution(AbstractMethod):
 
     with :math:`e = \sum_j p_j s_j - s_{\text{true}}`, the scores weighted by what the model predicted (p is held fixed)
     less the true class's score. With `against="predicted"` both kinds take the predicted class's score less the true
-    one's instead. Behind pooling and a linear layer the integral is the plain gradient; in general 50 Gauss-Legendre
-    points are taken on the way from no activation (Sundararajan et al. 2017, arXiv:1703.01365), of the layer's tail.
+    one's instead. A model with one output has one logit s, and the true classes 0 and 1 with the scores 0 and s. Behind
+    pooling and a linear layer the integral is the plain gradient; in general 50 Gauss-Legendre points are taken on the
+    way from no activation (Sundararajan et al. 2017, arXiv:1703.01365), of the layer's tail.
 
     The target is the true class. Positive values push towards the error. "gradient" is in units of the loss (or score)
     per unit of input and sums to nothing; "activation" is in units of the score and sums to e less e without any
@@ -99,13 +101,15 @@ class ErrorAttribution(AbstractMethod):
                 "what the model predicted is no error"
             )
         true = class_indices(target, count, "target")
+        if (classes := self.engine.classes) is not None:
+            refuse_beyond("target", true, max(len(classes), 2))  # one logit tells two classes apart
         outcome, _ = super()._run(inputs, self._error(true), resolution, sample_ids)
         return outcome, Objective(true, count)
 
     def _error(self, true: Tensor) -> Target:
         """What is pushed back, as a target."""
         if self.against == "predicted":
-            return margin(true)
+            return dataclasses.replace(margin(true), labels=True)
         return cross_entropy(true) if self.kind == "gradient" else _Expected(true, self.engine.output or find_scores)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
@@ -138,8 +142,8 @@ class _Expected:
 
     def __call__(self, output: Any, sample: Tensor) -> Tensor:
         """(rows,); the first rows of an input that are asked about are the clean ones."""
-        scores = self._scores_of(output)
-        Objective(self._true, len(self._true)).check(scores.shape[1])
+        scores = two_classes(score_table(output, len(sample), self._scores_of))
+        refuse_beyond("target", self._true, scores.shape[1])
         for row, number in enumerate(sample.tolist()):
             if number not in self._shares:
                 self._shares[number] = scores[row].detach().softmax(0)

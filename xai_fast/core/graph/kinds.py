@@ -98,7 +98,8 @@ _MODULES: dict[type[nn.Module], str] = {
 _ALIASES = {
     "boolean_dispatch": "", "max_pool1d_with_indices": "max_pool1d", "max_pool2d_with_indices": "max_pool2d",
     "iadd": "add", "imul": "mul", "isub": "sub", "itruediv": "truediv", "radd": "add", "rmul": "mul",
-    "hard_tanh": "hardtanh", "_adaptive_avg_pool2d": "adaptive_avg_pool2d", "linear_default": "linear",
+    "hard_tanh": "hardtanh", "log_sigmoid": "logsigmoid",
+    "_adaptive_avg_pool2d": "adaptive_avg_pool2d", "linear_default": "linear",
     "upsample_bilinear2d": "interpolate", "upsample_nearest2d": "interpolate", "_unsafe_view": "view",
     "slice_tensor": "slice", "permute_copy": "permute",
 }  # fmt: skip

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 
 from torch import nn
+from torch.utils._pytree import SUPPORTED_NODES
 
 from xai_fast.core.graph.captured import Captured
 from xai_fast.core.graph.cut import CutError
@@ -59,6 +60,9 @@ def plan_of(captured: Captured, layers: Sequence[str], rule: str, packed: Packed
         raise CutError("a part of the forward writes in place into memory that several values share")
     roots = tuple(_returned(captured, layer) for layer in layers) or (INPUT,)
     results = {number: straight.names.get(number, number) for number in graph.results}
+    for step in graph.steps:  # an object of the user's own is no nest of tensors, at which gradients could begin
+        if step.makes in results and is_dataclass(step.call) and step.call not in SUPPORTED_NODES:
+            raise CutError(f"the model returns a {step.label}, whose tensors are not seen")
     reached = _reached(straight.steps, roots)
     before = [step for step in straight.steps if step.makes not in reached]
     after = [step for step in straight.steps if step.makes in reached]

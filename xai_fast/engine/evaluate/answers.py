@@ -26,6 +26,10 @@ class ScoreOf(Protocol):
         """The same for some of the rows, by their position in the batch."""
         ...
 
+    def rescaled(self, raw: Any, references: Any) -> Tensor:
+        """What has the rescale rule's multipliers against `references` as gradients (rows, K) by the raw output."""
+        ...
+
     def columns(self, raw: Any) -> Tensor | None:
         """LongTensor (rows, K): which columns of the raw output the scores are, where they are nothing else."""
         ...

@@ -83,7 +83,7 @@ class InputGradient:
         return scores, gradient
 
 
-def differentiable(score_of: ScoreOf, raw: Any) -> Tensor:
+def differentiable(score_of: Callable[[Any], Tensor], raw: Any) -> Tensor:
     """The scores (rows, K) of a raw output whose tensors are leaves.
 
     Raises:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from xai_fast.core.prepared import Prepared
 
@@ -49,18 +48,13 @@ class Multipliers:
         _, of, counts = self.sample(rows).unique_consecutive(return_inverse=True, return_counts=True)
         first = counts.cumsum(0) - counts
         numbers, to = self.reference(rows).unique(return_inverse=True)
-        against = self.references(numbers)
-        run = rescale(batch[first.to(batch.device)], prepared.empty(len(against), batch).copy_(against))
-        scores = differentiable(score_of.at(first), run.raw)
-        (multipliers,) = run.multipliers(scores, of, to)
-        count = len(numbers)
-        paired = tree_map(
-            lambda part: part[to] if isinstance(part, Tensor) and part.ndim and len(part) == count else part,
-            run.raw_references,
-        )
+        others = self.references(numbers)
+        run = rescale(batch[first.to(batch.device)], prepared.empty(len(others), batch).copy_(others))
+        raw, against, leaves = run.paired(of, to)
         with torch.no_grad():
-            references = score_of(paired)
-        scores = scores.detach()[of]
+            scores, references = score_of(raw), score_of(against)
+        rises = differentiable(lambda output: score_of.rescaled(output, against), raw)
+        (multipliers,) = run.multipliers(rises, of, to, leaves)
         if not self.layers:
             return Answers(scores, multipliers, references=references)
         activation, base = run.activations[0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import register_pytree_node, tree_map
 
 from xai_fast.core.graph.cut import CutError
 from xai_fast.core.graph.kinds import Kind
@@ -21,6 +22,21 @@ _CONTENTLESS = {"new_zeros", "new_ones", "new_full", "new_empty", "sym_size", "s
 _AFTER_ANOTHER = {"view_as", "expand_as", "type_as", "to"}
 
 
+class Made:
+    """What a class makes of values, in the place of the object: filling in the values makes it."""
+
+    def __init__(self, call: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self.call, self.args, self.kwargs = call, args, kwargs
+
+
+def _made(parts: Iterable[Any], call: type) -> Any:
+    args, kwargs = parts
+    return call(*args, **kwargs)
+
+
+register_pytree_node(Made, lambda made: ([made.args, made.kwargs], made.call), _made)
+
+
 class Dependence:
     """A captured model's steps with writes in place resolved, and what each value depends on.
 
@@ -32,7 +48,7 @@ class Dependence:
         graph: the same.
         steps: all of them, in order.
         roots: the values where multipliers are asked for, one per layer, or the input.
-        output: what the forward returns, with `Value`s; named tuples are made of it, and not a step.
+        output: what the forward returns, with `Value`s; named tuples and dataclasses are `Made`, and no step.
         results: under which value each value of the output is found after the last step.
         scoring: those of them that scores can be computed from: floating, and reached from the roots.
         changed: values whose content depends on the input's.
@@ -99,13 +115,15 @@ class Dependence:
         return chosen[::-1]
 
     def _unpacked(self, output: Any) -> Any:
-        """The output with named tuples, which tracing writes down as calls, as what they are."""
+        """The output with named tuples and dataclasses, which tracing writes down as calls, as what they hold."""
 
         def unpack(leaf: Any) -> Any:
             maker = self._makers.get(leaf.number) if isinstance(leaf, Value) else None
-            if maker is None or not (isinstance(maker.call, type) and hasattr(maker.call, "_fields")):
+            if maker is None or not isinstance(maker.call, type):
                 return leaf
-            return maker.call(*self._unpacked(maker.args), **self._unpacked(dict(maker.kwargs)))
+            if hasattr(maker.call, "_fields") or dataclasses.is_dataclass(maker.call):
+                return Made(maker.call, self._unpacked(maker.args), self._unpacked(dict(maker.kwargs)))
+            return leaf
 
         return tree_map(unpack, output)
 

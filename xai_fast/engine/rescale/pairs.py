@@ -58,6 +58,10 @@ class Pairs:
         """The rows of each pair's input from the rows of all inputs."""
         return self._of.taken(value, batched).expand(self.count * batched, *value.shape[1:])
 
+    def dtype(self, number: int) -> torch.dtype | None:
+        """Of a value, as the forward makes it."""
+        return self._dependence.graph.traits[number].dtype
+
     def batched(self, number: int) -> int:
         """How many leading entries of a value belong to a row."""
         return self._dependence.graph.traits[number].batched or 1
@@ -117,6 +121,10 @@ class _Rows:
         if self._run or (self._same and batched == 1):
             count = self._count if self._run else 1
             return value[self._first * batched : (self._first + count) * batched]
-        if batched == 1:
-            return value[self._index]
-        return value.unflatten(0, (-1, batched))[self._index].flatten(0, 1)
+        return rows_at(value, self._index, batched)
+
+
+def rows_at(value: Tensor, index: Tensor, batched: int) -> Tensor:
+    """Rows of a value whose rows have `batched` entries each."""
+    index = index.to(value.device)
+    return value[index] if batched == 1 else value.unflatten(0, (-1, batched))[index].flatten(0, 1)

@@ -18,7 +18,7 @@ from xai_fast.core.prepared import Prepared
 from .dependence import Dependence
 from .hooked import checked
 from .linear import HandedOn
-from .pairs import Pairs
+from .pairs import Pairs, rows_at
 from .rule import Parts, Rule
 from .rules import rule_of
 
@@ -135,13 +135,34 @@ class Run:
             (values[root][:inputs], values[root][inputs : inputs + references]) for root in dependence.roots
         ] if rescale.layers else []  # fmt: skip
 
-    def multipliers(self, scores: Tensor, of: Tensor, to: Tensor) -> list[Tensor]:
+    def paired(self, of: Tensor, to: Tensor) -> tuple[Any, Any, dict[int, Tensor]]:
+        """The model's output for the input of every pair, for its reference, and the leaves (P, ...) of the former.
+
+        For scores whose multipliers depend on both; see `multipliers`.
+        """
+        dependence, leaves = self._rescale.dependence, {}
+        of_inputs: dict[int, Any] = {}
+        of_references: dict[int, Any] = {}
+        for original, number in dependence.results.items():
+            value, batched = self._values[number], dependence.graph.traits[number].batched
+            here = there = value
+            if isinstance(value, Tensor) and batched:
+                here, there = (rows_at(value, index, batched) for index in (of, to + self._inputs))
+            if isinstance(here, Tensor) and here.is_floating_point():
+                here = leaves.setdefault(number, here.detach().requires_grad_())
+            of_inputs[original], of_references[original] = here, there
+        return filled(dependence.output, of_inputs), filled(dependence.output, of_references), leaves
+
+    def multipliers(
+        self, scores: Tensor, of: Tensor, to: Tensor, leaves: dict[int, Tensor] | None = None
+    ) -> list[Tensor]:
         """What each score gains per unit of difference; may be called again with other pairs.
 
         Args:
-            scores: (X, K), computed from `raw` under autograd.
+            scores: (X, K), computed from `raw` under autograd; (P, K) of `paired`, with its leaves.
             of: (P,) integers, which input each pair has.
             to: (P,) integers, which reference.
+            leaves: of `paired`.
 
         Returns:
             Per layer (P, K, *shape of the activation); without layers one tensor (P, K, C, *S).
@@ -157,23 +178,25 @@ class Run:
             *(dependence, rescale.constants, self._values, self._inputs, of, to, scores.shape[1]),
             device=device, channels_last=rescale.prepared.channels_last,
         )  # fmt: skip
-        gradients = self._seeds(scores, pairs)
+        gradients = self._seeds(scores, pairs, leaves)
         with torch.no_grad():
             return self._backward(gradients, pairs)
 
-    def _seeds(self, scores: Tensor, pairs: Pairs) -> dict[int, Parts]:
+    def _seeds(self, scores: Tensor, pairs: Pairs, given: dict[int, Tensor] | None) -> dict[int, Parts]:
         """The gradients of the scores by what the model returns, for the rows of all pairs."""
         if not scores.requires_grad:
             raise ValueError("`target` does not depend differentiably on what the model returns; choose another target")
         scoring = self._rescale.dependence.scoring
-        leaves = {number: self._leaves[number] for number in scoring if number in self._leaves}
+        known = self._leaves if given is None else given
+        leaves = {number: known[number] for number in scoring if number in known}
         columns: dict[int, list[Tensor]] = {number: [] for number in leaves}
         for k in range(scores.shape[1]):
             found = torch.autograd.grad(scores[:, k].sum(), [*leaves.values()], retain_graph=True, allow_unused=True)
             for (number, leaf), gradient in zip(leaves.items(), found, strict=True):
                 if gradient is not None and number in self._rescale.reasons:
                     raise ValueError(f"`target` reads what cannot be explained: {self._rescale.reasons[number]}")
-                own = pairs.of_inputs(torch.zeros_like(leaf) if gradient is None else gradient, pairs.batched(number))
+                own = torch.zeros_like(leaf) if gradient is None else gradient
+                own = pairs.of_inputs(own, pairs.batched(number)) if given is None else own
                 columns[number].append(own.unflatten(0, (pairs.count, -1)))
         passed = leaves.keys() - self._rescale.reasons.keys()
         return {number: [torch.stack(columns[number], 1).flatten(0, 2)] for number in passed}

@@ -10,7 +10,7 @@ from xai_fast.core.graph.steps import Step
 
 from .dependence import Dependence
 from .linear import HandedOn, linear_rule
-from .quotients import Elementwise, Softmax, maximum
+from .quotients import Elementwise, maximum, softmax
 from .rule import Rule
 
 # Linear in all tensors together.
@@ -54,10 +54,10 @@ def _rule(step: Step, dependence: Dependence) -> Rule | None:
     (source,) = sources
     if step.operation in _MAXIMA:
         return maximum(step, source, dependence)
+    if step.operation in ("softmax", "log_softmax"):
+        return softmax(step, source, dependence)
     if not _alike(step, dependence):
         return None
-    if step.operation == "softmax":
-        return Softmax(step, source) if _ends_in_classes(step, dependence) else None
     curved = step.kind is Kind.ELEMENTWISE and step.operation != "detach"
     return Elementwise(step, source, dependence) if curved or step.operation in _OF_ONE else None
 
@@ -107,12 +107,6 @@ def _alike(step: Step, dependence: Dependence) -> bool:
     made = traits[step.makes]
     read = [traits[number] for number in dependence.changing((step.args, dict(step.kwargs)))]
     return all(trait.shape == made.shape and trait.dtype == made.dtype for trait in read)
-
-
-def _ends_in_classes(step: Step, dependence: Dependence) -> bool:
-    """Whether what a step makes is (rows, classes) and is read by nothing but the score."""
-    shape, readers = dependence.graph.traits[step.makes].shape, [s for s in dependence.live if step.makes in s.reads]
-    return shape is not None and len(shape) == 2 and dependence.graph.traits[step.makes].batched == 1 and not readers
 
 
 def _rowless(step: Step, dependence: Dependence) -> str | None:
