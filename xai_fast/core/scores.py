@@ -89,6 +89,19 @@ def score_table(output: Any, rows: int, scores_of: Callable[[Any], Any] = find_s
     return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
 
 
+def checked_output(output: Any) -> Callable[[Any], Tensor] | None:
+    """The function that finds the scores in what a model returns, if it is one; None finds them by itself.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if output is not None and not callable(output):
+        raise TypeError(
+            f"`output` came as {type(output).__name__}; give a function from the model's output to (rows, K) scores"
+        )
+    return output
+
+
 def probabilities(scores: Tensor) -> Tensor:
     """Softmax over classes (..., K); of one output alone, whose softmax is always 1, the sigmoid."""
     return scores.sigmoid() if scores.shape[-1] == 1 else scores.softmax(-1)

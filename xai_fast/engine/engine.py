@@ -19,7 +19,7 @@ from xai_fast.core.known import known
 from xai_fast.core.layers import Layer, last_spatial_layer, layer_activations, layer_names
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import HALVES, Prepared, reducible
-from xai_fast.core.scores import class_names
+from xai_fast.core.scores import checked_output, class_names
 from xai_fast.core.targets import Target
 from xai_fast.core.verify import unhooked
 
@@ -105,10 +105,6 @@ class Engine:
         _one_of("mode", mode, get_args(Mode))
         _one_of("plan", plan, get_args(Plan))
         _one_of("compile", compile, ("auto", True, False))
-        if output is not None and not callable(output):
-            raise TypeError(
-                f"`output` came as {type(output).__name__}; give a function from the model's output to (rows, K) scores"
-            )
         if batch_size != "auto" and not _positive(batch_size):
             raise ValueError(f'`batch_size` came as {batch_size!r}; give "auto" or a number of rows, at least 1')
         if memory_limit is not None and not _positive(memory_limit):
@@ -121,7 +117,7 @@ class Engine:
         self.compile: bool | Literal["auto"] = compile
         self.deterministic = deterministic
         self.progress = progress
-        self.output = output
+        self.output = checked_output(output)
         self._preprocess, self._classes = preprocess, class_names(classes)
         self._own_store: _Store | None = None
 
