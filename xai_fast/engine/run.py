@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.objective import Objective
-from xai_fast.core.prepared import Prepared, widened
+from xai_fast.core.prepared import Prepared
 
 from .budgets import budget_for, remember
 from .evaluate import Answers, Evaluate, Score, Tails
@@ -22,6 +22,7 @@ from .progress import Progress
 from .recipe import Detailed, Details, Recipe, Variants
 from .replay.choose import choose
 from .replay.local.local import Boxed, Local
+from .row_scores import RowScores
 from .samplers.clean import Clean
 from .samplers.layer import LayerChange
 
@@ -109,36 +110,6 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
     return Outcome(values, scores, outputs, loop.evaluations, time.perf_counter() - began, details)
 
 
-class _Scores:
-    """Reads the scores (rows, K) of the rows at hand from the model's raw output."""
-
-    def __init__(
-        self, objective: Objective, sample: Tensor, learn: Callable[[Any, Tensor], None] | None = None
-    ) -> None:
-        self._objective, self._sample, self._learn = objective, sample, learn
-
-    def at(self, positions: Tensor) -> _Scores:
-        """The scores of some of the rows."""
-        return _Scores(self._objective, self._sample[positions])
-
-    def __call__(self, raw: Any) -> Tensor:
-        raw = widened(raw)
-        if self._learn is not None:
-            self._learn(raw, self._sample)
-            self._objective.settle(raw, self._sample)
-        return self._objective(raw, self._sample)
-
-    def rescaled(self, raw: Any, references: Any) -> Tensor:
-        """What has the rescale rule's multipliers against `references` as gradients (rows, K) by the raw output."""
-        return self._objective.rescaled(raw, references, self._sample)
-
-    def columns(self, raw: Any) -> Tensor | None:
-        """LongTensor (rows, K): which columns of the raw output the scores are, where they are nothing else."""
-        if self._learn is not None:
-            self(raw)  # settles classes that were left open
-        return self._objective.columns(raw, self._sample)
-
-
 class _Loop:
     """The state of one call: what has been scored, counted and found broken."""
 
@@ -185,7 +156,7 @@ class _Loop:
         """Evaluates the variants by re-running only what their boxes reach."""
         for some, raw in local.answers(self._prepared, self._inputs, cast("Boxed", variants), rows):
             sample = variants.sample_of(some)
-            answers = Answers(_Scores(self._objective, sample)(raw))
+            answers = Answers(RowScores(self._objective, sample)(raw))
             self._note(sample, answers, clean=False)
             take(some, answers)
             self._progress.advance(len(some))
@@ -210,7 +181,7 @@ class _Loop:
             batch = self._prepared.empty(len(rows), self._inputs)
             variants.write(rows, batch)
             learn = self._learn if clean else None
-            score_of = _Scores(self._objective, variants.sample_of(rows), learn)
+            score_of = RowScores(self._objective, variants.sample_of(rows), learn)
             return evaluate(self._prepared, batch, score_of, self._tails, rows)
 
         for rows, answers in _chunks(chosen, budget, ask):
@@ -252,7 +223,7 @@ class _Loop:
             return batch
 
         def ask(numbers: Tensor) -> Answers:
-            score_of = _Scores(self._objective, sample.expand(len(numbers)))
+            score_of = RowScores(self._objective, sample.expand(len(numbers)))
             return Answers(score_of(questions(numbers, position, batch_of)))
 
         budget = budget_for(self._engine, self._prepared, self._inputs, questions)
