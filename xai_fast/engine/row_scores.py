@@ -12,7 +12,13 @@ from xai_fast.core.prepared import widened
 
 
 class RowScores:
-    """Reads the scores (rows, K) of the rows at hand from the model's raw output."""
+    """Reads the scores (rows, K) of the rows at hand from the model's raw output.
+
+    Args:
+        objective: what is asked for.
+        sample: (rows,) the input that each row is a variant of.
+        learn: takes the raw output and `sample`, where these are clean inputs, which settle open classes.
+    """
 
     def __init__(
         self, objective: Objective, sample: Tensor, learn: Callable[[Any, Tensor], None] | None = None
@@ -24,6 +30,7 @@ class RowScores:
         return RowScores(self._objective, self._sample[positions])
 
     def __call__(self, raw: Any) -> Tensor:
+        """(rows, K)."""
         raw = widened(raw)
         if self._learn is not None:
             self._learn(raw, self._sample)
