@@ -22,7 +22,6 @@ from xai_fast.core.targets import Target, class_named
 from xai_fast.engine import Engine
 from xai_fast.methods.base import AbstractMethod
 from xai_fast.methods.build import build, method_named, refuse_other_kinds, refuse_without_truth
-from xai_fast.methods.registry import methods as registered
 from xai_fast.report import Bar, Failure, Item, Map, Panel, Row, Scale, figure, overlay, save_png, write_page
 
 
@@ -270,11 +269,9 @@ def _pictures(explanation: Explanation, view: Image.Image) -> list[tuple[Image.I
 
 
 def _units(explanation: Explanation) -> str:
-    """What one unit of the map is, by the registry; "" for a method that is not ours."""
-    info = registered().get(explanation.name)
-    return {"score": "units of the score", "score per input unit": "score per unit of input"}.get(
-        info.units if info else "", ""
-    )
+    """What one unit of the map is, in words; "" for a map without."""
+    words = {"score": "units of the score", "score per input unit": "score per unit of input", "none": ""}
+    return words.get(explanation.units, explanation.units)
 
 
 def _note(scale: Scale, units: str) -> str:

@@ -15,10 +15,13 @@ from hypothesis import given
 from methods import subjects
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize
 from torch.utils._pytree import tree_leaves
 from torchvision.models import mobilenetv3
 
+import xai_fast as xf
 from xai_fast.core import secants
+from xai_fast.core.copies import copied
 from xai_fast.core.prepare import prepare
 from xai_fast.engine.rescale import Rescale, rescale_of
 from xai_fast.engine.rescale.quotients import quotient
@@ -349,6 +352,65 @@ def test_softmax_of_equal_scores_is_its_derivative():
         (expected,) = torch.autograd.grad(function(scores, 1)[0, 1], scores)
         found = multipliers(scores.detach(), scores.detach(), 1, seed)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+
+
+# Weights that are computed
+
+
+class Positive(nn.Module):
+    """A formula of the user's own."""
+
+    def forward(self, weight):
+        return weight.abs() + 0.1
+
+
+class Drawn(nn.Module):
+    """Another weight in every forward."""
+
+    def forward(self, weight):
+        return weight + torch.randn_like(weight)
+
+
+COMPUTED = {
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm": parametrizations.spectral_norm,
+    "own": lambda layer: parametrize.register_parametrization(layer, "weight", Positive()),
+    "weight_norm by a hook": nn.utils.weight_norm,
+    "spectral_norm by a hook": nn.utils.spectral_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated in favor of")
+@pytest.mark.parametrize("name", COMPUTED)
+def test_computed_weights_are_as_good_as_plain_ones(name):
+    """Also after what they are computed from has changed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, plain = (Gated(torch.tanh).double() for _ in range(2))
+        for layer in (model.conv, model.head):
+            COMPUTED[name](layer)
+        model(subjects.signals(2, (3, 9, 8), dtype=torch.float64))  # spectral norms estimate themselves in training
+    model, plain = model.eval(), plain.eval()
+    inputs = subjects.signals(2, (3, 9, 8), dtype=torch.float64)
+    method = xf.DeepLift(model)
+    for factor in (1, 0.5):
+        with torch.no_grad():
+            next(p for n, p in model.conv.named_parameters() if n != "bias").mul_(factor)
+            model(inputs)
+            for layer in ("conv", "head"):
+                getattr(plain, layer).weight.copy_(getattr(model, layer).weight)
+                getattr(plain, layer).bias.copy_(getattr(model, layer).bias)
+        assert_equal_to(method.attribute(inputs, 1), xf.DeepLift(plain).attribute(inputs, 1))
+        assert_equal_to(
+            xf.DeepLift(model, layer="conv").attribute(inputs, 1), xf.DeepLift(plain, layer="conv").attribute(inputs, 1)
+        )
+    assert "weight" not in dict(model.conv.named_parameters()), "the caller's own was made plain"
+
+
+def test_weights_that_are_drawn_are_no_constants():
+    layer = nn.Linear(3, 2)
+    parametrize.register_parametrization(layer, "weight", Drawn(), unsafe=True)
+    assert parametrize.is_parametrized(copied(layer))
 
 
 # Half precision

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -21,7 +22,35 @@ def copied(model: nn.Module) -> nn.Module:
             # deepcopy refuses tensors with a history, such as an activation that someone stored on the module.
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(unwrapped(model), memo).eval().requires_grad_(False)
+    made = copy.deepcopy(unwrapped(model), memo).eval().requires_grad_(False)
+    for module in list(made.modules()):
+        if parametrize.is_parametrized(module):
+            _settle(module)
+    return made
+
+
+@torch.no_grad()
+def _settle(module: nn.Module) -> None:
+    """Makes plain weights of those that a module of our copy computes anew in every forward (weight norm and the like).
+
+    Not where they are no constants: where computing them draws random numbers, or twice gives two answers.
+    """
+    assert isinstance(module.parametrizations, nn.ModuleDict)
+    names, draws = list(module.parametrizations), torch.get_rng_state()
+    if any(map(hooked, module.parametrizations.modules())):
+        return
+    try:
+        once, twice = ([getattr(module, name).clone() for name in names] for _ in range(2))
+    except Exception:  # the user's own formula may refuse; it will say so in the forward
+        return
+    steady = all(torch.equal(one, two) for one, two in zip(once, twice, strict=True))
+    if not steady or not torch.equal(draws, torch.get_rng_state()):
+        return
+    # Registering a parametrisation put a class of its own in front of the module's.
+    module.__class__ = type(module).__bases__[0]
+    del module.parametrizations
+    for name, value in zip(names, once, strict=True):
+        module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

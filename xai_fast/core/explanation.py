@@ -47,6 +47,9 @@ class Explanation:
         snapshots: maps as `values` was after that many draws, by their number, for methods that draw.
         seconds: wall-clock of the call, preparation excluded.
         signed: whether negative values have a meaning (they speak against the target).
+        class_specific: whether another target gives another map.
+        complete: what the map sums to, in words; "" where it sums to nothing.
+        units: what one unit of the map is: "score", "score per input unit", what is made of them, or "none".
         preprocess: how a photo became an input, for pictures; not saved.
         classes: names of the outputs, for pictures; None where they have none.
     """
@@ -64,6 +67,9 @@ class Explanation:
     snapshots: Mapping[int, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     signed: bool = True
+    class_specific: bool = True
+    complete: str = ""
+    units: str = "none"
     preprocess: Any = None
     classes: tuple[str, ...] | None = None
 
@@ -155,6 +161,9 @@ class Explanation:
             "layer": list(self.layer),
             "seconds": self.seconds,
             "signed": self.signed,
+            "class_specific": self.class_specific,
+            "complete": self.complete,
+            "units": self.units,
             "classes": self.classes,
             "target": None if isinstance(self.target, Tensor) else self.target_names(0)[0],
         }
@@ -179,6 +188,9 @@ class Explanation:
             layer=tuple(facts["layer"]),
             seconds=facts["seconds"],
             signed=facts["signed"],
+            class_specific=facts.get("class_specific", True),
+            complete=facts.get("complete", ""),
+            units=facts.get("units", "none"),
             classes=classes,
         )
 

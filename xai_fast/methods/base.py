@@ -19,6 +19,8 @@ from xai_fast.engine import Cost, Engine, Recipe
 from xai_fast.engine.inputs import checked
 from xai_fast.engine.run import Outcome
 
+from .registry import methods
+
 _MOST_PRINTED = 2000  # elements of a tensor in a method's text
 
 Resolution = Literal["input", "native"]
@@ -94,6 +96,9 @@ class AbstractMethod(ABC):
             snapshots=outcome.details.snapshots,
             seconds=outcome.seconds,
             signed=self.signed,
+            class_specific=self.class_specific,
+            complete=self.complete,
+            units=self.units,
             preprocess=self.engine.preprocess,
             classes=self.engine.classes,
         )
@@ -110,10 +115,30 @@ class AbstractMethod(ABC):
             raise ValueError(f"`shape` came as {shape}; give (C, H, W) for one image or (N, C, H, W) for a batch")
         return self._cost(shape) if len(shape) < 4 else self._cost(shape[1:]) * shape[0]
 
+    # What a map means, under these settings: as the registry says of the defaults, unless a method knows better.
+
     @property
     def signed(self) -> bool:
-        """Whether negative values have a meaning, under these settings."""
+        """Whether negative values have a meaning."""
         return True
+
+    @property
+    def class_specific(self) -> bool:
+        """Whether another target gives another map."""
+        info = methods().get(type(self).__name__)
+        return info.class_specific if info else True
+
+    @property
+    def complete(self) -> str:
+        """What the map sums to; "" where it sums to nothing."""
+        info = methods().get(type(self).__name__)
+        return info.complete if info else ""
+
+    @property
+    def units(self) -> str:
+        """What one unit of the map is: "score", "score per input unit", what is made of them, or "none"."""
+        info = methods().get(type(self).__name__)
+        return info.units if info else "none"
 
     def layers(self, inputs: Tensor) -> tuple[str, ...]:
         """Names of the layers that are looked at for these inputs; empty for methods that look at the input."""

@@ -67,6 +67,16 @@ class ErrorAttribution(AbstractMethod):
     against: Literal["distribution", "predicted"] = "distribution"
     layer: Layer = "auto"
 
+    @property
+    def complete(self) -> str:
+        """What kind "activation" sums to."""
+        return "e - e(no activation)" if self.kind == "activation" else ""
+
+    @property
+    def units(self) -> str:
+        """By the kind."""
+        return "score" if self.kind == "activation" else super().units
+
     def layers(self, inputs: Tensor) -> tuple[str, ...]:
         """The layer, for kind "activation"."""
         return self.engine.layers(self.layer, inputs) if self.kind == "activation" else ()

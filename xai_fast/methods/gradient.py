@@ -55,6 +55,11 @@ class AbstractGradientMethod(AbstractMethod):
         return () if self.layer is None else self.engine.layers(self.layer, inputs)
 
     @property
+    def units(self) -> str:
+        """By the registry; at a layer, per unit of what that returns."""
+        return super().units if self.layer is None else super().units.replace("input unit", "layer unit")
+
+    @property
     def linear(self) -> bool:
         """Whether the map of a sample is a linear function of its gradient, the same for every sample."""
         return False

@@ -27,7 +27,8 @@ class GuidedGradCAM(AbstractGradientMethod):
     R is the map of `GuidedBackprop`, the second factor that of `GradCAM`, resized bilinearly as in the paper (captum
     takes the nearest value unless told otherwise).
 
-    Values are signed as R is, in units of the score squared per unit of input.
+    Values are signed as R is, in units of the score squared per unit of input: none of those that methods share, and
+    so the flag says "none".
 
     Args:
         model: a module or an `Engine`; a plain callable has no layers.

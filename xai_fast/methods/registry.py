@@ -20,7 +20,7 @@ class MethodInfo:
             as long as the scores are not.
         class_specific: another target gives another map.
         complete: what the map sums to; "" where it sums to nothing.
-        units: "score", "score per input unit" or "none".
+        units: "score", "score per input unit" or "none" (also what has units that are neither, as a product of both).
         summary: one sentence.
         cost: model rows per input, in words.
         paper: authors, year, arXiv number.

@@ -83,6 +83,25 @@ class SmoothGrad(AbstractMethod):
         """As the wrapped method, where its maps are averaged as they are."""
         return self.aggregate == "mean" and self.method.signed
 
+    @property
+    def class_specific(self) -> bool:
+        """As the wrapped method."""
+        return self.method.class_specific
+
+    @property
+    def complete(self) -> str:
+        """What the wrapped method's maps sum to, at the noisy copies, where they are averaged as they are."""
+        wrapped = self.method.complete if self.aggregate == "mean" else ""
+        return f"{wrapped}, averaged over the noise" if wrapped and self.noise else wrapped
+
+    @property
+    def units(self) -> str:
+        """The wrapped method's, or their square."""
+        wrapped = self.method.units
+        if self.aggregate == "mean" or wrapped == "none":
+            return wrapped
+        return f"({wrapped}) squared" if " " in wrapped else f"{wrapped} squared"
+
     def layers(self, inputs: Tensor) -> tuple[str, ...]:
         """The wrapped method's."""
         return self.method.layers(inputs)
