@@ -6,18 +6,6 @@
 #include <cstring>
 #include <type_traits>
 
-// One machine-code version per generation of x86, chosen when the library loads: wheels stay portable. Only
-// for functions without OpenMP pragmas (an outlined parallel body would keep the oldest instruction set).
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
-#define XAI_FAST_VECTORISED __attribute__((target_clones("default", "arch=x86-64-v3")))
-// For loops that compute more than they read and write: AVX-512 knows arithmetic on 64-bit integers.
-#define XAI_FAST_VECTORISED_WIDELY \
-  __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define XAI_FAST_VECTORISED
-#define XAI_FAST_VECTORISED_WIDELY
-#endif
-
 namespace xai_fast {
 
 struct Half {

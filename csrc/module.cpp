@@ -137,6 +137,8 @@ PYBIND11_MODULE(_compiled, module) {
   using without_gil = py::call_guard<py::gil_scoped_release>;
   module.doc() = "The compiled CPU kernels of xai_fast.ops; contracts are documented there.";
 
+  module.def("best_instructions", &xai_fast::best_instructions);
+  module.def("limit_instructions", &xai_fast::limit_instructions);
   module.def("add_noise", &xai_fast::add_noise, without_gil());
   module.def("cam_reduce", &xai_fast::cam_reduce, without_gil());
   module.def("grid_masks", &xai_fast::grid_masks, without_gil());

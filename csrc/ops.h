@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "instructions.h"
 #include "tensor.h"
 
 namespace xai_fast {

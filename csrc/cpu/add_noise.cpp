@@ -30,9 +30,10 @@ struct Runs {
 };
 
 template <typename Real>
-XAI_FAST_VECTORISED void add_scaled(const Real* values, const Real* noise, Real scale, Real* sums,
-                                    int64_t n) {
-  for (int64_t i = 0; i < n; ++i) sums[i] = values[i] + scale * noise[i];
+void add_scaled(const Real* values, const Real* noise, Real scale, Real* sums, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) sums[i] = values[i] + scale * noise[i];
+  });
 }
 
 template <typename Real>

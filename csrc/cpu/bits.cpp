@@ -5,9 +5,8 @@
 
 #include "../ops.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#ifdef XAI_FAST_SETS
 #include <immintrin.h>
-#define XAI_FAST_VECTORS
 #endif
 
 namespace xai_fast {
@@ -36,11 +35,9 @@ struct Word {
   void (*write)(const float* gradient, uint64_t word, float* out);
 };
 
-#ifdef XAI_FAST_VECTORS
+#ifdef XAI_FAST_SETS
 namespace avx512 {
-#define XAI_FAST_TARGET __attribute__((target("avx512f")))
-
-XAI_FAST_TARGET uint64_t read_word(const float* values) {
+XAI_FAST_AVX512 uint64_t read_word(const float* values) {
   uint64_t word = 0;
   for (int part = 0; part < 4; ++part) {
     const __m512 lanes = _mm512_loadu_ps(values + 16 * part);
@@ -49,20 +46,16 @@ XAI_FAST_TARGET uint64_t read_word(const float* values) {
   return word;
 }
 
-XAI_FAST_TARGET void write_word(const float* gradient, uint64_t word, float* out) {
+XAI_FAST_AVX512 void write_word(const float* gradient, uint64_t word, float* out) {
   for (int part = 0; part < 4; ++part) {
     const auto mask = static_cast<__mmask16>(word >> (16 * part));
     _mm512_storeu_ps(out + 16 * part, _mm512_maskz_loadu_ps(mask, gradient + 16 * part));
   }
 }
-
-#undef XAI_FAST_TARGET
 }  // namespace avx512
 
 namespace avx2 {
-#define XAI_FAST_TARGET __attribute__((target("avx2")))
-
-XAI_FAST_TARGET uint64_t read_word(const float* values) {
+XAI_FAST_AVX2 uint64_t read_word(const float* values) {
   uint64_t word = 0;
   for (int part = 0; part < 8; ++part) {
     const __m256 passed = _mm256_cmp_ps(_mm256_loadu_ps(values + 8 * part), _mm256_setzero_ps(), _CMP_NLE_UQ);
@@ -71,7 +64,7 @@ XAI_FAST_TARGET uint64_t read_word(const float* values) {
   return word;
 }
 
-XAI_FAST_TARGET void write_word(const float* gradient, uint64_t word, float* out) {
+XAI_FAST_AVX2 void write_word(const float* gradient, uint64_t word, float* out) {
   const __m256i bit_of_lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
   for (int part = 0; part < 8; ++part) {
     const __m256i byte = _mm256_set1_epi32(static_cast<int>(word >> (8 * part)));
@@ -80,15 +73,13 @@ XAI_FAST_TARGET void write_word(const float* gradient, uint64_t word, float* out
                      _mm256_and_ps(_mm256_loadu_ps(gradient + 8 * part), _mm256_castsi256_ps(passes)));
   }
 }
-
-#undef XAI_FAST_TARGET
 }  // namespace avx2
 #endif
 
 Word fastest() {
-#ifdef XAI_FAST_VECTORS
-  if (__builtin_cpu_supports("avx512f")) return {avx512::read_word, avx512::write_word};
-  if (__builtin_cpu_supports("avx2")) return {avx2::read_word, avx2::write_word};
+#ifdef XAI_FAST_SETS
+  if (instructions() >= Instructions::kAvx512) return {avx512::read_word, avx512::write_word};
+  if (instructions() >= Instructions::kAvx2) return {avx2::read_word, avx2::write_word};
 #endif
   return {read_word, write_word};
 }

@@ -13,7 +13,7 @@ constexpr int64_t kPixels =
 
 // Independent lanes, so that the compiler may use vector registers without reordering what the source says.
 template <typename Sum>
-XAI_FAST_VECTORISED Sum dot(const Sum* a, const Sum* b, int64_t n) {
+XAI_FAST_INLINED inline Sum dot(const Sum* a, const Sum* b, int64_t n) {
   constexpr int64_t width = 32;
   Sum lanes[width] = {};
   int64_t i = 0;
@@ -28,13 +28,13 @@ XAI_FAST_VECTORISED Sum dot(const Sum* a, const Sum* b, int64_t n) {
 }
 
 template <typename Sum>
-XAI_FAST_VECTORISED void add_scaled(Sum factor, const Sum* values, Sum* sums, int64_t n) {
+XAI_FAST_INLINED inline void add_scaled(Sum factor, const Sum* values, Sum* sums, int64_t n) {
   for (int64_t i = 0; i < n; ++i) sums[i] += factor * values[i];
 }
 
 // n elements `stride` apart as a dense array of Sum: where they are, or converted into `buffer`.
 template <typename Sum, typename Value>
-XAI_FAST_VECTORISED const Sum* gather(const Value* values, int64_t stride, int64_t n, Sum* buffer) {
+XAI_FAST_INLINED inline const Sum* gather(const Value* values, int64_t stride, int64_t n, Sum* buffer) {
   if constexpr (std::is_same_v<Sum, Value>) {
     if (stride == 1) return values;
   }
@@ -50,23 +50,26 @@ XAI_FAST_VECTORISED const Sum* gather(const Value* values, int64_t stride, int64
 template <typename Sum, typename Value>
 void sum_channels(const Value* pixels, int64_t channels, int64_t channel_stride, int64_t pixel_stride,
                   const Sum* weights, int64_t n_targets, int64_t n, Sum* grids, int64_t grid_stride,
-                  std::vector<Sum>& buffer) {
-  if (channel_stride == 1) {
-    for (int64_t pixel = 0; pixel < n; ++pixel) {
-      const Sum* const vector = gather(pixels + pixel * pixel_stride, 1, channels, buffer.data());
+                  Sum* buffer) {
+  // As a whole, because the lines of small maps are shorter than a call.
+  vectorised([=]() XAI_FAST_INLINED {
+    if (channel_stride == 1) {
+      for (int64_t pixel = 0; pixel < n; ++pixel) {
+        const Sum* const vector = gather(pixels + pixel * pixel_stride, 1, channels, buffer);
+        for (int64_t k = 0; k < n_targets; ++k) {
+          grids[k * grid_stride + pixel] = dot(weights + k * channels, vector, channels);
+        }
+      }
+      return;
+    }
+    for (int64_t k = 0; k < n_targets; ++k) std::fill_n(grids + k * grid_stride, n, Sum(0));
+    for (int64_t c = 0; c < channels; ++c) {
+      const Sum* const line = gather(pixels + c * channel_stride, pixel_stride, n, buffer);
       for (int64_t k = 0; k < n_targets; ++k) {
-        grids[k * grid_stride + pixel] = dot(weights + k * channels, vector, channels);
+        add_scaled(weights[k * channels + c], line, grids + k * grid_stride, n);
       }
     }
-    return;
-  }
-  for (int64_t k = 0; k < n_targets; ++k) std::fill_n(grids + k * grid_stride, n, Sum(0));
-  for (int64_t c = 0; c < channels; ++c) {
-    const Sum* const line = gather(pixels + c * channel_stride, pixel_stride, n, buffer.data());
-    for (int64_t k = 0; k < n_targets; ++k) {
-      add_scaled(weights[k * channels + c], line, grids + k * grid_stride, n);
-    }
-  }
+  });
 }
 
 // Where the elements of a resized axis read (align_corners=False): between `low` and `high`, `share` of the
@@ -89,14 +92,18 @@ struct Taps {
 };
 
 template <typename Sum>
-XAI_FAST_VECTORISED void blend_lines(const Sum* low, const Sum* high, Sum share, Sum* line, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) line[i] = low[i] * (1 - share) + high[i] * share;
+void blend_lines(const Sum* low, const Sum* high, Sum share, Sum* line, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) line[i] = low[i] * (1 - share) + high[i] * share;
+  });
 }
 
 template <typename Sum>
-XAI_FAST_VECTORISED void stretch_line(const Sum* line, const int32_t* low, const int32_t* high,
-                                      const Sum* share, Sum* out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = line[low[i]] * (1 - share[i]) + line[high[i]] * share[i];
+void stretch_line(const Sum* line, const int32_t* low, const int32_t* high, const Sum* share, Sum* out,
+                  int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) out[i] = line[low[i]] * (1 - share[i]) + line[high[i]] * share[i];
+  });
 }
 
 template <typename Sum>
@@ -149,7 +156,7 @@ void reduce(const Tensor& activations, const Tensor& weights, bool relu, const T
       Sum* const target = grids + sample * n_targets * pixels + line * width + start;
       sum_channels(first, channels, stride, activations.strides[3],
                    weights.as<const Sum>() + sample * n_targets * channels, n_targets, n, target, pixels,
-                   buffer);
+                   buffer.data());
       for (int64_t k = 0; relu && k < n_targets; ++k) {
         // Written so that a value that is not a number stays one.
         for (int64_t i = 0; i < n; ++i)

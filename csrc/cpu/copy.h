@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "../half.h"
+#include "../instructions.h"
 
 namespace xai_fast {
 
@@ -58,24 +59,30 @@ struct Block {
 namespace copying {
 
 template <typename To, typename From>
-XAI_FAST_VECTORISED void run(const From* from, To* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = convert<To>(from[i]);
+void run(const From* from, To* to, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) to[i] = convert<To>(from[i]);
+  });
 }
 
 // Planes to pixels: `channels` arrays of n elements, `stride` apart, become n vectors.
 template <int channels, typename To, typename From>
-XAI_FAST_VECTORISED void interleave(const From* from, int64_t stride, To* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    for (int c = 0; c < channels; ++c) to[i * channels + c] = convert<To>(from[c * stride + i]);
-  }
+void interleave(const From* from, int64_t stride, To* to, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) {
+      for (int c = 0; c < channels; ++c) to[i * channels + c] = convert<To>(from[c * stride + i]);
+    }
+  });
 }
 
 // Pixels to planes.
 template <int channels, typename To, typename From>
-XAI_FAST_VECTORISED void deinterleave(const From* from, To* to, int64_t stride, int64_t n) {
-  for (int c = 0; c < channels; ++c) {
-    for (int64_t i = 0; i < n; ++i) to[c * stride + i] = convert<To>(from[i * channels + c]);
-  }
+void deinterleave(const From* from, To* to, int64_t stride, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int c = 0; c < channels; ++c) {
+      for (int64_t i = 0; i < n; ++i) to[c * stride + i] = convert<To>(from[i * channels + c]);
+    }
+  });
 }
 
 // Any strides; tiles keep both sides of a transposition within the first-level cache.

@@ -59,15 +59,18 @@ void read_line(const uint8_t* grid, const Axis<Real> (&axes)[3], int64_t z, int6
 }
 
 template <typename Real>
-XAI_FAST_VECTORISED void enlarge(const Real* value, const Real* rise, const int32_t* low, const Real* share,
-                                 Real* mask, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) mask[i] = value[low[i]] + share[i] * rise[low[i]];
+void enlarge(const Real* value, const Real* rise, const int32_t* low, const Real* share, Real* mask,
+             int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) mask[i] = value[low[i]] + share[i] * rise[low[i]];
+  });
 }
 
 template <typename Real>
-XAI_FAST_VECTORISED void mix(const Real* mask, const Real* shown, const Real* hidden, Real* mixed,
-                             int64_t n) {
-  for (int64_t i = 0; i < n; ++i) mixed[i] = mask[i] * shown[i] + (1 - mask[i]) * hidden[i];
+void mix(const Real* mask, const Real* shown, const Real* hidden, Real* mixed, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) mixed[i] = mask[i] * shown[i] + (1 - mask[i]) * hidden[i];
+  });
 }
 
 // A tensor (R, C, *S) as five axes.

@@ -6,8 +6,10 @@ namespace {
 
 constexpr int64_t kSmallestBatch = 1 << 16;  // below, threads cost more than they save
 
-XAI_FAST_VECTORISED void add_kept(const uint8_t* grid, double weight, double* bin, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) bin[i] += grid[i] ? weight : 0.0;
+void add_kept(const uint8_t* grid, double weight, double* bin, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) bin[i] += grid[i] ? weight : 0.0;
+  });
 }
 
 }  // namespace

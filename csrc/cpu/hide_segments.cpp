@@ -23,9 +23,10 @@ void read_kept(const TileOf& labels, const uint8_t* keep, uint8_t* kept) {
 }
 
 template <typename Real>
-XAI_FAST_VECTORISED void choose(const Real* inputs, const Real* baseline, const uint8_t* kept, Real* chosen,
-                                int64_t n) {
-  for (int64_t i = 0; i < n; ++i) chosen[i] = kept[i] ? inputs[i] : baseline[i];
+void choose(const Real* inputs, const Real* baseline, const uint8_t* kept, Real* chosen, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) chosen[i] = kept[i] ? inputs[i] : baseline[i];
+  });
 }
 
 template <typename Real>

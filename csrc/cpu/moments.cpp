@@ -11,16 +11,20 @@ constexpr int64_t kCapacity = 2048;          // elements of a tile: its sums sta
 constexpr int64_t kSmallestBatch = 1 << 14;  // below, threads cost more than they save
 
 template <typename Real>
-XAI_FAST_VECTORISED void add_values(const Real* values, double weight, double* total, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) total[i] += weight * static_cast<double>(values[i]);
+void add_values(const Real* values, double weight, double* total, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) total[i] += weight * static_cast<double>(values[i]);
+  });
 }
 
 template <typename Real>
-XAI_FAST_VECTORISED void add_squares(const Real* values, double weight, double* squares, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    const double value = static_cast<double>(values[i]);
-    squares[i] += weight * (value * value);
-  }
+void add_squares(const Real* values, double weight, double* squares, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) {
+      const double value = static_cast<double>(values[i]);
+      squares[i] += weight * (value * value);
+    }
+  });
 }
 
 template <typename Real>

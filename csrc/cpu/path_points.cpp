@@ -11,8 +11,10 @@ constexpr int64_t kCapacity = 4096;  // elements of a tile: all that is read and
 constexpr int64_t kSmallestBatch = 1 << 14;  // below, threads cost more than they save
 
 template <typename Real>
-XAI_FAST_VECTORISED void step_from(const Real* near, const Real* far, Real share, Real* points, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) points[i] = near[i] + share * (far[i] - near[i]);
+void step_from(const Real* near, const Real* far, Real share, Real* points, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) points[i] = near[i] + share * (far[i] - near[i]);
+  });
 }
 
 template <typename Real>

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "../half.h"
+#include "../instructions.h"
 
 namespace xai_fast {
 
@@ -27,28 +28,30 @@ namespace philox {
 constexpr int kBlocks = 64;  // that are computed together: all in the first-level cache
 
 // words[j][i]: word j of the block `first` + i.
-XAI_FAST_VECTORISED_WIDELY inline void words(const Stream& stream, uint32_t first, int n,
-                                             uint32_t (*words)[kBlocks]) {
-  constexpr uint32_t even = 0xD2511F53u, odd = 0xCD9E8D57u;
-  const Stream from = stream;  // a copy, which the words that are written cannot be part of
-  for (int i = 0; i < n; ++i) {
-    uint32_t c0 = first + static_cast<uint32_t>(i), c1 = from.draw, c2 = from.key_low, c3 = from.key_high;
-    uint32_t k0 = from.seed_low, k1 = from.seed_high;
+inline void words(const Stream& stream, uint32_t first, int n, uint32_t (*words)[kBlocks]) {
+  vectorised_widely([=]() XAI_FAST_INLINED {
+    constexpr uint32_t even = 0xD2511F53u, odd = 0xCD9E8D57u;
+    for (int i = 0; i < n; ++i) {
+      uint32_t c0 = first + static_cast<uint32_t>(i), c1 = stream.draw, c2 = stream.key_low,
+               c3 = stream.key_high;
+      uint32_t k0 = stream.seed_low, k1 = stream.seed_high;
 #pragma GCC unroll 10
-    for (int round = 0; round < 10; ++round) {
-      const uint64_t product0 = static_cast<uint64_t>(even) * c0, product2 = static_cast<uint64_t>(odd) * c2;
-      c0 = static_cast<uint32_t>(product2 >> 32) ^ c1 ^ k0;
-      c1 = static_cast<uint32_t>(product2);
-      c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ k1;
-      c3 = static_cast<uint32_t>(product0);
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
+      for (int round = 0; round < 10; ++round) {
+        const uint64_t product0 = static_cast<uint64_t>(even) * c0,
+                       product2 = static_cast<uint64_t>(odd) * c2;
+        c0 = static_cast<uint32_t>(product2 >> 32) ^ c1 ^ k0;
+        c1 = static_cast<uint32_t>(product2);
+        c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ k1;
+        c3 = static_cast<uint32_t>(product0);
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+      }
+      words[0][i] = c0;
+      words[1][i] = c1;
+      words[2][i] = c2;
+      words[3][i] = c3;
     }
-    words[0][i] = c0;
-    words[1][i] = c1;
-    words[2][i] = c2;
-    words[3][i] = c3;
-  }
+  });
 }
 
 // What the formulas below need to know of a floating type, with the number of terms that its precision takes.
@@ -112,22 +115,25 @@ inline void turn(uint32_t word, Real& cosine, Real& sine) {
 
 // Box and Muller's two normal numbers per pair of words.
 template <typename Real>
-XAI_FAST_VECTORISED_WIDELY void pairs(const uint32_t* lengths, const uint32_t* angles, int n, Real* first,
-                                      Real* second) {
-  for (int i = 0; i < n; ++i) {
-    Real cosine, sine;
-    const Real length = radius<Real>(lengths[i]);
-    turn(angles[i], cosine, sine);
-    first[i] = length * cosine;
-    second[i] = length * sine;
-  }
+void pairs(const uint32_t* lengths, const uint32_t* angles, int n, Real* first, Real* second) {
+  vectorised_widely([=]() XAI_FAST_INLINED {
+    for (int i = 0; i < n; ++i) {
+      Real cosine, sine;
+      const Real length = radius<Real>(lengths[i]);
+      turn(angles[i], cosine, sine);
+      first[i] = length * cosine;
+      second[i] = length * sine;
+    }
+  });
 }
 
 template <typename Real>
-XAI_FAST_VECTORISED_WIDELY void interleave(const Real (*planes)[kBlocks], int n, Real* out) {
-  for (int i = 0; i < n; ++i) {
-    for (int j = 0; j < 4; ++j) out[4 * i + j] = planes[j][i];
-  }
+void interleave(const Real (*planes)[kBlocks], int n, Real* out) {
+  vectorised_widely([=]() XAI_FAST_INLINED {
+    for (int i = 0; i < n; ++i) {
+      for (int j = 0; j < 4; ++j) out[4 * i + j] = planes[j][i];
+    }
+  });
 }
 
 }  // namespace philox

@@ -16,18 +16,19 @@ constexpr int64_t kRows = 64;              // weighted at once: they stay in cac
 constexpr int64_t kSmallestSum = 1 << 16;  // additions below which threads cost more than they save
 
 // Adds rows one after the other, however many are at hand.
-XAI_FAST_VECTORISED void add_rows(const double* const* rows, int64_t n_rows, int64_t at, double* sums,
-                                  int64_t n) {
-  int64_t row = 0;
-  for (; row + 4 <= n_rows; row += 4) {
-    const double *const a = rows[row] + at, *const b = rows[row + 1] + at;
-    const double *const c = rows[row + 2] + at, *const d = rows[row + 3] + at;
-    for (int64_t i = 0; i < n; ++i) sums[i] = (((sums[i] + a[i]) + b[i]) + c[i]) + d[i];
-  }
-  for (; row < n_rows; ++row) {
-    const double* const a = rows[row] + at;
-    for (int64_t i = 0; i < n; ++i) sums[i] += a[i];
-  }
+void add_rows(const double* const* rows, int64_t n_rows, int64_t at, double* sums, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    int64_t row = 0;
+    for (; row + 4 <= n_rows; row += 4) {
+      const double *const a = rows[row] + at, *const b = rows[row + 1] + at;
+      const double *const c = rows[row + 2] + at, *const d = rows[row + 3] + at;
+      for (int64_t i = 0; i < n; ++i) sums[i] = (((sums[i] + a[i]) + b[i]) + c[i]) + d[i];
+    }
+    for (; row < n_rows; ++row) {
+      const double* const a = rows[row] + at;
+      for (int64_t i = 0; i < n; ++i) sums[i] += a[i];
+    }
+  });
 }
 
 // [w, w keep, w scores] of one row.

@@ -59,8 +59,10 @@ void sum_line(uint64_t* line, int64_t n) {
   for (int64_t i = 0; i < n; ++i) line[i] = sum += line[i];
 }
 
-XAI_FAST_VECTORISED void add_line(const uint64_t* before, uint64_t* line, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) line[i] += before[i];
+void add_line(const uint64_t* before, uint64_t* line, int64_t n) {
+  vectorised([=]() XAI_FAST_INLINED {
+    for (int64_t i = 0; i < n; ++i) line[i] += before[i];
+  });
 }
 
 void sum_along_axes(const Grid& grid, uint64_t* sums) {

@@ -10,10 +10,6 @@
 
 #include "../ops.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#define XAI_FAST_WINOGRAD
-#endif
-
 namespace xai_fast {
 namespace {
 
@@ -48,17 +44,17 @@ struct Call {
   int64_t tiles;  // of a block, for which scratch memory is laid out
 };
 
-#ifdef XAI_FAST_WINOGRAD
+#ifdef XAI_FAST_SETS
 namespace avx512 {
 constexpr int kLanes = 16, kRows = 12;  // 24 of 32 registers hold sums
-#define XAI_FAST_TARGET __attribute__((target("avx512f")))
+#define XAI_FAST_TARGET XAI_FAST_AVX512
 #include "winograd_tiles.h"
 #undef XAI_FAST_TARGET
 }  // namespace avx512
 
 namespace avx2 {
 constexpr int kLanes = 8, kRows = 6;  // 12 of 16
-#define XAI_FAST_TARGET __attribute__((target("avx2,fma")))
+#define XAI_FAST_TARGET XAI_FAST_AVX2
 #include "winograd_tiles.h"
 #undef XAI_FAST_TARGET
 }  // namespace avx2
@@ -144,16 +140,16 @@ void run(int64_t rows, const Kernel& kernel, Call call) {
 }  // namespace
 
 int64_t winograd_panel() {
-#ifdef XAI_FAST_WINOGRAD
-  if (__builtin_cpu_supports("avx512f")) return avx512::kPanel;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::kPanel;
+#ifdef XAI_FAST_SETS
+  if (instructions() >= Instructions::kAvx512) return avx512::kPanel;
+  if (instructions() >= Instructions::kAvx2) return avx2::kPanel;
 #endif
   return 0;
 }
 
 void winograd_convolution(const Tensor& inputs, const Tensor& kernels, const Tensor& bias,
                           const Tensor& other, const Tensor& out, int64_t padding, bool relu) {
-#ifdef XAI_FAST_WINOGRAD
+#ifdef XAI_FAST_SETS
   if (out.size() == 0) return;
   const Geometry geometry{inputs.shape[2], inputs.shape[3], inputs.shape[1], out.shape[2],
                           out.shape[3],    out.shape[1],    padding,         relu};

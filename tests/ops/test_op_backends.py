@@ -37,6 +37,22 @@ def test_agrees_with_the_reference(backend, name, case, dtype):
     assert_agree(actual, expected, tolerance(name, arguments, actual.dtype, backend))
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_every_instruction_set_agrees_with_the_reference(name):
+    """Those that this processor has, also the ones it would not choose by itself."""
+    skip_without("cpp", name)
+    for case, dtype in [(case, dtype) for case in CASES[name] if not case.workload for dtype in case.dtypes]:
+        for instructions in ops.instruction_sets()[:-1]:  # the last is what runs above
+            if (name, instructions) == ("winograd_convolution", "baseline"):
+                continue  # has no kernel without vectors
+            with ops.limited_to(instructions):
+                arguments = case.arguments(dtype)
+                if name == "cam_reduce" and arguments["activations"].dim() != 4:
+                    continue
+                expected, actual = run("reference", name, arguments), run("cpp", name, arguments)
+            assert_agree(actual, expected, tolerance(name, arguments, actual.dtype))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("to", CASES["hide_windows"][0].dtypes, ids=label)
 @pytest.mark.parametrize("dtype", CASES["hide_windows"][0].dtypes, ids=label)

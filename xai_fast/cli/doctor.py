@@ -14,12 +14,14 @@ def run() -> None:
     """Prints what was found, and what is missing with the reason."""
     import torch
 
-    from xai_fast.ops import all_ops, backends
+    from xai_fast.ops import all_ops, backends, instruction_sets
 
     line(("xai_fast ", "bold"), _version("xai_fast"), f"  Python {platform.python_version()} on {platform.system()}")
     packages = ("torch", "torchvision", "triton", "numpy", "pillow", "scikit-image", "safetensors")
     line(", ".join(f"{name} {_version(name)}" for name in packages))
-    line(f"CPU: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    sets = instruction_sets()
+    kernels = f", our kernels use {sets[-1]}" if sets else ""
+    line(f"CPU: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}{kernels}")
     line(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none that CUDA can use'}")
 
     availability = backends()

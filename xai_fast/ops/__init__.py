@@ -12,6 +12,8 @@ from xai_fast.ops._dispatch import all_ops as all_ops
 from xai_fast.ops._dispatch import backends as backends
 from xai_fast.ops._dispatch import using as using
 from xai_fast.ops._grids import cell_extent as cell_extent
+from xai_fast.ops._library import instruction_sets as instruction_sets
+from xai_fast.ops._library import limited_to as limited_to
 from xai_fast.ops.add_noise import add_noise as add_noise
 from xai_fast.ops.cam_reduce import cam_reduce as cam_reduce
 from xai_fast.ops.grid_masks import grid_masks as grid_masks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,6 @@ _CHANNELS_LAST = torch.channels_last
 _OF_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 
 
-@functools.cache
 def winograd_panel() -> int:
     """How many output channels the compiled kernel wants side by side (see `winograd_kernels`), 0 without a kernel."""
     if no_library() is not None:
@@ -48,7 +46,7 @@ def not_for_registers(
     """Refuses what the kernel's vectors do not fit."""
     panel = winograd_panel()
     if panel == 0:
-        return "the processor has neither AVX-512 nor AVX2 with FMA"
+        return "there is neither AVX-512 nor AVX2 with FMA"
     if kernels.dtype is not torch.float32:
         return f"the kernels are {kernels.dtype}, not float32"
     if kernels.shape[3] != panel or inputs.shape[1] % (panel // 2):
