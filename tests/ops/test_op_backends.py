@@ -41,7 +41,7 @@ def test_agrees_with_the_reference(backend, name, case, dtype):
 def test_every_instruction_set_agrees_with_the_reference(name):
     """Those that this processor has, also the ones it would not choose by itself."""
     skip_without("cpp", name)
-    for case, dtype in [(case, dtype) for case in CASES[name] if not case.workload for dtype in case.dtypes]:
+    for case, dtype in [(each, dtype) for each in CASES[name] if not each.workload for dtype in each.dtypes]:
         for instructions in ops.instruction_sets()[:-1]:  # the last is what runs above
             if (name, instructions) == ("winograd_convolution", "baseline"):
                 continue  # has no kernel without vectors
