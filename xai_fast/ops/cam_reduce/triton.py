@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-CHANNELS, PIXELS, BLOCK = 64, 32, 512
+CHANNELS, PIXELS, BLOCK = 32, 32, 512  # twice the channels take 168 registers under Triton 3.6
 
 
 @triton.jit
@@ -26,12 +26,14 @@ def sum_channels_kernel(
     place = (pixel // width).to(tl.int64) * row_stride + (pixel % width).to(tl.int64) * column_stride
     source = activations + map_index // targets * sample_stride + place
     total = tl.zeros([PIXELS], dtype=maps.dtype.element_ty)
-    for start in range(0, channels, CHANNELS):
+    start = 0
+    while start < channels:  # no `range`: Triton 3.6 cannot interpret one of a number that NumPy 2.4 holds
         channel = start + tl.arange(0, CHANNELS)
         weight = tl.load(weights + map_index * channels + channel, mask=channel < channels, other=0.0)
         valid = (channel < channels)[:, None] & (pixel < pixels)[None, :]
         value = tl.load(source[None, :] + channel.to(tl.int64)[:, None] * channel_stride, mask=valid, other=0.0)
         total += tl.sum(weight[:, None] * value.to(maps.dtype.element_ty), axis=0)
+        start += CHANNELS
     if RELU:
         total = tl.where(total < 0, 0.0, total)  # a value that is not a number stays one
     tl.store(maps + map_index * pixels + pixel, total, mask=pixel < pixels)

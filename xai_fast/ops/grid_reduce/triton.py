@@ -22,13 +22,15 @@ def grid_reduce_kernel(grids, bin, weights, bins, rows, targets, cells, BLOCK: t
     valid = index < elements
     target = index // cells
     cell = index % cells
-    for row in range(rows):
+    row = 0
+    while row < rows:  # not `range`, see `cam_reduce`
         at = tl.cast(row, tl.int64)
         kept = tl.load(grids + at * cells + cell, mask=valid, other=0) != 0
         weight = tl.load(weights + at * targets + target, mask=valid & kept, other=0.0)
         own = bins + tl.load(bin + row) * elements + index
         tl.store(own, tl.load(own, mask=valid & kept, other=0.0) + weight, mask=valid & kept)
         tl.debug_barrier()  # the next row may read what another thread of the program has just written
+        row += 1
 
 
 def grid_reduce(grids: Tensor, bin: Tensor, weights: Tensor, bins: Tensor) -> None:

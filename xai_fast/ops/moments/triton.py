@@ -49,7 +49,8 @@ def moments_kernel(
     sums = so_far(total + target, valid, TOTAL, BLOCK)
     sums_of_squares = so_far(squares + target, valid, SQUARES, BLOCK)
     source = values + offset
-    for row in range(rows):
+    row = 0
+    while row < rows:  # not `range`, see `cam_reduce`
         member = tl.load(group + row) == own
         value = tl.load(source, mask=index < tl.where(member, elements, 0), other=0.0).to(tl.float64)
         factor = tl.full([], 1.0, tl.float64)
@@ -60,6 +61,7 @@ def moments_kernel(
         if SQUARES:
             sums_of_squares = tl.where(member, sums_of_squares + factor * (value * value), sums_of_squares)
         source += row_stride
+        row += 1
     if TOTAL:
         tl.store(total + target, sums, mask=valid)
     if SQUARES:

@@ -27,7 +27,8 @@ def sum_products_kernel(
     at = sums + line.to(tl.int64)[:, None] * columns + column[None, :]
     inside = (line <= segments)[:, None] & (column < columns)[None, :]
     total = tl.load(at, mask=inside, other=0.0)
-    for start in range(0, rows, ROWS):
+    start = 0
+    while start < rows:  # not `range`, see `cam_reduce`
         row = start + tl.arange(0, ROWS)
         there = (row < rows)[:, None]
         weight = tl.load(weights + row, mask=row < rows, other=0.0)[:, None]
@@ -43,6 +44,7 @@ def sum_products_kernel(
             place = other + row.to(tl.int64)[:, None] * columns + column[None, :]
             right = tl.load(place, mask=there & (column < columns)[None, :], other=0.0)
         total += tl.sum(left[:, :, None] * right[:, None, :], axis=0)
+        start += ROWS
     tl.store(at, total, mask=inside)
 
 

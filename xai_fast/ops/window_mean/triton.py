@@ -34,7 +34,8 @@ def window_mean_kernel(
     total = tl.zeros([BLOCK], dtype=tl.float64)
     count = tl.zeros([BLOCK], dtype=tl.int32)
     box = boxes
-    for _ in range(windows):
+    window = 0
+    while window < windows:  # not `range`, see `cam_reduce`
         inside = (i0 >= tl.load(box)) & (i0 < tl.load(box + 1))
         inside = inside & (i1 >= tl.load(box + 2)) & (i1 < tl.load(box + 3))
         inside = inside & (i2 >= tl.load(box + 4)) & (i2 < tl.load(box + 5))
@@ -43,6 +44,7 @@ def window_mean_kernel(
         count += inside.to(tl.int32)
         box += 8
         column += window_stride
+        window += 1
     mean = total / tl.maximum(count, 1).to(tl.float64)
     tl.store(out + map_index * elements + index, mean.to(out.dtype.element_ty), mask=index < elements)
 
