@@ -55,6 +55,7 @@ def prepare(
     prepared.footprints[tuple(example.shape[1:])] = seen.footprint
     prepared.reducible = reducible(plain) and {part.dtype for part in floats(seen.outputs)} == {torch.float32}
     fast = fast and prepared.reducible
+    prepared.draws |= seen.draws
     parts: list[Scope] = []
     if not fold:
         prepared.resists = "what was captured for inputs of another shape does not fit these"
@@ -87,6 +88,7 @@ def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) 
         return None
     seen = observe(copied(model), prepared.trial(example, traits(model)[0]))
     prepared.footprints[tuple(example.shape[1:])] = seen.footprint
+    prepared.draws |= seen.draws
     other = next(iter(prepared.captured.values()), None)
     if other is not None:
         try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from .draws import drawn_by, note
 from .graph.captured import Captured
 from .graph.probe import refusal
 from .guard import own_model
@@ -55,6 +56,7 @@ class Prepared:
         outputs: per function that finds the scores, and input shape, how many a row has, once known. Held weakly: such
             a function may refer to the model, beside which this is kept.
         tails: what the engine has cut off behind layers, per shape and layers.
+        draws: the global random generators that it was seen to draw from.
         batch_sizes: what timing has settled, kept by the engine per shape and kind of evaluation.
     """
 
@@ -76,10 +78,18 @@ class Prepared:
     )
     tails: dict[Any, Any] = field(default_factory=dict)
     batch_sizes: dict[Any, int] = field(default_factory=dict)
+    draws: set[str] = field(default_factory=set)
     compiled: Callable[[Tensor], Any] | None = None
+    _unseen: bool = False
 
     def __call__(self, batch: Tensor) -> Any:
         """The model's raw output for a batch that `empty` or `adopt` made."""
+        if self._unseen:
+            self._unseen = False
+            # It may write into its batch, which then has to be there once more.
+            raw, draws = drawn_by(lambda: self.module(batch.clone(memory_format=torch.preserve_format)))
+            self.draws |= draws
+            return raw
         # A compiled module has no length and so no truth value.
         if self.compiled is not None:
             return self.compiled(batch)
@@ -128,11 +138,13 @@ class Prepared:
         """Whether steps may be fused: oneDNN's operators are there, and it runs in float32 on the CPU."""
         return self.single_on_cpu and self.channels_last and refusal() is None
 
-    def running(self) -> AbstractContextManager[None]:
-        """The context in which the module may be called: the caller's own object needs its state put back."""
-        if self.copied or not isinstance(self.module, nn.Module):
-            return nullcontext()
-        return own_model(self.module)
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The context in which one call runs the model: the caller's own object needs its state put back."""
+        note(self.draws)
+        self._unseen = not self.copied  # nothing but the call's own rows shows whether it draws
+        with own_model(self.module) if not self.copied and isinstance(self.module, nn.Module) else nullcontext():
+            yield
 
     def layer(self, name: str) -> nn.Module:
         """The copy's module of that name."""

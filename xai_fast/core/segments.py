@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -38,6 +39,10 @@ NAMES = ("grid", *ALGORITHMS)
 _MOST_KEPT = 64  # label maps; those of 224 x 224 positions take 13 MB together
 _KEPT: OrderedDict[bytes, np.ndarray] = OrderedDict()
 _LOCK = threading.Lock()
+if hasattr(
+    os, "register_at_fork"
+):  # another thread may hold it when the process is forked, and is not there afterwards
+    os.register_at_fork(after_in_child=lambda: globals().update(_LOCK=threading.Lock()))
 
 
 @dataclass(frozen=True)

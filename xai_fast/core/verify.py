@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from .draws import drawn_by
 
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 # How far folding and fusion may move an output, as a share of its largest magnitude, before it is taken for a mistake.
@@ -36,24 +35,31 @@ class Observation:
         outputs: raw, one per row.
         footprint: of a row.
         unsteady: why the forward is more than a function of its input, or None.
+        draws: the global random generators that it draws from.
     """
 
     outputs: tuple[Any, ...]
     footprint: Footprint
     unsteady: str | None
+    draws: set[str]
 
 
 @torch.no_grad()
 def observe(model: nn.Module, rows: Sequence[Tensor]) -> Observation:
     """Runs `model`, our own copy, on each of `rows` (1, C, *S), the user's hooks off."""
     sizes: list[int] = []
-    before, draws = _python_state(model), _generators()
-    with unhooked(model), _measuring(model, sizes):
+    before = _python_state(model)
+
+    def ask() -> tuple[Any, ...]:
+        sizes.clear()
         # One by one, because two rows may not fit into memory where one does.
-        outputs = tuple(model(row.clone(memory_format=torch.preserve_format)) for row in rows)
+        return tuple(model(row.clone(memory_format=torch.preserve_format)) for row in rows)
+
+    with unhooked(model), _measuring(model, sizes):
+        outputs, draws = drawn_by(ask)
     own = rows[0].numel() * rows[0].element_size()
     footprint = Footprint(max([own, *sizes]), own + sum(sizes) // len(rows))
-    return Observation(outputs, footprint, _unsteady(model, before, draws))
+    return Observation(outputs, footprint, _unsteady(model, before, draws), draws)
 
 
 def difference(truth: Any, answer: Any, dtype: torch.dtype) -> str | None:
@@ -149,23 +155,12 @@ def _frozen(value: Any, depth: int = 3) -> Any:
     return id(value)
 
 
-def _generators() -> tuple[Callable[[], bool], ...]:
-    """One function per random generator that says whether it has been drawn from since."""
-    cpu, python = torch.get_rng_state(), random.getstate()
-    numpy = pickle.dumps(np.random.get_state())
-    return (
-        lambda: not torch.equal(cpu, torch.get_rng_state()),
-        lambda: python != random.getstate(),
-        lambda: numpy != pickle.dumps(np.random.get_state()),
-    )
-
-
-def _unsteady(model: nn.Module, before: dict[str, Any], draws: tuple[Callable[[], bool], ...]) -> str | None:
+def _unsteady(model: nn.Module, before: dict[str, Any], draws: set[str]) -> str | None:
     after = _python_state(model)
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if changed:
         return f"its forward changes `{changed[0]}`"
-    if any(drawn() for drawn in draws):
+    if draws:
         return "its forward draws random numbers"
     return None
 

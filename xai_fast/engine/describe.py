@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from xai_fast.core.guard import untouched
 from xai_fast.ops import backends
 
 from .backward import backward_of
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
     """The plan as a few lines of text; see `Engine.explain_plan`."""
     inputs = checked(inputs)
-    with untouched(deterministic=engine.deterministic):
+    with engine.turn():
         recipe = method.recipe(engine.adopt(inputs))
         choice = choose(engine, recipe, inputs)
         prepared = choice.prepared

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import HALVES, Prepared, reducible
 from xai_fast.core.scores import checked_output, class_names
 from xai_fast.core.targets import Target
+from xai_fast.core.turns import turn_of
 from xai_fast.core.verify import unhooked
 
 from .inputs import checked, refuse_single_image
@@ -43,7 +43,13 @@ class _Store:
     prepared: dict[tuple[frozenset[str], bool, bool], Prepared] = field(default_factory=dict)
     last_layer: dict[tuple[int, ...], str] = field(default_factory=dict)
     activations: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    interrupted: int = 0  # as the model's turn had it when the first of this was prepared
+
+    def clear(self) -> None:
+        """Forgets all of it."""
+        self.prepared.clear()
+        self.last_layer.clear()
+        self.activations.clear()
 
 
 _STORES: weakref.WeakKeyDictionary[nn.Module, _Store] = weakref.WeakKeyDictionary()
@@ -120,6 +126,7 @@ class Engine:
         self.output = checked_output(output)
         self._preprocess, self._classes = preprocess, class_names(classes)
         self._own_store: _Store | None = None
+        self._turn = turn_of(model)
 
     @classmethod
     def of(cls, model: Any) -> Engine:
@@ -128,12 +135,13 @@ class Engine:
             return model
         if not isinstance(model, nn.Module):
             return cls(model)
-        reference = _ENGINES.get(model)
-        engine = reference() if reference is not None else None
-        if engine is None:
-            engine = cls(model)
-            _ENGINES[model] = weakref.ref(engine)
-        return engine
+        with turn_of(model).taken():
+            reference = _ENGINES.get(model)
+            engine = reference() if reference is not None else None
+            if engine is None:
+                engine = cls(model)
+                _ENGINES[model] = weakref.ref(engine)
+            return engine
 
     def __repr__(self) -> str:
         settings = f"mode={self.mode!r}, plan={self.plan!r}, batch_size={self.batch_size!r}"
@@ -172,11 +180,20 @@ class Engine:
 
         inputs = checked(inputs)
         refuse_single_image(inputs, self.model)
-        # The copy is shared by all engines of the model and takes hooks while it runs: one call at a time.
-        with self._store().lock, untouched(deterministic=self.deterministic):
+        with self.turn():
             objective = Objective(target, len(inputs), self.output, self.classes)
             recipe = recipe_of(self.adopt(inputs))
             return run(self, recipe, inputs, objective), objective
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One call at a time, and everything put back afterwards.
+
+        The copy is shared by all engines of the model and takes hooks while it runs; what cannot be copied is shared by
+        everybody.
+        """
+        with self._turn.taken(), untouched(deterministic=self.deterministic):
+            yield
 
     def adopt(self, inputs: Tensor) -> Tensor:
         """The inputs on the model's device, detached, before anything is prepared."""
@@ -194,12 +211,14 @@ class Engine:
             return layer_names(self.model, layer)
         if not isinstance(self.model, nn.Module):
             return layer_names(self.model, layer)
-        store, shape = self._current(), tuple(inputs.shape[1:])
-        if shape not in store.last_layer:
-            with untouched(), self._aside() as module:
-                dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), inputs.dtype)
-                store.last_layer[shape] = last_spatial_layer(module, self.adopt(inputs[:1]).to(dtype))
-        return (store.last_layer[shape],)
+        shape = tuple(inputs.shape[1:])
+        with self.turn():
+            store = self._current()
+            if shape not in store.last_layer:
+                with self._aside() as module:
+                    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), inputs.dtype)
+                    store.last_layer[shape] = last_spatial_layer(module, self.adopt(inputs[:1]).to(dtype))
+            return (store.last_layer[shape],)
 
     def activations(self, layer: Layer, shape: Sequence[int]) -> tuple[Tensor, ...]:
         """Tensors (1, ...) without contents, as the layers return them for one input of shape (C, *S).
@@ -207,12 +226,13 @@ class Engine:
         Runs the model once on noise, unless a call has shown it for this shape.
         """
         noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
-        layers, store = self.layers(layer, noise), self._current()
-        if any((layer, *shape) not in store.activations for layer in layers):
-            with untouched(), self._aside() as module:
-                found = layer_activations(module, layers, self.adopt(noise))
-            self.saw(layers, shape, found)
-        return tuple(store.activations[layer, *shape] for layer in layers)
+        with self.turn():
+            layers, store = self.layers(layer, noise), self._current()
+            if any((layer, *shape) not in store.activations for layer in layers):
+                with self._aside() as module:
+                    found = layer_activations(module, layers, self.adopt(noise))
+                self.saw(layers, shape, found)
+            return tuple(store.activations[layer, *shape] for layer in layers)
 
     def saw(self, layers: Sequence[str], shape: Sequence[int], activations: Sequence[Tensor]) -> None:
         """Remembers what layers return for an input of shape (C, *S), without its contents."""
@@ -274,11 +294,10 @@ class Engine:
         store = self._store()
         if not isinstance(self.model, nn.Module):
             return store
-        if store.fingerprint is None or not store.fingerprint.matches(self.model):
-            store.prepared.clear()
-            store.last_layer.clear()
-            store.activations.clear()
-            store.fingerprint = Fingerprint(self.model)
+        changed = store.fingerprint is None or not store.fingerprint.matches(self.model)
+        if changed or store.interrupted != self._turn.interrupted:
+            store.clear()
+            store.fingerprint, store.interrupted = Fingerprint(self.model), self._turn.interrupted
         return store
 
     def _store(self) -> _Store:
