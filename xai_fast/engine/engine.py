@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -27,6 +26,7 @@ from .inputs import checked, refuse_single_image
 from .precision import halves_pay
 from .recipe import Recipe
 from .reducers.clean import clean_scores
+from .store import STORES, Store
 
 if TYPE_CHECKING:
     from .run import Outcome
@@ -34,25 +34,6 @@ if TYPE_CHECKING:
 Mode = Literal["exact", "fast", "turbo"]
 Plan = Literal["auto", "dense", "local", "tail"]
 
-
-@dataclass
-class _Store:
-    """What has been prepared for one model; never refers to that model, so that it can be kept weakly beside it."""
-
-    fingerprint: Fingerprint | None = None
-    prepared: dict[tuple[frozenset[str], bool, bool], Prepared] = field(default_factory=dict)
-    last_layer: dict[tuple[int, ...], str] = field(default_factory=dict)
-    activations: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
-    interrupted: int = 0  # as the model's turn had it when the first of this was prepared
-
-    def clear(self) -> None:
-        """Forgets all of it."""
-        self.prepared.clear()
-        self.last_layer.clear()
-        self.activations.clear()
-
-
-_STORES: weakref.WeakKeyDictionary[nn.Module, _Store] = weakref.WeakKeyDictionary()
 _ENGINES: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Engine]] = weakref.WeakKeyDictionary()
 
 
@@ -125,7 +106,7 @@ class Engine:
         self.progress = progress
         self.output = checked_output(output)
         self._preprocess, self._classes = preprocess, class_names(classes)
-        self._own_store: _Store | None = None
+        self._own_store: Store | None = None
         self._turn = turn_of(model)
 
     @classmethod
@@ -161,7 +142,7 @@ class Engine:
         """Forgets everything prepared, for changes of the model that are too subtle to be seen (Python attributes)."""
         self._own_store = None
         if isinstance(self.model, nn.Module):
-            _STORES.pop(self.model, None)
+            STORES.pop(self.model, None)
 
     def scores(self, inputs: Tensor, target: Target = None) -> Tensor:
         """The scores that a method would explain: (N,), or (N, K) for a target of that shape.
@@ -269,7 +250,7 @@ class Engine:
             store.prepared[key] = prepared
             if not prepared.copied and isinstance(self.model, nn.Module):
                 # What holds the caller's own object must die with this engine, not live as long as the object.
-                _STORES.pop(self.model, None)
+                STORES.pop(self.model, None)
                 self._own_store = store
         return prepared
 
@@ -289,7 +270,7 @@ class Engine:
 
         return describe(self, method, inputs)
 
-    def _current(self) -> _Store:
+    def _current(self) -> Store:
         """What is prepared for the model as it is now; emptied where the model has changed."""
         store = self._store()
         if not isinstance(self.model, nn.Module):
@@ -300,12 +281,12 @@ class Engine:
             store.fingerprint, store.interrupted = Fingerprint(self.model), self._turn.interrupted
         return store
 
-    def _store(self) -> _Store:
+    def _store(self) -> Store:
         # Hooks of the user's travel with the copy and may refer to the model, which would then live for ever.
         if self._own_store or not isinstance(self.model, nn.Module) or has_hooks(self.model):
-            self._own_store = self._own_store or _Store()
+            self._own_store = self._own_store or Store()
             return self._own_store
-        return _STORES.setdefault(self.model, _Store())
+        return STORES.setdefault(self.model, Store())
 
 
 def _one_of(name: str, value: object, fits: Sequence[object]) -> None:
