@@ -89,7 +89,7 @@ def score_table(output: Any, rows: int, scores_of: Callable[[Any], Any] = find_s
     return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
 
 
-def checked_output(output: Any) -> Callable[[Any], Tensor] | None:
+def checked_output(output: Callable[[Any], Tensor] | None) -> Callable[[Any], Tensor] | None:
     """The function that finds the scores in what a model returns, if it is one; None finds them by itself.
 
     Raises:
