@@ -312,6 +312,17 @@ def test_another_number_of_rows_is_refused(name, method):
         METHODS[method](net(returns)).attribute(INPUTS, 1)
 
 
+def test_another_number_of_rows_is_refused_by_targets_of_the_output():
+    """One embedding for all inputs would be compared with each of theirs."""
+    for name in ("one fewer", "one for all", "windows"):
+        method = xf.Saliency(net(ROWS[name][0]))
+        with pytest.raises(ValueError, match=r"the model returned .* for 3 input rows"):
+            method.attribute(INPUTS, targets.similarity(torch.eye(3)))
+        segments = xf.Saliency(net(lambda s, name=name: ROWS[name][0](s)[:, :, None, None].expand(-1, -1, 2, 2)))
+        with pytest.raises(ValueError, match=r"the model returned .* for 3 input rows"):
+            segments.attribute(INPUTS, targets.region(torch.ones(2, 2), 1))
+
+
 @pytest.mark.parametrize("plan", ["dense", "auto"])
 def test_rows_that_are_lost_among_variants_are_refused(plan):
     """One input comes back alone; its variants, many at a time, do not."""

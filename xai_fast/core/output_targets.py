@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .plain import plain
-from .scores import Classes, entries, entries_at, find_scores
+from .scores import Classes, entries, entries_at, find_scores, refuse_other_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,7 @@ def similarity(embedding: Tensor) -> OutputTarget:
                 f"`embedding` has {embedding.shape[1]} elements and the model returned {tuple(found.shape)}; "
                 "give as many as an embedding (rows, D) of the model's has"
             )
+        refuse_other_rows("the model", found, len(embedding))
         return F.cosine_similarity(found, embedding.to(found), dim=1)
 
     return OutputTarget("similarity", {"embedding": given}, cosine)
@@ -116,6 +117,7 @@ def region(mask: Tensor, classes: Classes) -> OutputTarget:
                 f"`mask` is of size {tuple(mask.shape[1:])} and the model returned {tuple(scores.shape)}; "
                 "give one of the size (H, W) of an output (rows, K, H, W)"
             )
+        refuse_other_rows("the model", scores, len(index))
         if int(index.max()) >= scores.shape[1]:
             raise ValueError(f"`classes` holds {int(index.max())}; the model has {scores.shape[1]}, counted from 0")
         planes = scores[torch.arange(len(scores), device=scores.device), index.to(scores.device)]

@@ -74,12 +74,7 @@ def score_table(output: Any, rows: int, scores_of: Callable[[Any], Any] = find_s
         raise TypeError(f"{said} returned {came} where scores are expected; give floating numbers (rows, K)")
     if scores.ndim in (0, 1) and scores.numel() == rows:
         scores = scores.reshape(rows, 1)
-    if scores.ndim == 0 or len(scores) != rows:
-        raise ValueError(
-            f"{said} returned {tuple(scores.shape)} for {rows} input row{'s' * (rows != 1)}, and an attribution needs "
-            "one row of scores for each; pass the engine `output`, a function from what the model returns to (rows, K) "
-            "scores, or explain a model that answers row by row"
-        )
+    refuse_other_rows(said, scores, rows)
     if scores.ndim != 2:
         raise ValueError(
             f"`target` as a class index needs (N, K) scores, and {said} returned {tuple(scores.shape)}; "
@@ -87,6 +82,16 @@ def score_table(output: Any, rows: int, scores_of: Callable[[Any], Any] = find_s
         )
     # What is computed from scores is as exact as float32 is, whatever the model computes in.
     return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+
+
+def refuse_other_rows(said: str, found: Tensor, rows: int) -> None:
+    """Raises ValueError where what `said` returned does not have an entry per row: whose is whose cannot be told."""
+    if found.ndim == 0 or len(found) != rows:
+        raise ValueError(
+            f"{said} returned {tuple(found.shape)} for {rows} input row{'s' * (rows != 1)}, and an attribution needs "
+            "one row of scores for each; pass the engine `output`, a function from what the model returns to (rows, K) "
+            "scores, or explain a model that answers row by row"
+        )
 
 
 def checked_output(output: Callable[[Any], Tensor] | None) -> Callable[[Any], Tensor] | None:
