@@ -93,7 +93,10 @@ def test_outputs_that_are_no_scores(case):
     with pytest.raises(TypeError, match="`output`"):
         getattr(xf, case.method)(Output(lambda s: "a cat"), **settings).attribute(inputs, 1)
     with pytest.raises(ValueError, match=r"`target`.*scores"):
-        getattr(xf, case.method)(Output(lambda s: s[:, 0]), **settings).attribute(inputs, 1)
+        getattr(xf, case.method)(Output(lambda s: s[:, :, None]), **settings).attribute(inputs, 1)
+    if not case.needs_truth:  # one score per row tells two true classes apart
+        with pytest.raises(ValueError, match=r"`target` 1.*scores"):
+            getattr(xf, case.method)(Output(lambda s: s[:, 0]), **settings).attribute(inputs, 1)
 
 
 # Insides

@@ -120,7 +120,7 @@ def two_classes(scores: Tensor) -> Tensor:
 def refuse_beyond(name: str, index: Tensor, n_classes: int, model: str = "this model") -> None:
     """Raises ValueError where an index is not one of `n_classes`."""
     if index.numel() and int(index.max()) >= n_classes:
-        fits = f"give 0 to {n_classes - 1}" if n_classes > 1 else "give 0"
+        fits = f"give 0 to {n_classes - 1}" if n_classes > 1 else "give 0, the one of its scores"
         raise ValueError(f"`{name}` {int(index.max())} is not a class of {model}, which has {n_classes}; {fits}")
 
 
