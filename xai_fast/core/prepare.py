@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .copies import copied, has_hooks, hooked, traits, unwrapped
-from .graph.capture import export, is_own_leaf
+from .copies import copied, hooked, traits, unwrapped
 from .graph.captured import Captured, Replaced
 from .graph.fold import drop_identities, fold_batchnorms
 from .graph.scopes import Scope, scopes
@@ -62,7 +61,7 @@ def prepare(
     elif seen.unsteady is not None:
         prepared.resists = seen.unsteady
     else:
-        parts = _captured(prepared, anchors)
+        parts = _captured(prepared, anchors, example)
     if prepared.resists:
         prepared.notes.append(f"the model runs as it is: {prepared.resists}")
         prepared.module = copied(model)  # tracing and observing may have changed what `plain` keeps
@@ -99,13 +98,13 @@ def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) 
     return _differs(prepared, seen, example)
 
 
-def _captured(prepared: Prepared, anchors: frozenset[str]) -> list[Scope]:
+def _captured(prepared: Prepared, anchors: frozenset[str], example: Tensor) -> list[Scope]:
     """Captures and folds a second copy, which becomes the prepared module; returns what was captured."""
     assert isinstance(prepared.module, nn.Module)
     work = copied(prepared.module)
     hooks_on = {path: module for path, module in work.named_modules() if hooked(module)}
     with unhooked(work):
-        parts, refusals = scopes(work, frozenset(map(id, hooks_on.values())))
+        parts, refusals = scopes(work, frozenset(map(id, hooks_on.values())), _two_rows(prepared, example))
     for part in parts:
         own = part.own(anchors | hooks_on.keys())
         prepared.folded += fold_batchnorms(work, part.graph, own)
@@ -158,9 +157,6 @@ def _installed(prepared: Prepared, parts: list[Scope], seen: Observation, exampl
         else:
             return True
     elif not prepared.resists:
-        _export(prepared, seen, example)
-        if prepared.captured:
-            return True
         prepared.resists = next((note for note in prepared.notes if note.startswith("not traceable")), "")
     if not _reproduces(prepared, seen, example):
         return False
@@ -192,19 +188,6 @@ def _install(
         if reason is not None:
             raise ValueError(reason)
     prepared.captured[tuple(example.shape[1:])] = captured
-
-
-def _export(prepared: Prepared, seen: Observation, example: Tensor) -> None:
-    """Captures by `torch.export` what could not be traced; only where no hook and no state would be written down."""
-    module = prepared.module
-    assert isinstance(module, nn.Module)
-    own_leaves = any(is_own_leaf(part) for part in module.modules())
-    if has_hooks(module) or own_leaves:
-        return
-    try:
-        _install(prepared, export(module, _two_rows(prepared, example)), seen, example)
-    except Exception as error:  # as in `_installed`
-        prepared.notes.append(f"not exportable: {first_line(error)}")
 
 
 def _replace_parts(prepared: Prepared, parts: list[Scope], seen: Observation, example: Tensor) -> None:

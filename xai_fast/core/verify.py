@@ -137,6 +137,8 @@ def _python_state(model: nn.Module) -> dict[str, Any]:
         for name, value in vars(module).items():
             if name not in _TORCH_STATE and not name.endswith("_hooks"):
                 state[f"{path}.{name}" if path else name] = _frozen(value)
+        for name, buffer in module._buffers.items():
+            state[f"{path}.{name}" if path else name] = _frozen(buffer)
     return state
 
 

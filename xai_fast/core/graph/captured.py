@@ -81,12 +81,9 @@ class Captured:
         if calls is None:
             called = [step.label for step in self.graph.steps if step.module is not None]
             around = next((label for label in called if layer.startswith(f"{label}.")), None)
-            if around is None and self.graph.owner is None:
+            if around is None:
                 raise ValueError(f"`layer` {layer!r} does not run in this model's forward; choose another")
-            where = (
-                f"lies inside {around!r}, which is called as a whole" if around else "is not seen in what is exported"
-            )
-            raise CutError(f"layer {layer!r} {where}")
+            raise CutError(f"layer {layer!r} lies inside {around!r}, which is called as a whole")
         if len(calls) > 1:
             raise ValueError(f"`layer` {layer!r} runs more than once in a forward; choose a layer that runs once")
         if calls[0] is None:

@@ -51,7 +51,10 @@ def fold_batchnorms(model: nn.Module, graph: Graph, anchors: Collection[str]) ->
 def drop_identities(graph: Graph, anchors: Collection[str]) -> None:
     """Takes out the steps that return what they read: identities, and dropout in eval mode."""
     read = graph.returned_by(anchors)
-    for step in list(graph.steps):
+    for makes in [step.makes for step in graph.steps]:
+        # Looked up anew: a step that reads what was taken out before has been replaced by one that reads past it.
+        step = graph.step_of(makes)
+        assert step is not None
         module = step.module
         does_nothing = step.operation == "identity" or (step.operation == "dropout" and module is not None)
         if does_nothing and len(step.reads) == 1 and step.makes not in read:
@@ -63,7 +66,7 @@ def substitute(graph: Graph, step: Step, value: int) -> None:
     graph.steps = [
         reading(other, step.makes, value) if step.makes in other.reads else other
         for other in graph.steps
-        if other is not step
+        if other.makes != step.makes
     ]
     graph.output = _renamed(graph.output, step.makes, value)
     for path, calls in graph.anchors.items():

@@ -139,8 +139,7 @@ class Graph:
         traits: per value, once recorded.
         known: what is no tensor and the same for every number of rows: extents, lengths; once recorded.
         writes: per step, by what it makes: the values into which it writes in place.
-        fixed: values that are known before the first step: constants, once bound, and defaults of the forward.
-        owner: what has to live as long as the steps.
+        fixed: values that are known before the first step: constants, once bound.
     """
 
     steps: list[Step]
@@ -152,7 +151,6 @@ class Graph:
     known: dict[int, Any] = field(default_factory=dict)
     writes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     fixed: dict[int, Any] = field(default_factory=dict)
-    owner: Any = None
 
     @property
     def results(self) -> tuple[int, ...]:
@@ -211,7 +209,7 @@ class Graph:
         """The same steps, to be recorded on inputs of another shape."""
         return Graph(
             list(self.steps), self.output, self.anchors, self.constants, self.gradient_gaps,
-            fixed=dict(self.fixed), owner=self.owner,
+            fixed=dict(self.fixed),
         )  # fmt: skip
 
     def _run_all(self, batch: Tensor) -> dict[int, Any]:
