@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import xai_fast as xf
 from xai_fast.core.graph import linear, onednn, probe, stages
-from xai_fast.core.graph.capture import export, trace
+from xai_fast.core.graph.capture import trace
 from xai_fast.core.graph.captured import Captured, Replaced
 from xai_fast.core.graph.kinds import Kind, kind_of, operation_of
 from xai_fast.core.graph.linear import FusedLinear
@@ -210,7 +210,7 @@ def test_inputs_of_another_shape_are_recorded_anew():
 
 
 class BranchingOnShape(nn.Module):
-    """Python that a trace cannot follow and an export can."""
+    """Python that only an example of the input lets a trace follow."""
 
     def __init__(self):
         super().__init__()
@@ -220,7 +220,7 @@ class BranchingOnShape(nn.Module):
         return {"logits": self.net(x * 2 if x.shape[2] > 40 else x)}
 
 
-def test_what_cannot_be_traced_is_exported():
+def test_what_branches_on_sizes_is_traced_on_an_example():
     model, inputs = BranchingOnShape(), photos(2, 64)
     with pytest.raises(Exception, match="control flow"):
         trace(model, frozenset())
@@ -236,9 +236,9 @@ def test_what_cannot_be_traced_is_exported():
     assert (values - expected).abs().max() <= 1e-10 * expected.abs().max()
 
 
-def test_an_export_returns_what_the_forward_returns():
+def test_a_trace_returns_what_the_forward_returns():
     model, inputs = BranchingOnShape(), photos(2, 64)
-    graph = export(model.eval(), inputs)
+    graph = trace(model.eval(), frozenset(), inputs)
     _, both = graph.record(inputs)
     assert set(both) == {"logits"}
     torch.testing.assert_close(both["logits"], model(inputs)["logits"].detach())

@@ -88,7 +88,8 @@ _STRICTNESS = _Strictness()
 @contextmanager
 def own_model(model: nn.Module) -> Iterator[None]:
     """Runs the caller's own model (what cannot be copied) in eval mode; puts back its flags, buffers and gradients."""
-    training = [(module, module.training) for module in model.modules()]
+    # What TorchScript has frozen has no such flag any more.
+    training = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in model.buffers()]
     try:

@@ -69,7 +69,7 @@ class PackedWeight:
         weight: (out, in / groups, h, w).
         bias: (out,).
         geometry: of the convolution.
-        parts: into how many stretches of input channels the sum is cut, each added to the result of the one before.
+        parts: into how many stretches of input channels, as `chunk` cuts them, the sum is cut, each added to the result of the one before.
             oneDNN adds up all products in one float32 chain, and rounding grows with its length.
         turned: whether kernels are used turned by half a turn, which is not stored beside what is packed.
     """
@@ -104,7 +104,7 @@ class PackedWeight:
         geometry = self.geometry
         packed = torch.ops.mkldnn._reorder_convolution_weight(
             part, padding, geometry.stride, geometry.dilation, geometry.groups,
-            [len(x), x.shape[1] // self.parts, *x.shape[2:]],
+            [len(x), x.shape[1] if self.parts == 1 else part.shape[1], *x.shape[2:]],
         )  # fmt: skip
         form = _form(packed)
         return packed if form is None else self._forms.setdefault((number, form), packed)
@@ -230,16 +230,17 @@ def _accumulate(
 
 
 def stretches(weight: Tensor, groups: int) -> int:
-    """Into how many equal stretches of input channels a convolution's sum is cut so that none is long.
+    """Into how many stretches of input channels, as `chunk` cuts them, a convolution's sum is cut so that none is long.
 
     Args:
-        weight: (out, in / groups, h, w).
+        weight: (out, in / groups, h, w). A kernel whose positions alone make a long sum is cut into single channels.
         groups: of the convolution; with several the sums are short as they are.
     """
-    parts = -(-weight[0].numel() // LONG_SUM) if weight[0].numel() >= LONG_SUM and groups == 1 else 1
-    while weight.shape[1] % parts:
-        parts += 1
-    return parts
+    channels, products = weight.shape[1], weight[0].numel()
+    if products < LONG_SUM or groups != 1:
+        return 1
+    wanted = min(-(-products // LONG_SUM), channels)
+    return -(-channels // -(-channels // wanted))
 
 
 def _form(packed: Tensor) -> bytes | None:

@@ -43,8 +43,8 @@ class Sizes:
         # Per number, and per value that follows from constants alone, what it is for each of `_ROWS`.
         self._numbers: dict[fx.Node, Sequence[Any]] = {}
 
-    def known(self, node: fx.Node) -> Any:
-        """A value that is the same whatever the input and the number of rows.
+    def known(self, node: fx.Node, read: Callable[[Any], Any] = lambda value: value) -> Any:
+        """A value, or what is read off it, that is the same whatever the input and the number of rows.
 
         Raises:
             TraceError: it is not.
@@ -53,9 +53,9 @@ class Sizes:
         if node not in self._numbers:
             raise TraceError("its forward branches on data (symbolically traced, it cannot be used in control flow)")
         first, *others = self._numbers[node]
-        if not isinstance(first, Tensor) and any(not _same(first, other) for other in others):
+        if not isinstance(first, Tensor) and any(not _same(read(first), read(other)) for other in others):
             raise TraceError("its forward branches on the number of rows")
-        return first
+        return read(first)
 
     def is_number(self, node: fx.Node) -> bool:
         """Whether a node was found to be a number, an extent or the like."""

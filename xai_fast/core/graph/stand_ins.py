@@ -55,16 +55,16 @@ class StandIn(fx.Proxy):
         return attribute
 
     def __bool__(self) -> bool:
-        return bool(self._sizes.known(self.node))
+        return self._sizes.known(self.node, bool)
 
     def __int__(self) -> int:
-        return int(self._sizes.known(self.node))
+        return self._sizes.known(self.node, int)
 
     def __index__(self) -> int:
-        return operator.index(self._sizes.known(self.node))
+        return self._sizes.known(self.node, operator.index)
 
     def __float__(self) -> float:
-        return float(self._sizes.known(self.node))
+        return self._sizes.known(self.node, float)
 
     def __len__(self) -> int:
         """How many parts it has.

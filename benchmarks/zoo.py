@@ -1,0 +1,351 @@
+"""How networks of timm, torchvision and transformers are captured, and whether their maps are those of float64.
+
+`python benchmarks/zoo.py [LIBRARY...] --json FILE` goes on where FILE stops. timm comes with the extra `zoo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import json
+import multiprocessing
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from methods import conditions
+from torch import Tensor, nn
+
+import xai_fast as xf
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from networks import awaken, photos
+
+LIBRARIES = ("torchvision", "transformers", "timm")
+SIZES = (64, 96, 128, 224, 256, 384)  # the first that a network takes
+LARGEST = 224  # inputs of the members among which timm's smallest is looked for
+SECONDS = 240  # for one network, in a process of its own
+# Where rounding decides, as behind a ReLU near 0, plain PyTorch in float32 is as far off: it may be that much worse.
+SLACK, FLOOR = 4, 1e-4
+# What makes configurations of transformers small, where they have it.
+_TINY = {
+    "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 3,
+    "intermediate_size": 96, "encoder_layers": 2, "decoder_layers": 2, "d_model": 48, "num_labels": 10,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("libraries", nargs="*", default=LIBRARIES)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--only", help="networks whose name this expression matches")
+    chosen = parser.parse_args()
+    records = json.loads(chosen.json.read_text())["records"] if chosen.json.exists() else []
+    done = {(record["zoo"], record["network"]) for record in records}
+    for library in chosen.libraries:
+        for family, network in members(library):
+            if (library, network) in done or (chosen.only and not re.search(chosen.only, network)):
+                continue
+            records.append(apart(library, family, network))
+            say(records[-1])
+            chosen.json.write_text(json.dumps({"conditions": conditions(1), "records": records}, indent=1) + "\n")
+    summary(records)
+
+
+def members(library: str) -> Iterator[tuple[str, str]]:
+    """Families with the network that stands for each.
+
+    timm: a family is what a file of models calls by one word; the one with fewest parameters, counted without memory,
+    of those whose own input is at most 224 pixels wide. torchvision: the same, of its classifiers and segmentation
+    networks. transformers: every class that the library lists for classifying images.
+    """
+    if library == "transformers":
+        auto = importlib.import_module("transformers.models.auto.modeling_auto")
+        for family, names in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.items():
+            for name in (names,) if isinstance(names, str) else names:
+                yield family, name
+        return
+    families: dict[str, list[str]] = {}
+    for name, module in _names(library):
+        word = re.match("[a-z]+", name)
+        families.setdefault(f"{module}/{word.group() if word else name}", []).append(name)
+    for family, names in sorted(families.items()):
+        small = min(names, key=lambda name: _parameters(library, name))
+        if _parameters(library, small) < float("inf"):
+            yield family.partition("/")[2] if library == "torchvision" else family, small
+
+
+def _names(library: str) -> Iterator[tuple[str, str]]:
+    if library == "torchvision":
+        import torchvision
+
+        for module in (torchvision.models, torchvision.models.segmentation):
+            yield from ((name, module.__name__) for name in torchvision.models.list_models(module=module))
+        return
+    timm = importlib.import_module("timm")
+    for module in timm.list_modules():
+        yield from ((name, module) for name in timm.list_models(module=module) if not name.startswith("test_"))
+
+
+def _parameters(library: str, name: str, known: dict[str, float] = {}) -> float:  # noqa: B006 - kept on purpose
+    if name not in known:
+        known[name] = float("inf")
+        if library == "timm":
+            shape = importlib.import_module("timm").get_pretrained_cfg(name).input_size
+            if shape[0] != 3 or shape[1] > LARGEST:
+                return known[name]
+        try:
+            with torch.device("meta"):
+                known[name] = sum(parameter.numel() for parameter in _made(library, name, None).parameters())
+        except Exception:  # some draw weights in ways that need memory
+            known[name] = 1e12
+    return known[name]
+
+
+def _made(library: str, name: str, size: int | None) -> nn.Module:
+    """The network without weights; for inputs of that size where it has to be told."""
+    if library == "torchvision":
+        import torchvision
+
+        options = {"image_size": size} if size and name.startswith("vit") else {}
+        segments = name in torchvision.models.list_models(module=torchvision.models.segmentation)
+        options |= {"weights_backbone": None} if segments else {}
+        return torchvision.models.get_model(name, weights=None, **options)
+    if library == "transformers":
+        transformers = importlib.import_module("transformers")
+        kind = getattr(transformers, name)
+        config = kind.config_class()
+        for key, value in {**_TINY, "image_size": size}.items():
+            if isinstance(getattr(config, key, None), int) and value is not None:
+                setattr(config, key, value)
+        return kind(config)
+    timm = importlib.import_module("timm")
+    if size is not None:
+        try:
+            return timm.create_model(name, pretrained=False, img_size=size)
+        except TypeError:  # of a convolutional network, which takes any size
+            pass
+    return timm.create_model(name, pretrained=False)
+
+
+def built(library: str, name: str) -> tuple[nn.Module, Tensor]:
+    """The network, awake, and a photograph of the smallest size that it takes."""
+    said = "no size"
+    for size in SIZES:
+        try:
+            torch.manual_seed(0)
+            model, inputs = _made(library, name, size).eval(), photos(6, size)
+            with torch.no_grad():
+                assert torch.isfinite(logits(model(inputs[:1]))).all()
+        except Exception as error:  # for another size it may have another word
+            said = f"{type(error).__name__}: {error}"
+            continue
+        try:
+            awake = awaken(copy.deepcopy(model), inputs)
+            with torch.no_grad():
+                model = awake.eval() if torch.isfinite(logits(awake(inputs[:1]))).all() else model
+        except Exception as error:  # layers that share weights cannot be waked one by one
+            print(f"{name} stays asleep: {error}", file=sys.stderr)
+        return model, inputs[:1]
+    raise RuntimeError(said.splitlines()[0])
+
+
+def logits(output: Any) -> Tensor:
+    """The scores in what a network returns."""
+    found = getattr(output, "logits", output)
+    found = found["out"] if isinstance(found, dict) else found
+    found = found[0] if isinstance(found, list | tuple) else found
+    return found.flatten(2).mean(2) if found.ndim > 2 else found
+
+
+def measure(library: str, family: str, name: str) -> dict[str, Any]:
+    """One record."""
+    record: dict[str, Any] = {"zoo": library, "family": family, "network": name, "size": 0, "captured": "none"}
+    record |= {"reason": "", "gradient": False, "layer": "", "seconds": 0.0, "errors": {}, "said": {}}
+    try:
+        model, inputs = built(library, name)
+    except Exception as error:
+        return record | {"captured": "not built", "reason": first_line(error)}
+    record["size"] = inputs.shape[-1]
+    # What is asked is one number per row, so that every network is asked the same.
+    plain = logits(model(inputs)).detach()
+    target = _Score(int(plain.argmax()))
+    engine = (
+        xf.Engine(model, prepare=True) if "prepare" in xf.Engine.__init__.__code__.co_varnames else xf.Engine(model)
+    )
+    prepared = engine.prepared(frozenset(), inputs)
+    graph = next((captured.graph for captured in prepared.captured.values()), None)
+    parts = any("forward" in vars(part) for part in prepared.module.modules())  # type: ignore[union-attr]
+    record["captured"] = "trace" if graph else "parts" if parts else "none"
+    record |= {"reason": prepared.resists[:200], "gradient": graph is not None and not graph.gradient_gaps}
+    record["seconds"] = round(prepared.seconds, 3)
+    exact = copy.deepcopy(model).double()
+    window = inputs.shape[-1] // 4
+    asked: dict[str, tuple[Callable[[], Tensor], Callable[[nn.Module], Tensor]]] = {
+        "Saliency": (
+            lambda: xf.Saliency(engine, absolute=False).attribute(inputs, target),
+            lambda net: plain_gradient(net, _as(net, inputs), target),
+        ),
+        "Occlusion": (
+            lambda: xf.Occlusion(engine, window=window, stride=window).attribute(inputs, target),
+            lambda net: plain_occlusion(net, _as(net, inputs), target, window),
+        ),
+        "GradCAM": (
+            lambda: _cam(engine, inputs, target, record),
+            lambda net: plain_cam(net, _as(net, inputs), target, record["layer"], tuple(record["grid"])),
+        ),
+    }
+    for method, (ours, theirs) in asked.items():
+        try:
+            values = ours().double()
+        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+            kind = "" if "`" in str(error) and isinstance(error, ValueError | TypeError) else "CRASHED "
+            record["said"][method] = f"{kind}{type(error).__name__}: {first_line(error)}"
+            continue
+        try:
+            truth, single = theirs(exact), theirs(model).double()
+        except Exception as error:
+            record["said"][method] = f"not compared: {first_line(error)}"
+            continue
+        scale = truth.abs().max().clamp_min(1e-30)
+        errors = {
+            side: float((map_ - truth).abs().max() / scale) for side, map_ in (("ours", values), ("plain", single))
+        }
+        record["errors"][method] = errors
+        if not errors["ours"] <= max(SLACK * errors["plain"], FLOOR):
+            record["said"][method] = "WRONG"
+    record.pop("grid", None)
+    return record
+
+
+class _Score:
+    """A target: one of the scores that `logits` finds."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __call__(self, output: Any) -> Tensor:
+        return logits(output)[:, self.index]
+
+
+def _as(net: nn.Module, inputs: Tensor) -> Tensor:
+    return inputs.to(next(net.parameters()).dtype)
+
+
+def _cam(engine: xf.Engine, inputs: Tensor, target: Any, record: dict[str, Any]) -> Tensor:
+    method = xf.GradCAM(engine)
+    values = method.attribute(inputs, target, resolution="native")
+    layer = method(inputs, target).layer
+    record["layer"], record["grid"] = (
+        str(layer if isinstance(layer, str) else next(iter(layer))),
+        list(values.shape[2:]),
+    )
+    return values
+
+
+def plain_gradient(net: nn.Module, inputs: Tensor, target: Any) -> Tensor:
+    inputs = inputs.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(target(net(inputs)).sum(), inputs)
+    return gradient
+
+
+@torch.no_grad()
+def plain_occlusion(net: nn.Module, inputs: Tensor, target: Any, window: int) -> Tensor:
+    clean, found = target(net(inputs)), torch.zeros_like(inputs[:, :1])
+    for top in range(0, inputs.shape[2], window):
+        for left in range(0, inputs.shape[3], window):
+            place = (..., slice(top, top + window), slice(left, left + window))
+            hidden = inputs.clone()
+            hidden[place] = 0
+            found[place] = clean - target(net(hidden))
+    return found
+
+
+def plain_cam(net: nn.Module, inputs: Tensor, target: Any, layer: str, grid: tuple[int, ...]) -> Tensor:
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        kept.append(
+            output
+            if isinstance(output, Tensor)
+            else next(iter(output.values() if isinstance(output, dict) else output))
+        )
+
+    handle = net.get_submodule(layer.partition(":")[0]).register_forward_hook(keep)
+    try:
+        score = target(net(inputs.clone().requires_grad_()))
+    finally:
+        handle.remove()
+    (gradient,) = torch.autograd.grad(score.sum(), kept[0])
+    first, slope = _channels_first(kept[0], grid), _channels_first(gradient, grid)
+    return (slope.mean((2, 3), keepdim=True) * first).sum(1, keepdim=True).relu()
+
+
+def _channels_first(values: Tensor, grid: tuple[int, ...]) -> Tensor:
+    if values.ndim == 4 and values.shape[2:] == grid:
+        return values
+    if values.ndim == 4 and values.shape[1:3] == grid:
+        return values.permute(0, 3, 1, 2)
+    if values.ndim == 3 and values.shape[1] >= grid[0] * grid[1]:
+        return values[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
+    raise ValueError(f"{tuple(values.shape)} as a grid of {grid}")
+
+
+def apart(library: str, family: str, name: str) -> dict[str, Any]:
+    """The record of one network, from a process of its own that may take its time, crash or fill its memory."""
+    began = time.perf_counter()
+    receive, send = multiprocessing.get_context("fork").Pipe(duplex=False)
+
+    def run() -> None:
+        warnings.simplefilter("ignore")
+        send.send(measure(library, family, name))
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    send.close()
+    try:
+        if receive.poll(SECONDS):
+            return receive.recv()
+        reason = f"CRASHED: no answer after {time.perf_counter() - began:.0f} s"
+    except EOFError:
+        process.join()
+        reason = f"CRASHED: its process ended with {process.exitcode}"
+    finally:
+        if process.is_alive():
+            process.terminate()
+        process.join()
+    empty: dict[str, Any] = {"errors": {}, "said": {}, "layer": "", "gradient": False, "seconds": 0.0, "size": 0}
+    return {"zoo": library, "family": family, "network": name, "captured": "none", "reason": reason} | empty
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def say(record: dict[str, Any]) -> None:
+    errors = "  ".join(f"{method} {found['ours']:.0e}" for method, found in record["errors"].items())
+    said = "  ".join(f"[{method}: {text}]" for method, text in record["said"].items())
+    print(
+        f"{record['network']:40} {record['size']:4} {record['captured']:6} {errors} {said} {record['reason']}",
+        flush=True,
+    )
+
+
+def summary(records: list[dict[str, Any]]) -> None:
+    for library in dict.fromkeys(record["zoo"] for record in records):
+        own = [record for record in records if record["zoo"] == library and record["captured"] != "not built"]
+        counts = {how: sum(record["captured"] == how for record in own) for how in ("trace", "parts", "none")}
+        wrong = sum("WRONG" in record["said"].values() for record in own)
+        crashed = sum("CRASHED" in str([record["reason"], record["said"]]) for record in own)
+        print(f"{library}: {len(own)} networks, {counts}, {wrong} wrong, {crashed} crashed")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

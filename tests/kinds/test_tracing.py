@@ -1,0 +1,230 @@
+"""Forwards that are hard to trace: captured and right, or refused; and nothing that other threads run is disturbed."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils._pytree import tree_leaves
+
+import xai_fast as xf
+from xai_fast.core.graph.capture import CaptureError, trace
+from xai_fast.core.prepare import prepare
+
+
+class Net(nn.Module):
+    """A module from layers and a function of (self, x)."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self._forward = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self._forward(self, x)
+
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return torch.round(x * 8) / 8
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def draw(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def conv():
+    layer = nn.Conv2d(3, 4, 3)
+    with torch.no_grad():
+        layer.weight.copy_(draw(4, 3, 3, 3))
+    return layer
+
+
+def checked(self, x):
+    if x.shape[1] != 3 or x.ndim != 4:
+        raise ValueError(f"three channels, not {x.shape}")
+    return self.a(x)
+
+
+def of_rows_and_sizes(self, x):
+    n, _, h, w = x.shape
+    mask = torch.zeros(h, w)
+    mask[: h // 2] = 1
+    return x * self.p.expand(n, -1, -1, -1) + torch.zeros((n, 3, 1, 1)) + torch.arange(w, dtype=x.dtype) * mask
+
+
+def unpacked(self, x):
+    n, *rest = x.shape
+    for part in x.chunk(3, 1):
+        last = part
+    return x.new_zeros(n, 2) + last.mean((2, 3)) + len(rest)
+
+
+def cached(self, x):
+    key = (x.shape[2], str(x.device))
+    if key not in self.cache:
+        self.cache[key] = self.bias[:, self.index]
+    return x.mean((2, 3)) + self.cache[key]
+
+
+def written(self, x):
+    y = x * 2
+    y[:, 0] = x[:, 1]
+    return y.mean((2, 3))
+
+
+def without_gradient(self, x):
+    with torch.no_grad():
+        y = self.a(x)
+    return self.a(x) + y
+
+
+def sized(self, x):
+    n = x.shape[0]
+    return self.q[:n].sum(0) + x.mean((2, 3)) if x.numel() else x
+
+
+CAPTURED = {
+    "a check of the shape": Net(checked, a=conv()),
+    "sizes and rows": Net(of_rows_and_sizes, p=nn.Parameter(draw(1, 3, 1, 1))),
+    "unpacking": Net(unpacked),
+    "writes in place": Net(written),
+    "no_grad": Net(without_gradient, a=conv()),
+    "a function with a backward of its own": Net(lambda s, x: s.a(Straight.apply(x)), a=conv()),
+    "rows of a constant": Net(sized, q=nn.Parameter(draw(4, 3))),
+    "a list of parameters": Net(lambda s, x: x * s.p[1], p=nn.ParameterList([torch.ones(1), torch.full((1,), 3.0)])),
+    "a forward called directly": Net(lambda s, x: s.a.forward(x), a=conv()),
+    "a scripted part": Net(lambda s, x: s.a(x), a=torch.jit.script(conv())),
+    "a module with two names": Net(lambda s, x: s.a(x) + s.b(x), **dict.fromkeys("ab", conv())),
+    "branches on weights": Net(lambda s, x: x * 2 if s.g > 0 else -x, g=nn.Parameter(torch.tensor(2.0))),
+    "sizes that are computed": Net(
+        lambda s, x: functional.interpolate(x, size=(int(x.shape[2] * 1.5), round(x.shape[3] / 2))).flatten(1)
+    ),
+    "nested outputs": Net(lambda s, x: {"a": s.a(x), "b": [x.mean(1), 3]}, a=conv()),
+    "modules that do nothing in a row": nn.Sequential(
+        conv(), nn.Dropout(), nn.Identity(), nn.Dropout2d(), nn.ReLU(), nn.Identity(), nn.Identity()
+    ),
+}
+REFUSED = {
+    "branches on data": Net(lambda s, x: x if x.sum() > 0 else -x),
+    "numbers taken from data": Net(lambda s, x: x * int(x.argmax())),
+    "branches on rows": Net(lambda s, x: x.squeeze() if len(x) > 1 else x),
+    "a loop over rows": Net(lambda s, x: torch.stack([x[i] * 2 for i in range(x.shape[0])])),
+    "numpy": Net(lambda s, x: torch.from_numpy(x.numpy()) * 2),
+    "hooks of tensors": Net(lambda s, x: (x * 2).register_hook(lambda g: -g)),
+}
+
+
+def tensors(output):
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+
+
+@pytest.mark.parametrize("kind", CAPTURED)
+def test_what_is_traced_gives_the_same_for_any_number_of_rows(kind):
+    model, inputs = CAPTURED[kind].eval().requires_grad_(False), draw(2, 3, 16, 12)
+    state = {path: dict(vars(module)) for path, module in model.named_modules()}
+    graph = trace(model, frozenset(), inputs)
+    assert all(vars(module) == state[path] for path, module in model.named_modules())
+    for answers, rows in zip(graph.record(inputs), (inputs[:1], inputs), strict=True):
+        for answer, truth in zip(tensors(answers), tensors(model(rows)), strict=True):
+            torch.testing.assert_close(answer, truth)
+    assert graph.gradient_gaps == (kind in ("no_grad", "a function with a backward of its own"))
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_depends_on_data_or_rows_is_refused(kind):
+    with pytest.raises(CaptureError):
+        trace(REFUSED[kind].eval(), frozenset(), draw(2, 3, 16, 12))
+
+
+def prepared_for(model, inputs):
+    return prepare(model.eval(), frozenset(), fast=False, compiled=False, example=inputs[:1])
+
+
+def test_modules_that_do_nothing_do_not_cost_the_capture():
+    model = nn.Sequential(*CAPTURED["modules that do nothing in a row"], nn.Flatten(), nn.Linear(4 * 140, 2))
+    prepared = prepared_for(model, draw(1, 3, 16, 12))
+    assert prepared.captured, prepared.resists
+    (captured,) = prepared.captured.values()
+    assert not {step.operation for step in captured.graph.steps} & {"identity", "dropout"}
+
+
+def test_what_a_forward_keeps_once_does_not_cost_the_capture():
+    model = Net(cached, bias=nn.Parameter(draw(1, 3)), index=torch.tensor([2, 0, 1]), cache={})
+    prepared = prepared_for(model, draw(1, 3, 16, 12))
+    assert prepared.captured, prepared.resists
+    assert not model.cache
+
+
+def reference_kept(self, x):
+    if self.first is None:
+        self.first = x.mean((2, 3))
+    return x.mean((2, 3)) - self.first
+
+
+def counted(self, x):
+    self.count += 1
+    return x.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(Net(reference_kept, first=None), "first"), (Net(counted, count=0), "count")],
+    ids=["of the first input", "every time"],
+)
+def test_what_a_forward_keeps_of_its_inputs_does(model, name):
+    prepared = prepared_for(model, draw(1, 3, 16, 12))
+    assert not prepared.captured
+    assert prepared.resists == f"its forward changes `{name}`"
+
+
+def test_a_buffer_that_the_forward_changes_is_noticed():
+    model = Net(counted)
+    model.register_buffer("count", torch.zeros(()))
+    assert prepared_for(model, draw(1, 3, 16, 12)).resists == "its forward changes `count`"
+
+
+@pytest.mark.parametrize("kind", ["a check of the shape", "branches on data"])
+def test_forwards_of_other_threads_go_on_while_a_model_is_prepared(kind):
+    def make():
+        body = {**CAPTURED, **REFUSED}[kind]
+        return nn.Sequential(body, nn.Flatten(), nn.LazyLinear(3)).eval()
+
+    inputs, other = draw(1, 3, 12, 12), nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    truth, failures, stop = other(inputs), [], threading.Event()
+
+    def work():
+        while not stop.is_set():
+            try:
+                answer = other(inputs)
+                if not torch.equal(answer, truth):
+                    failures.append("another answer")
+            except Exception as error:
+                failures.append(repr(error))
+
+    model = make()
+    model(inputs)
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(5):
+            prepared_for(model, inputs)
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures, failures[0]
+
+
+def test_what_cannot_be_captured_says_nothing_on_the_standard_streams(capfd):
+    model = nn.Sequential(REFUSED["branches on data"], conv(), nn.Flatten(), nn.Linear(400, 2)).eval()
+    xf.Saliency(model).attribute(draw(1, 3, 12, 12), 1)
+    assert capfd.readouterr() == ("", "")
