@@ -1,0 +1,116 @@
+"""Whatever a processor is found to be good at, maps are those of the replicas: every switch that it throws, both ways.
+
+What half precision does is in `tests/engine/test_precision.py`, every kernel for itself in `tests/ops`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from subjects import signals
+from table import FIRST
+from torch import nn
+
+import xai_fast as xf
+from xai_fast import ops
+from xai_fast.core.graph.linear import FusedLinear
+from xai_fast.core.graph.onednn import FusedConvolution
+from xai_fast.core.graph.probe import refusal
+from xai_fast.core.graph.winograd import MinimalFilter
+from xai_fast.core.processor import assuming
+from xai_fast.engine.backward.tape import Backward
+
+METHODS = (
+    "Occlusion",
+    "KernelShap",
+    "RISE",
+    "AblationCAM",
+    "GradCAM",
+    "IntegratedGradients",
+    "GuidedBackprop",
+)
+SWITCHES = [(name, way) for name in ("packed", "minimal", "stem") for way in (True, False)] + [("fused", False)]
+TARGETS = [1, 3, 0]
+
+
+class Wide(nn.Module):
+    """As wide as vectors ask for: 3x3 convolutions, a residual sum, linear layers of positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32)
+        self.body, self.body_norm = nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32)
+        self.outer = nn.Conv2d(32, 32, 3, padding=1)
+        self.pool, self.mix, self.head = nn.AvgPool2d(2), nn.Linear(32, 48), nn.Linear(48, 5)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)).relu()
+        x = (x + self.outer(self.body_norm(self.body(x)).relu())).relu()
+        return self.head(self.mix(self.pool(x).flatten(2).mT).relu().mean(1))
+
+
+def wide():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Wide().eval()
+
+
+@cache
+def expected(case):
+    return case.expected(wide(), signals(), TARGETS)
+
+
+def assert_as_its_replica(case):
+    truth = expected(case)
+    found = case.on(xf.Engine(wide())).attribute(signals(), TARGETS, **case.call)
+    error = (found.double() - truth).abs().max().item()
+    assert error <= 1e-5 * max(truth.abs().max().item(), wide()(signals()).abs().max().item()), error
+
+
+every = pytest.mark.parametrize(
+    "case", [case for case in FIRST if case.method in METHODS], ids=lambda case: case.method
+)
+
+
+@pytest.mark.parametrize(("switch", "way"), SWITCHES, ids=str)
+@every
+def test_maps_are_those_of_the_replicas_either_way(case, switch, way):
+    with assuming(**{switch: way}):
+        assert_as_its_replica(case)
+
+
+@pytest.mark.parametrize("instructions", ["baseline", "avx2"])
+@every
+def test_maps_are_those_of_the_replicas_on_older_processors(case, instructions):
+    if instructions not in ops.instruction_sets():
+        pytest.skip(f"no kernels for {instructions} here")
+    with ops.limited_to(instructions):
+        assert_as_its_replica(case)
+
+
+@every
+def test_maps_are_those_of_the_replicas_without_a_compiler(case):
+    with ops.using("reference"):
+        assert_as_its_replica(case)
+
+
+WAYS = {"packed": (FusedLinear, "_fused"), "minimal": (MinimalFilter, "__call__"), "stem": (Backward, "from_stem"),
+        "fused": (FusedConvolution, "__call__")}  # fmt: skip
+
+
+@pytest.mark.skipif(refusal() is not None, reason=str(refusal()))
+@pytest.mark.parametrize(("switch", "way"), SWITCHES, ids=str)
+def test_a_switch_decides_which_way_is_taken(monkeypatch, switch, way):
+    owner, name = WAYS[switch]
+    run, calls = getattr(owner, name), []
+    monkeypatch.setattr(owner, name, lambda *args, **kwargs: calls.append(1) or run(*args, **kwargs))
+    with assuming(**{switch: way}):
+        xf.IntegratedGradients(wide(), n_steps=12, baseline=0.5).attribute(signals(), 2)
+    assert bool(calls) == way
+
+
+def test_there_is_no_other_switch():
+    with pytest.raises(TypeError, match="speed"), assuming(speed=True):
+        pass
