@@ -14,7 +14,7 @@ import xai_fast as xf
 from xai_fast.engine.samplers.shapley_draws import weighted_draws
 
 SEEDS = 100
-ORDERS = {"n_permutations": 4000}
+ORDERS = {"n_permutations": 1000}
 
 
 def crowd(on):
@@ -43,11 +43,18 @@ ESTIMATORS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "settings", "tolerance"), ESTIMATORS, ids=str)
-def test_where_coalitions_end_their_error_is_as_stated_and_within_the_tolerance(method, settings, tolerance):
+@pytest.fixture(scope="module")
+def exact():
+    """The game's values, from all of its coalitions."""
     engine, one, segments = game(crowd, mode="turbo", batch_size=8192)
-    exact = xf.KernelShap(engine, segments=segments, n_samples=1 << 14, tolerance=1e-9)(one, 0)
-    assert exact.standard_error.abs().max() == 0
+    found = xf.KernelShap(engine, segments=segments, n_samples=1 << 14, tolerance=1e-9)(one, 0)
+    assert found.standard_error.abs().max() == 0
+    return found
+
+
+@pytest.mark.parametrize(("method", "settings", "tolerance"), ESTIMATORS, ids=str)
+def test_where_coalitions_end_their_error_is_as_stated_and_within_the_tolerance(method, settings, tolerance, exact):
+    engine, one, segments = game(crowd, mode="turbo", batch_size=8192)
     found = method(engine, segments=segments, tolerance=tolerance, **settings)(
         one.expand(SEEDS, *one.shape[1:]), 0, sample_ids=torch.arange(SEEDS)
     )
@@ -66,12 +73,12 @@ MASKED = [(xf.RISE, "bernoulli", 0.4), (xf.RISE, "stratified", 0.5), (xf.RISE, "
 @pytest.mark.parametrize(("method", "sampler", "keep"), [*MASKED, (xf.DRISE, "bernoulli", 0.5)])
 @pytest.mark.parametrize("centred", [False, True], ids=["plain", "centred"])
 def test_where_masks_end_their_error_is_as_stated_and_within_the_tolerance(centred, method, sampler, keep):
-    space, cells, tolerance = (24,), 8, 0.1 if centred else 0.05
+    space, cells, tolerance = (24,), 8, 0.2 if centred else 0.1
     model, x = Bent(space), signals(1, (1, *space), torch.float64)
     truth = expectation(model, x[0], cells, keep, 0, centred)
     engine = xf.Engine(model, mode="turbo", batch_size=4096)
     method = method(
-        engine, n_masks=40_000, cells=cells, keep=keep, sampler=sampler, centred=centred, tolerance=tolerance
+        engine, n_masks=10_000, cells=cells, keep=keep, sampler=sampler, centred=centred, tolerance=tolerance
     )
     seeds = 300  # one in 40 maps is further off than 1.5 times the tolerance: of 100 maps it may well be six
     found = method(x.expand(seeds, *x.shape[1:]), 0, sample_ids=torch.arange(seeds))
@@ -79,7 +86,7 @@ def test_where_masks_end_their_error_is_as_stated_and_within_the_tolerance(centr
     assert 0.85 < error.square().mean().sqrt() / stated.square().mean().sqrt() < 1.15
     assert (relative(stated, found.values) <= tolerance).all()
     assert (relative(error, truth.expand_as(error)) <= 1.5 * tolerance).sum() >= 0.95 * seeds
-    assert found.evaluations.max() < 20_000
+    assert found.evaluations.max() < 5_000
 
 
 FEW = [
