@@ -25,6 +25,7 @@ from torch import Tensor
 from xai_fast import ops
 from xai_fast.ops._cases import Case
 from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
+from xai_fast.ops.byte_hash.cases import CASES as BYTE_HASH
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
 from xai_fast.ops.grid_masks.cases import CASES as GRID_MASKS
 from xai_fast.ops.grid_reduce.cases import CASES as GRID_REDUCE
@@ -64,15 +65,24 @@ OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "sign_bits": (ops.sign_bits, SIGN_BITS),
     "pass_bits": (ops.pass_bits, PASS_BITS),
     "winograd_convolution": (ops.winograd_convolution, WINOGRAD_CONVOLUTION),
+    "byte_hash": (ops.byte_hash, BYTE_HASH),
 }
 
 
 def distinct_bytes(value: Any) -> int:
-    """Bytes of memory behind a tensor: expanded axes count once."""
+    """Bytes of memory behind a tensor, or a list of them: expanded axes count once."""
+    if isinstance(value, list):
+        return sum(map(distinct_bytes, value))
     if not isinstance(value, Tensor):
         return 0
     extents = [extent for extent, stride in zip(value.shape, value.stride(), strict=True) if stride]
     return value.element_size() * torch.Size(extents).numel()
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, list):
+        return [moved(part, device) for part in value]
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
@@ -100,7 +110,7 @@ def measure(name: str, case: Case, dtype: torch.dtype, device: torch.device, rep
     def fresh() -> dict[str, Any]:
         """Sums start anew where results are compared."""
         built = case.arguments(dtype)
-        return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in built.items()}
+        return {key: moved(value, device) for key, value in built.items()}
 
     arguments = fresh()
     expected = forced("reference", function, fresh())()

@@ -70,6 +70,10 @@ void winograd_convolution(const Tensor& inputs, const Tensor& kernels, const Ten
 // The P above for this processor, or 0 where winograd_convolution cannot run.
 int64_t winograd_panel();
 
+// spans int64 (T, 2), dense: where T pieces of memory begin, 0 for none, and their bytes; out int64 (T,),
+// dense.
+void byte_hash(const Tensor& spans, const Tensor& out);
+
 // values float32 of n elements, dense in any order of axes; bits int64 (ceil(n / 64),), dense.
 void sign_bits(const Tensor& values, const Tensor& bits);
 

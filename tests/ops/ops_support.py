@@ -8,6 +8,7 @@ import torch
 
 from xai_fast import ops
 from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
+from xai_fast.ops.byte_hash.cases import CASES as BYTE_HASH
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
 from xai_fast.ops.grid_masks.cases import CASES as GRID_MASKS
 from xai_fast.ops.grid_reduce.cases import CASES as GRID_REDUCE
@@ -57,6 +58,7 @@ FUNCTIONS = {
     "sign_bits": ops.sign_bits,
     "pass_bits": ops.pass_bits,
     "winograd_convolution": ops.winograd_convolution,
+    "byte_hash": ops.byte_hash,
 }
 CASES = {
     "hide_windows": HIDE_WINDOWS,
@@ -73,6 +75,7 @@ CASES = {
     "sign_bits": SIGN_BITS,
     "pass_bits": PASS_BITS,
     "winograd_convolution": WINOGRAD_CONVOLUTION,
+    "byte_hash": BYTE_HASH,
 }
 BACKENDS = ("cpp", "triton")
 

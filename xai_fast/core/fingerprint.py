@@ -1,85 +1,59 @@
-"""Has the caller's model changed since it was prepared? Answered in a millisecond, without keeping it alive."""
+"""Has the caller's model changed since it was prepared? Answered at the speed of memory, without keeping it alive."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_PROBES = 8
+from xai_fast.ops.byte_hash import hash_dense
+
+from .copies import unwrapped
+from .snapshot import Path, Snapshot
 
 
 class Fingerprint:
-    """What a prepared copy depends on: modules, parameters, buffers and hooks, by identity, version and sampled values.
+    """What a prepared copy depends on: modules, hooks, Python attributes, and every byte of every tensor.
 
-    `.data` edits leave a tensor's version alone, so a few strided elements of every tensor are compared as well. They
-    are read through views of the caller's storage, which this object therefore keeps alive (not the modules).
+    Of tensors 64 bits are kept and not a second copy: a single changed number always shows, other changes all but once
+    in 2^64.
+
+    Args:
+        model: a module; what distributes or compiles it is looked through.
+        ignoring: paths in it (of `Snapshot.changes`) that do not count.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._modules = [weakref.ref(module) for module in model.modules()]
-        self._hooks = [_hook_keys(module) for module in model.modules()]
-        tensors = list(_tensors(model))
-        self._tensors = [(weakref.ref(tensor), _traits(tensor)) for tensor in tensors]
-        self._probes = _by_dtype([_probe(tensor) for tensor in tensors])
-        self._values = [torch.cat(group) for group in self._probes]
+    def __init__(self, model: nn.Module, ignoring: Collection[Path] = ()) -> None:
+        inside = unwrapped(model)
+        self._inside, self._ignoring = weakref.ref(inside), frozenset(ignoring)
+        self._snapshot = Snapshot(inside, self._ignoring)
+        self._hashes = _hashes(self._snapshot.tensors(inside) or [])
 
     def matches(self, model: nn.Module) -> bool:
         """Whether `model` is still what this fingerprint was taken of."""
-        modules = list(model.modules())
-        tensors = list(_tensors(model))
-        return (
-            len(modules) == len(self._modules)
-            and len(tensors) == len(self._tensors)
-            and all(kept() is module for kept, module in zip(self._modules, modules, strict=True))
-            and all(keys == _hook_keys(module) for keys, module in zip(self._hooks, modules, strict=True))
-            and all(
-                kept() is tensor and traits == _traits(tensor)
-                for (kept, traits), tensor in zip(self._tensors, tensors, strict=True)
-            )
-            and all(_same(torch.cat(group), value) for group, value in zip(self._probes, self._values, strict=True))
-        )
+        inside = unwrapped(model)
+        if inside is not self._inside():
+            return False
+        found = self._snapshot.tensors(inside)
+        return found is not None and torch.equal(_hashes(found), self._hashes)
+
+    def ignoring(self, model: nn.Module, paths: Collection[Path]) -> Fingerprint:
+        """A fingerprint of `model` as it is now, on which these paths have no influence either; itself without any."""
+        return self if self._ignoring.issuperset(paths) else Fingerprint(model, self._ignoring.union(paths))
+
+    def moved(self, model: nn.Module) -> frozenset[Path]:
+        """Where Python attributes of `model` are other ones than when this fingerprint was taken."""
+        return self._snapshot.changes(unwrapped(model))
 
 
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Every parameter and buffer, once per place where it is used."""
-    for module in model.modules():
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
-            if tensor is not None:
-                yield tensor
-
-
-def _traits(tensor: Tensor) -> tuple[object, ...]:
-    version = None if tensor.is_inference() else tensor._version
-    return version, tensor.data_ptr(), tensor.dtype, tensor.device, tensor.shape
-
-
-def _hook_keys(module: nn.Module) -> tuple[tuple[int, ...], ...]:
-    # Handles are numbered from one counter and never reused, so the keys identify the hooks.
-    return tuple(tuple(getattr(module, kind)) for kind in _HOOKS)
-
-
-def _probe(tensor: Tensor) -> Tensor:
-    """A view of up to eight elements spread over the tensor's storage."""
-    tensor = tensor.detach()
-    if tensor.layout is not torch.strided or tensor.numel() == 0:
-        return torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    available = tensor.untyped_storage().nbytes() // tensor.element_size() - tensor.storage_offset()
-    extent = min(tensor.numel(), available)
-    count = min(extent, _PROBES)
-    return tensor.as_strided((count,), (extent // count,))
-
-
-def _by_dtype(probes: list[Tensor]) -> list[list[Tensor]]:
-    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for probe in probes:
-        groups.setdefault((probe.dtype, probe.device), []).append(probe)
-    return list(groups.values())
-
-
-def _same(left: Tensor, right: Tensor) -> bool:
-    # NaN is equal to itself here: a parameter that was NaN and still is has not changed.
-    return torch.equal(left, right) or bool(((left == right) | ((left != left) & (right != right))).all())
+def _hashes(found: list[Any]) -> Tensor:
+    """A hash per tensor, on the CPU, in an order that depends on their devices alone."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for tensor in found:
+        if isinstance(tensor, Tensor):
+            by_device.setdefault(tensor.device, []).append(tensor)
+    hashes = [hash_dense(tensors).cpu() for tensors in by_device.values()]
+    return torch.cat(hashes) if hashes else torch.empty(0, dtype=torch.int64)

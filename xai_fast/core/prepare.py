@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .atoms import is_atom
 from .copies import copied, hooked, traits, unwrapped
+from .graph.capture import is_own_leaf
 from .graph.captured import Captured, Replaced
 from .graph.fold import drop_identities, fold_batchnorms
 from .graph.scopes import Scope, scopes
 from .graph.steps import Graph
 from .layout import keep_long_sums_plain, normalises, to_channels_last
 from .prepared import HALVES, Prepared, reducible
+from .snapshot import Path
 from .verify import Observation, difference, first_line, floats, observe, row_of, unhooked
 
 
@@ -51,6 +54,7 @@ def prepare(
         return Prepared(unwrapped(model), copied=False, dtype=dtype, device=device, notes=[note], resists=note)
     prepared = Prepared(plain, copied=True, dtype=dtype, device=device)
     seen = _settled(plain, model, prepared.trial(example, dtype))
+    prepared.exempt = seen.restless | _shared(unwrapped(model), plain)
     prepared.footprints[tuple(example.shape[1:])] = seen.footprint
     prepared.reducible = reducible(plain) and {part.dtype for part in floats(seen.outputs)} == {torch.float32}
     fast = fast and prepared.reducible
@@ -100,6 +104,7 @@ def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) 
     if not (prepared.copied and isinstance(model, nn.Module) and isinstance(prepared.module, nn.Module)):
         return None
     seen = observe(copied(model), prepared.trial(example, traits(model)[0]))
+    prepared.exempt |= seen.restless
     prepared.footprints[tuple(example.shape[1:])] = seen.footprint
     prepared.draws |= seen.draws
     other = next(iter(prepared.captured.values()), None)
@@ -110,6 +115,18 @@ def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) 
             prepared.captured.pop(tuple(example.shape[1:]), None)
             prepared.notes.append(f"not captured for inputs {tuple(example.shape[1:])}: {first_line(error)}")
     return _differs(prepared, seen, example)
+
+
+def _shared(model: nn.Module, copy: nn.Module) -> frozenset[Path]:
+    """Where the user's own leaf modules, which always run as they are, hold the same objects as those of the copy."""
+    others = dict(copy.named_modules())
+    return frozenset(
+        (*(("_modules", name) for name in path.split(".")), key)
+        for path, own in model.named_modules()
+        if path in others and path and is_own_leaf(own)
+        for key, value in vars(own).items()
+        if vars(others[path]).get(key) is value and not is_atom(value)
+    )
 
 
 def _captured(prepared: Prepared, anchors: frozenset[str], example: Tensor) -> list[Scope]:

@@ -19,6 +19,7 @@ from .graph.probe import refusal
 from .guard import own_model
 from .layout import LAYOUTS
 from .scores import named_parts
+from .snapshot import Path
 from .verify import Footprint
 
 HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16}  # what "fast" computes in, by the device of a float32 model
@@ -57,6 +58,8 @@ class Prepared:
             a function may refer to the model, beside which this is kept.
         tails: what the engine has cut off behind layers, per shape and layers.
         draws: the global random generators that it was seen to draw from.
+        exempt: where Python attributes of the caller's model may change, and what is prepared still is that model:
+            what the forward leaves behind on every call, and what the copy shares with it and looks up when it runs.
         batch_sizes: what timing has settled, kept by the engine per shape and kind of evaluation.
     """
 
@@ -73,6 +76,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     footprints: dict[tuple[int, ...], Footprint] = field(default_factory=dict)
+    exempt: frozenset[Path] = frozenset()
     outputs: WeakKeyDictionary[Callable[..., Any], dict[tuple[int, ...], int]] = field(
         default_factory=WeakKeyDictionary, repr=False
     )

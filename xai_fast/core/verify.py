@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .draws import drawn_by
+from .snapshot import Path, Snapshot
 
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 # How far folding and fusion may move an output, as a share of its largest magnitude, before it is taken for a mistake.
@@ -36,12 +37,14 @@ class Observation:
         footprint: of a row.
         unsteady: why the forward is more than a function of its input, or None.
         draws: the global random generators that it draws from.
+        restless: where in its Python attributes it leaves something else on every call.
     """
 
     outputs: tuple[Any, ...]
     footprint: Footprint
     unsteady: str | None
     draws: set[str]
+    restless: frozenset[Path]
 
 
 @torch.no_grad()
@@ -50,16 +53,25 @@ def observe(model: nn.Module, rows: Sequence[Tensor]) -> Observation:
     sizes: list[int] = []
     before = _python_state(model)
 
-    def ask() -> tuple[Any, ...]:
+    def ask() -> tuple[tuple[Any, ...], frozenset[Path]]:
         sizes.clear()
-        # One by one, because two rows may not fit into memory where one does.
-        return tuple(model(row.clone(memory_format=torch.preserve_format)) for row in rows)
+        return _one_by_one(model, rows)
 
     with unhooked(model), _measuring(model, sizes):
-        outputs, draws = drawn_by(ask)
+        (outputs, restless), draws = drawn_by(ask)
     own = rows[0].numel() * rows[0].element_size()
     footprint = Footprint(max([own, *sizes]), own + sum(sizes) // len(rows))
-    return Observation(outputs, footprint, _unsteady(model, before, draws), draws)
+    return Observation(outputs, footprint, _unsteady(model, before, draws), draws, restless)
+
+
+def _one_by_one(model: nn.Module, rows: Sequence[Tensor]) -> tuple[tuple[Any, ...], frozenset[Path]]:
+    """The outputs for rows of which two together may not fit into memory, and what every one of the calls changed."""
+    outputs, changed = [], []
+    for row in rows:
+        before = Snapshot(model)
+        outputs.append(model(row.clone(memory_format=torch.preserve_format)))
+        changed.append(before.changes(model))
+    return tuple(outputs), frozenset.intersection(*changed)
 
 
 def difference(truth: Any, answer: Any, dtype: torch.dtype) -> str | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.copies import copied, has_hooks, traits, unwrapped
-from xai_fast.core.fingerprint import Fingerprint
+from xai_fast.core.copies import copied, traits, unwrapped
 from xai_fast.core.guard import own_model, untouched
 from xai_fast.core.known import known
 from xai_fast.core.layers import Layer, last_spatial_layer, layer_activations, layer_names
@@ -26,7 +25,7 @@ from .inputs import checked, refuse_single_image
 from .precision import halves_pay
 from .recipe import Recipe
 from .reducers.clean import clean_scores
-from .store import STORES, Store
+from .store import Kept
 
 if TYPE_CHECKING:
     from .run import Outcome
@@ -42,7 +41,11 @@ class Engine:
 
     The caller's model is never modified: the engine works on its own copy, frozen, in eval mode, with batch
     normalisation folded and weights laid out channels-last. The copy is made on first use, kept as long as the model
-    lives, and made again when the model has changed (see `refresh`).
+    lives, and made again when the model has changed: every call compares every byte of its parameters and buffers, its
+    modules and hooks, and what its modules and their classes hold in Python (numbers, strings, flags, tensors and
+    arrays, inside lists, dicts and objects; what its functions have around them). That takes as long as reading the
+    weights once. What the forward itself changes from call to call does not count. For anything subtler, such as what
+    a file or an extension holds, see `refresh`.
 
     Args:
         model: a `torch.nn.Module`, or any callable from a batch (rows, C, *S) to its outputs. A callable is used as it
@@ -67,6 +70,8 @@ class Engine:
         output: from what the model returns to (rows, K) scores; found by itself in tensors, `.logits`, tuples, dicts.
         preprocess: how a photograph becomes an input: a callable from a PIL image to (C, H, W).
         classes: names of the outputs.
+        frozen: True promises that the model does not change, and saves the comparison: only the engine's first call
+            makes it. `refresh` still prepares anew.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.
@@ -86,12 +91,14 @@ class Engine:
         output: Callable[[Any], Tensor] | None = None,
         preprocess: Callable[[Any], Tensor] | None = None,
         classes: Sequence[str] | None = None,
+        frozen: bool = False,
     ) -> None:
         if not callable(model):
             raise TypeError(f"`model` came as {type(model).__name__}; give a torch.nn.Module or a callable")
         _one_of("mode", mode, get_args(Mode))
         _one_of("plan", plan, get_args(Plan))
         _one_of("compile", compile, ("auto", True, False))
+        _one_of("frozen", frozen, (True, False))
         if batch_size != "auto" and not _positive(batch_size):
             raise ValueError(f'`batch_size` came as {batch_size!r}; give "auto" or a number of rows, at least 1')
         if memory_limit is not None and not _positive(memory_limit):
@@ -105,9 +112,9 @@ class Engine:
         self.deterministic = deterministic
         self.progress = progress
         self.output = checked_output(output)
+        self.frozen = frozen
         self._preprocess, self._classes = preprocess, class_names(classes)
-        self._own_store: Store | None = None
-        self._turn = turn_of(model)
+        self._kept = Kept(model, frozen=frozen)
 
     @classmethod
     def of(cls, model: Any) -> Engine:
@@ -139,10 +146,8 @@ class Engine:
         return self._classes or known(self.model)[1]
 
     def refresh(self) -> None:
-        """Forgets everything prepared, for changes of the model that are too subtle to be seen (Python attributes)."""
-        self._own_store = None
-        if isinstance(self.model, nn.Module):
-            STORES.pop(self.model, None)
+        """Forgets everything prepared, for changes of the model that cannot be seen, or under a `frozen` engine."""
+        self._kept.refresh()
 
     def scores(self, inputs: Tensor, target: Target = None) -> Tensor:
         """The scores that a method would explain: (N,), or (N, K) for a target of that shape.
@@ -168,12 +173,14 @@ class Engine:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """One call at a time, and everything put back afterwards.
+        """One call: no other runs beside it, the model is compared once, and everything is put back afterwards.
 
         The copy is shared by all engines of the model and takes hooks while it runs; what cannot be copied is shared by
-        everybody.
+        everybody. A turn in a turn is part of it.
         """
-        with self._turn.taken(), untouched(deterministic=self.deterministic):
+        with self._kept.turn() as first, ExitStack() as stack:
+            if first:
+                stack.enter_context(untouched(deterministic=self.deterministic))
             yield
 
     def adopt(self, inputs: Tensor) -> Tensor:
@@ -194,7 +201,7 @@ class Engine:
             return layer_names(self.model, layer)
         shape = tuple(inputs.shape[1:])
         with self.turn():
-            store = self._current()
+            store = self._kept.current()
             if shape not in store.last_layer:
                 with self._aside() as module:
                     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), inputs.dtype)
@@ -208,7 +215,7 @@ class Engine:
         """
         noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
         with self.turn():
-            layers, store = self.layers(layer, noise), self._current()
+            layers, store = self.layers(layer, noise), self._kept.current()
             if any((layer, *shape) not in store.activations for layer in layers):
                 with self._aside() as module:
                     found = layer_activations(module, layers, self.adopt(noise))
@@ -218,7 +225,7 @@ class Engine:
     def saw(self, layers: Sequence[str], shape: Sequence[int], activations: Sequence[Tensor]) -> None:
         """Remembers what layers return for an input of shape (C, *S), without its contents."""
         for layer, activation in zip(layers, activations, strict=True):
-            self._store().activations[layer, *shape] = activation[:1].to("meta")
+            self._kept.store().activations[layer, *shape] = activation[:1].to("meta")
 
     @contextmanager
     def _aside(self) -> Iterator[nn.Module]:
@@ -237,7 +244,7 @@ class Engine:
         """The prepared model for these anchors, verified on inputs of this shape; in full precision where `exact`."""
         from xai_fast.core.prepare import prepare, verify  # tracing is slow to import, and nothing has run before this
 
-        store = self._current()
+        store = self._kept.current()
         # A compiled forward has no layers to look at, so it serves only calls without anchors.
         key = (anchors, not exact and self._reduces(), self.compile is True and not anchors)
         example = inputs[:1]
@@ -247,11 +254,7 @@ class Engine:
         if prepared is None:
             fold = key not in store.prepared  # what was prepared for another shape and fails on this one stays unfolded
             prepared = prepare(self.model, anchors, fast=key[1], compiled=key[2], example=example, fold=fold)
-            store.prepared[key] = prepared
-            if not prepared.copied and isinstance(self.model, nn.Module):
-                # What holds the caller's own object must die with this engine, not live as long as the object.
-                STORES.pop(self.model, None)
-                self._own_store = store
+            self._kept.remember(key, prepared)
         return prepared
 
     def _reduces(self) -> bool:
@@ -269,24 +272,6 @@ class Engine:
         from .describe import describe
 
         return describe(self, method, inputs)
-
-    def _current(self) -> Store:
-        """What is prepared for the model as it is now; emptied where the model has changed."""
-        store = self._store()
-        if not isinstance(self.model, nn.Module):
-            return store
-        changed = store.fingerprint is None or not store.fingerprint.matches(self.model)
-        if changed or store.interrupted != self._turn.interrupted:
-            store.clear()
-            store.fingerprint, store.interrupted = Fingerprint(self.model), self._turn.interrupted
-        return store
-
-    def _store(self) -> Store:
-        # Hooks of the user's travel with the copy and may refer to the model, which would then live for ever.
-        if self._own_store or not isinstance(self.model, nn.Module) or has_hooks(self.model):
-            self._own_store = self._own_store or Store()
-            return self._own_store
-        return STORES.setdefault(self.model, Store())
 
 
 def _one_of(name: str, value: object, fits: Sequence[object]) -> None:

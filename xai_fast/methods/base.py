@@ -80,14 +80,16 @@ class AbstractMethod(ABC):
         sample_ids: Tensor | None = None,
     ) -> Explanation:
         """As `attribute`, with what the map is about: scores, rows used, seconds, and ways to draw and save it."""
-        outcome, objective = self._run(inputs, target, resolution, sample_ids)
+        with self.engine.turn():
+            outcome, objective = self._run(inputs, target, resolution, sample_ids)
+            layer = self.layers(inputs)
         scores = outcome.scores if objective.several else outcome.scores[:, 0]
         return Explanation(
             values=outcome.values,
             target=objective.record,
             score=scores.to(inputs.device),
             method=repr(self),
-            layer=self.layers(inputs),
+            layer=layer,
             evaluations=outcome.evaluations,
             outputs=outcome.outputs,
             completeness_gap=outcome.details.gap,

@@ -39,6 +39,12 @@ def no_library(*_: Any) -> str | None:
     return library if isinstance(library, str) else None
 
 
+def older_than(name: str) -> Callable[..., str | None]:
+    """Returns a reason, for `Op.offer`, why kernels that were built before `name` was written cannot be used."""
+    reason = f"the compiled kernels are older than {name}; build them again (`pip install .`)"
+    return lambda *_: reason if no_library() is None and not hasattr(_load(), name) else None
+
+
 def compiled(name: str) -> Callable[[], Callable[..., None]]:
     """Returns a loader of the compiled function `name`, for `Op.offer`."""
     return lambda: getattr(_load(), name)
