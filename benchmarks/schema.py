@@ -113,6 +113,19 @@ _STOP = {
     "within": float,
     "bars": dict,
 }
+_ZOO = {
+    "zoo": str,
+    "family": str,
+    "network": str,
+    "size": int,
+    "captured": str,
+    "reason": str,
+    "gradient": bool,
+    "layer": str,
+    "seconds": _NUMBER,
+    "errors": dict,
+    "said": dict,
+}
 
 
 def check(results: dict[str, Any]) -> None:
@@ -132,6 +145,7 @@ def check(results: dict[str, Any]) -> None:
 def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     """What checks such a record, by a field that no other kind has."""
     kinds = {
+        "zoo": _zoo,
         "windows": _plan,
         "mode": _mode,
         "stops": lambda record: _fields(record, _STOP, f"record {record['case']!r}"),
@@ -204,6 +218,17 @@ def _estimator(record: dict[str, Any]) -> None:
     for sampler, errors in record["errors"].items():
         if len(errors) != len(record["evaluations"]):
             raise ValueError(f"{name}: `{sampler}` has {len(errors)} errors for {record['evaluations']} evaluations")
+
+
+def _zoo(record: dict[str, Any]) -> None:
+    name = record["network"]
+    _fields(record, _ZOO, f"record {name!r}")
+    if record["captured"] in ("trace", "parts", "none") and not record["reason"].startswith("CRASHED"):
+        for method in ("Saliency", "Occlusion", "GradCAM"):
+            if method not in record["errors"] and method not in record["said"]:
+                raise ValueError(f"{name}: `{method}` was neither measured nor refused")
+    for method, found in record["errors"].items():
+        _fields(found, {"ours": _NUMBER, "plain": _NUMBER}, f"{name} {method}")
 
 
 def _fields(found: Any, wanted: dict[str, Any], where: str) -> None:

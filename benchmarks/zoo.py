@@ -209,14 +209,13 @@ def measure(library: str, family: str, name: str) -> dict[str, Any]:
             record["said"][method] = f"{kind}{type(error).__name__}: {first_line(error)}"
             continue
         try:
-            truth, single = theirs(exact), theirs(model).double()
+            truth, single = theirs(exact).detach(), theirs(model).detach().double()
         except Exception as error:
             record["said"][method] = f"not compared: {first_line(error)}"
             continue
         scale = truth.abs().max().clamp_min(1e-30)
-        errors = {
-            side: float((map_ - truth).abs().max() / scale) for side, map_ in (("ours", values), ("plain", single))
-        }
+        errors = {"ours": float((values - truth).abs().max() / scale)}
+        errors["plain"] = float((single - truth).abs().max() / scale)
         record["errors"][method] = errors
         if not errors["ours"] <= max(SLACK * errors["plain"], FLOOR):
             record["said"][method] = "WRONG"

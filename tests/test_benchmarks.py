@@ -316,3 +316,16 @@ def test_estimators_are_compared_with_what_they_tend_to(module, monkeypatch: pyt
     del stops[0]["within"]
     with pytest.raises(ValueError, match="within"):
         schema.check({"conditions": conditions, "records": stops})
+
+
+def test_a_network_of_the_zoo_is_compared_with_float64(module) -> None:
+    zoo, schema = module("zoo"), module("schema")
+    record = zoo.measure("torchvision", "squeezenet", "squeezenet1_1")
+    assert (record["captured"], record["gradient"], record["said"]) == ("trace", True, {})
+    assert set(record["errors"]) == {"Saliency", "Occlusion", "GradCAM"}
+    conditions = module("methods").conditions(1)
+    schema.check({"conditions": conditions, "records": [record]})
+    assert zoo.measure("torchvision", "none", "no_such_network")["captured"] == "not built"
+    del record["errors"]["Saliency"]
+    with pytest.raises(ValueError, match="Saliency"):
+        schema.check({"conditions": conditions, "records": [record]})

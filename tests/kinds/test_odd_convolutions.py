@@ -1,4 +1,4 @@
-"""Convolutions of every proportion are prepared in no time, and every plan gives what plain PyTorch in float64 gives."""
+"""Convolutions of every proportion are prepared in no time, and maps are what plain PyTorch in float64 gives."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 import xai_fast as xf
 from xai_fast.core.graph.capture import CaptureError, trace
 from xai_fast.core.prepare import prepare
+from xai_fast.core.verify import difference, observe
 
 
 class Net(nn.Module):
@@ -228,3 +229,20 @@ def test_what_cannot_be_captured_says_nothing_on_the_standard_streams(capfd):
     model = nn.Sequential(REFUSED["branches on data"], conv(), nn.Flatten(), nn.Linear(400, 2)).eval()
     xf.Saliency(model).attribute(draw(1, 3, 12, 12), 1)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_that_rounds_its_own_output_far_is_judged_by_float64():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(64)
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    norm.running_var.uniform_(0.5, 1.5)
+    body = nn.Sequential(nn.Conv2d(3, 64, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = Net(lambda s, x: s.body(x) + 3000.0 - 3000.0, body=body).eval()  # a rounding of a thousandth
+    prepared = prepared_for(model, draw(1, 3, 16, 12))
+    assert prepared.folded == 1
+    assert prepared.captured, prepared.resists
+    seen = observe(model, [draw(1, 3, 16, 12)])
+    near = seen.outputs[0] + 2.5e-4
+    assert difference(seen.outputs[0], near, torch.float32) is not None
+    assert seen.differs(0, near, torch.float32) is None
+    assert seen.differs(0, seen.outputs[0] + 0.01, torch.float32) is not None  # more than rounding

@@ -213,9 +213,8 @@ def _install(
             fused = captured(rows.clone(memory_format=torch.preserve_format))
             answers += [(fused, 0, 2), (fused, 1, 2)]
     for answer, row, count in answers:
-        reason = difference(
-            seen.outputs[row], row_of(answer, row if count > 1 else 0, count), prepared.dtype or torch.float32
-        )
+        own = row_of(answer, row if count > 1 else 0, count)
+        reason = seen.differs(row, own, prepared.dtype or torch.float32)
         if reason is not None:
             raise ValueError(reason)
     prepared.captured[tuple(example.shape[1:])] = captured
@@ -279,9 +278,9 @@ def _differs(prepared: Prepared, seen: Observation, example: Tensor) -> str | No
     """In what the prepared module's own forward differs from what the model answered, or None."""
     assert isinstance(prepared.module, nn.Module)
     with unhooked(prepared.module):
-        for truth, row in zip(seen.outputs, prepared.trial(example, prepared.dtype), strict=True):
+        for number, row in enumerate(prepared.trial(example, prepared.dtype)):
             batch = prepared.empty(1, example).copy_(row)
-            reason = difference(truth, prepared.module(batch), prepared.dtype or torch.float32)
+            reason = seen.differs(number, prepared.module(batch), prepared.dtype or torch.float32)
             if reason is not None:
                 return f"{reason} on inputs {tuple(example.shape[1:])}"
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from .snapshot import Path, Snapshot
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 # How far folding and fusion may move an output, as a share of its largest magnitude, before it is taken for a mistake.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+_TIMES = 4  # as much further from float64 than the model's own answer may be
+_ILL = 1e-2  # where rounding moves an output by more, nothing is told from it
 _TORCH_STATE = {"_parameters", "_buffers", "_modules", "training", "forward"}
 
 
@@ -38,6 +42,7 @@ class Observation:
         unsteady: why the forward is more than a function of its input, or None.
         draws: the global random generators that it draws from.
         restless: where in its Python attributes it leaves something else on every call.
+        asked: our own copy that answered, and the rows.
     """
 
     outputs: tuple[Any, ...]
@@ -45,6 +50,29 @@ class Observation:
     unsteady: str | None
     draws: set[str]
     restless: frozenset[Path]
+    asked: tuple[nn.Module, Sequence[Tensor]]
+
+    def differs(self, row: int, answer: Any, dtype: torch.dtype) -> str | None:
+        """Why `answer` is not what the model says to one of the rows, up to rounding; None where it is.
+
+        Where rounding moves the model's own output as far, that in float64 tells which of the two is nearer.
+        """
+        reason = difference(self.outputs[row], answer, dtype)
+        if reason is None or dtype is not torch.float32 or self._exact is None:
+            return reason
+        far, own = distance(self._exact[row], answer), distance(self._exact[row], self.outputs[row])
+        return None if far <= _TIMES * own <= _TIMES * _ILL else reason
+
+    @functools.cached_property
+    def _exact(self) -> tuple[Any, ...] | None:
+        """The answers in float64; None where it has none."""
+        model, rows = self.asked
+        try:
+            wide = copy.deepcopy(model).double()
+            with torch.no_grad(), unhooked(wide):
+                return tuple(wide(row.double()) for row in rows)
+        except Exception:  # a forward may insist on its dtype, or not fit into memory twice
+            return None
 
 
 @torch.no_grad()
@@ -61,7 +89,7 @@ def observe(model: nn.Module, rows: Sequence[Tensor]) -> Observation:
         (outputs, restless), draws = drawn_by(ask)
     own = rows[0].numel() * rows[0].element_size()
     footprint = Footprint(max([own, *sizes]), own + sum(sizes) // len(rows))
-    return Observation(outputs, footprint, _unsteady(model, before, draws), draws, restless)
+    return Observation(outputs, footprint, _unsteady(model, before, draws), draws, restless, (model, rows))
 
 
 def _one_by_one(model: nn.Module, rows: Sequence[Tensor]) -> tuple[tuple[Any, ...], frozenset[Path]]:
@@ -90,6 +118,15 @@ def difference(truth: Any, answer: Any, dtype: torch.dtype) -> str | None:
         if not torch.equal(finite, b.isfinite()) or not error <= _TOLERANCE.get(dtype, 1e-4):
             return f"it moves the output by {float(error):.1e} of its largest value"
     return None
+
+
+def distance(truth: Any, answer: Any) -> float:
+    """How far an answer is from the truth, as a share of its largest magnitude; infinite where they do not compare."""
+    pairs = list(zip(floats(truth), floats(answer), strict=False))
+    if len(floats(truth)) != len(floats(answer)) or any(a.shape != b.shape for a, b in pairs):
+        return float("inf")
+    far = [(a - b).abs().amax() / a.abs().amax().clamp_min(1e-30) for a, b in pairs if a.numel()]
+    return max((float(part.nan_to_num(float("inf"))) for part in far), default=float("inf"))
 
 
 def row_of(output: Any, row: int, rows: int) -> list[Tensor]:

@@ -69,8 +69,8 @@ class PackedWeight:
         weight: (out, in / groups, h, w).
         bias: (out,).
         geometry: of the convolution.
-        parts: into how many stretches of input channels, as `chunk` cuts them, the sum is cut, each added to the result of the one before.
-            oneDNN adds up all products in one float32 chain, and rounding grows with its length.
+        parts: into how many stretches of input channels, as `chunk` cuts them, the sum is cut, each added to the result
+            of the one before. oneDNN adds up all products in one float32 chain, and rounding grows with its length.
         turned: whether kernels are used turned by half a turn, which is not stored beside what is packed.
     """
 
