@@ -103,6 +103,8 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
         standard_error=None if found.standard_error is None else adopt(found.standard_error),
         snapshots={count: adopt(maps) for count, maps in found.snapshots.items()},
     )
+    # Finite answers may still add up to none: opposite infinities, or more than the dtype of the inputs holds.
+    loop.broken.update(row for row, of_sample in enumerate(values) if not of_sample.isfinite().all())
     if loop.broken:
         values[sorted(loop.broken)] = float("nan")
         raise NonFiniteError(sorted(loop.broken), values)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import care
 from .cut import Cut, CutError, cut
 from .fuse import Fusion
 from .program import Program
@@ -38,8 +39,9 @@ class Captured:
         """The module's raw output."""
         if not self._stages or len(batch) <= self._rows:
             return filled(self.graph.output, self._whole.run({INPUT: batch}))
-        for stage in self._stages:
-            batch = stage.run(batch)
+        with care.run():
+            for stage in self._stages:
+                batch = stage.run(batch)
         return filled(self.graph.output, {**self.graph.fixed, self._stages[-1].makes: batch})
 
     @property
@@ -60,7 +62,9 @@ class Captured:
         self, steps: Sequence[Step], given: Collection[int], wanted: Collection[int], *, plain: bool = False
     ) -> Program:
         """A part of the graph as a program; `plain` for one that autograd may go through."""
-        return Program(self.graph, steps if plain else self.fused(steps, given, wanted), wanted)
+        if plain:
+            return Program(self.graph, steps, wanted)
+        return Program(self.graph, self.fused(steps, given, wanted), wanted, whole=True)
 
     def cut(self, layers: Sequence[str]) -> Cut:
         """The graph cut at the named layers.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .kinds import Kind
 from .linear import FusedAttention, FusedLinear
+from .magnitudes import cared
 from .onednn import Activation, FusedConvolution, FusedResidual, Geometry, PackedWeight, stretches
 from .steps import INPUT, Graph, Step, Value, last_uses
 
@@ -48,7 +49,7 @@ class Fusion:
                 attention = self._attention(step)
                 if attention is not None:
                     plan.fused[position] = _step(step.makes, attention, (step.args[0],), step.operation, step.label)
-        return plan.result()
+        return cared(plan.result(), self._graph)
 
     def _fuse_linear(self, plan: _Plan, position: int, linear: FusedLinear) -> None:
         """Fuses the linear layer with the activation that follows it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 
 from xai_fast.core.processor import said
 
-from .onednn import NOTHING, Activation, usable
+from .care import Care
+from .onednn import NOTHING, Activation, gain, usable
 
 _MOST_SHAPES = 4  # packed copies of one weight that are kept
 _WORTH_PACKING = 0.95  # of the plain operator's time, where the two are timed against each other
@@ -31,17 +33,24 @@ class FusedLinear:
     weight: Tensor
     bias: Tensor | None
     activation: Activation = NOTHING
+    care: Care | None = None  # as in `FusedConvolution`
     _choices: dict[int, Tensor | None] = field(default_factory=dict)
 
     def __call__(self, x: Tensor) -> Tensor:
         """`x` (..., in)."""
         rows = x.numel() // max(x.shape[-1], 1)
-        if not usable(x) or rows == 0:
+        safe = self.care is None or self.care.suffices(x)
+        if not (safe and usable(x)) or rows == 0:
             return self._plain(x)
         if rows not in self._choices:
             self._choose(x, rows)
         packed = self._choices[rows]
         return self._plain(x) if packed is None else self._fused(x, packed)
+
+    @functools.cached_property
+    def gain(self) -> tuple[float, float]:
+        """See `onednn.gain`."""
+        return gain(self.weight, self.bias)
 
     def _plain(self, x: Tensor) -> Tensor:
         return self.activation(F.linear(x, self.weight, self.bias))
@@ -79,9 +88,12 @@ class FusedAttention:
     inward: FusedLinear
     outward: FusedLinear
     heads: int
+    care: Care | None = None  # as in `FusedConvolution`, of what nothing here would hide
 
     def __call__(self, query: Tensor, *_same: Tensor) -> tuple[Tensor, None]:
         """`query` is key and value as well."""
+        if self.care is not None:
+            self.care.suffices(query)
         rows, tokens, width = query.shape
         projected = self.inward(query).view(rows, tokens, 3, self.heads, width // self.heads)
         q, k, v = projected.permute(2, 0, 3, 1, 4)

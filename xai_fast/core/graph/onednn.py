@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from xai_fast.core.layout import LONG_SUM
 
+from .care import Care
 from .winograd import MinimalFilter
 
 _MOST_SHAPES = 4  # packed copies of one weight that are kept, where they cannot be told apart
@@ -82,6 +83,11 @@ class PackedWeight:
     _packed: dict[tuple[int, ...], list[Tensor]] = field(default_factory=dict)
     _forms: dict[tuple[int, bytes], Tensor] = field(default_factory=dict)
 
+    @functools.cached_property
+    def gain(self) -> tuple[float, float]:
+        """See `gain`."""
+        return gain(self.weight, self.bias)
+
     @property
     def kernels(self) -> Tensor:
         """The weight as it is used."""
@@ -139,11 +145,13 @@ class FusedConvolution:
         source: the convolution.
         activation: what follows it.
         pads: whether it pads, as its geometry says; without padding it runs on regions that bring their surroundings.
+        care: what has to be known of its input before oneDNN may run it; None where NaN shows in any case.
     """
 
     source: PackedWeight
     activation: Activation = NOTHING
     pads: bool = True
+    care: Care | None = None
 
     def unpadded(self) -> FusedConvolution:
         """The same without padding."""
@@ -153,7 +161,8 @@ class FusedConvolution:
         """`x` (rows, in, H, W)."""
         source = self.source
         geometry = source.geometry if self.pads else source.unpadded
-        if not usable(x):
+        safe = self.care is None or self.care.suffices(x)
+        if not (safe and usable(x)):
             y = F.conv2d(x, source.kernels, source.bias, geometry.stride, geometry.padding, geometry.dilation,
                          geometry.groups)  # fmt: skip
             return self.activation(y)
@@ -180,12 +189,14 @@ class FusedResidual:
         rectified: whether the ReLU is part of it.
         consumes: whether nobody needs `other` afterwards.
         pads: as in `FusedConvolution`.
+        care: as in `FusedConvolution`, of both inputs.
     """
 
     source: PackedWeight
     rectified: bool
     consumes: bool
     pads: bool = True
+    care: Care | None = None
 
     def unpadded(self) -> FusedResidual:
         """The same without padding, for regions of which nobody else needs `other`."""
@@ -195,7 +206,8 @@ class FusedResidual:
         """`x` (rows, in, H, W), `other` (rows, out, h, w)."""
         source = self.source
         geometry = source.geometry if self.pads else source.unpadded
-        if not (usable(x) and usable(other)):
+        safe = self.care is None or self.care.suffices(x, other)
+        if not (safe and usable(x) and usable(other)):
             y = F.conv2d(x, source.kernels, source.bias, geometry.stride, geometry.padding, geometry.dilation,
                          geometry.groups) + other  # fmt: skip
             return F.relu_(y) if self.rectified else y
@@ -227,6 +239,13 @@ def _accumulate(
             geometry.groups, "add", 1.0, rectify, [], "",
         )  # fmt: skip
     return y if activation in (NOTHING, RELU) else activation(y)
+
+
+def gain(weight: Tensor, bias: Tensor | None) -> tuple[float, float]:
+    """How much larger than its inputs a sum over products with `weight` (out, ...) can be, and the largest bias."""
+    rows = weight.detach().flatten(1)
+    sums = torch.linalg.vector_norm(rows, 1, dim=1) if rows.numel() else rows.new_zeros(1)
+    return float(sums.max()), 0.0 if bias is None else float(bias.detach().abs().max())
 
 
 def stretches(weight: Tensor, groups: int) -> int:

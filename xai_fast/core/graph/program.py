@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from . import care
 from .steps import Graph, Step, last_uses
 
 
@@ -15,9 +16,11 @@ class Program:
         graph: where constants come from.
         steps: the part that runs.
         wanted: the values that `run` returns.
+        whole: whether its steps were fused together, so that they take no others' word for what values are like.
     """
 
-    def __init__(self, graph: Graph, steps: Sequence[Step], wanted: Collection[int]) -> None:
+    def __init__(self, graph: Graph, steps: Sequence[Step], wanted: Collection[int], *, whole: bool = False) -> None:
+        self._whole = whole
         self._fixed, self._wanted = graph.fixed, tuple(wanted)
         self.steps = tuple(steps)
         last = last_uses(steps, (*wanted, *graph.fixed))
@@ -32,6 +35,12 @@ class Program:
 
     def run(self, given: Mapping[int, Any]) -> dict[int, Any]:
         """The wanted values, from the given ones."""
+        if not self._whole:
+            return self._run(given)
+        with care.run():
+            return self._run(given)
+
+    def _run(self, given: Mapping[int, Any]) -> dict[int, Any]:
         values = {**self._fixed, **given}
         for step, dead in zip(self.steps, self._dead, strict=True):
             values[step.makes] = step.run(values)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from xai_fast.core.graph.care import LIMIT, within
 from xai_fast.core.graph.kinds import Kind
 from xai_fast.core.graph.linear import FusedLinear
 from xai_fast.core.graph.onednn import NOTHING, FusedConvolution
@@ -34,7 +35,12 @@ class Stem:
     @torch.no_grad()
     def of(self, batch: Tensor) -> Tensor:
         """What the stem's activation is given, (rows, ...), for a batch (rows, C, *S), which is left as it is."""
-        return replace(self._call, activation=NOTHING)(batch)
+        return replace(self._call, activation=NOTHING, care=None)(batch)
+
+    def ordinary(self, y: Tensor) -> bool:
+        """Whether `y` is no larger than what follows takes the stem's sums to be."""
+        care = self._call.care
+        return care is None or within(y, min(care.bound, LIMIT))
 
     def given(self, y: Tensor) -> Values:
         """The values from which a run starts behind the stem."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai_fast.core.graph import care
 from xai_fast.core.graph.captured import Captured
 from xai_fast.core.graph.cut import CutError
 from xai_fast.core.graph.steps import INPUT, filled
@@ -60,10 +61,14 @@ class Backward:
     def from_stem(self, y: Tensor) -> Run:
         """Runs what follows the stem, from what `stem.of` returns, (rows, ...), ours to use up."""
         assert self.stem is not None
-        return self._run(self.stem.given(y), len(y))
+        return self._run(self.stem.given(y), len(y), careful=not self.stem.ordinary(y))
 
     @torch.no_grad()
-    def _run(self, given: Values, rows: int) -> Run:
+    def _run(self, given: Values, rows: int, *, careful: bool = False) -> Run:
+        with care.run(careful=careful):
+            return self._ran(given, rows)
+
+    def _ran(self, given: Values, rows: int) -> Run:
         values = {**self.graph.fixed, **given, **self.plan.prefix.run(given)}
         given.clear()
         kept = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xai_fast.core.graph import care
+from xai_fast.core.graph.magnitudes import sizes
 from xai_fast.core.graph.steps import INPUT, Step, filled, last_uses
 from xai_fast.core.graph.straight import on_copies
 
@@ -18,6 +21,8 @@ from .differences import Differences
 from .regions import Division, Regions, rules_of
 from .rows import Move, Rows, Source, empty_like, gathered
 from .rule import Border, Rule
+
+_CAREFUL = -1  # among kept values: whether some are larger than fused steps take them to be
 
 
 class Replay:
@@ -42,6 +47,7 @@ class Replay:
         if rules is None:
             steps, rules = division.local, {step.makes: regions.rules[step.makes] for step in division.local}
         self.steps: Sequence[Step] = steps
+        self._sizes = sizes(steps, graph) if captured.fuses else {}
         self.rules: Mapping[int, Rule] = rules
         reading = (rule for rule in rules.values() if not (rule.stays if half is None else rule.linear))
         moving = {n for rule in reading for n in rule.sources}
@@ -101,7 +107,9 @@ class Replay:
     def keep(self, batch: Tensor) -> dict[int, Any]:
         """The clean contents of every value that regions are gathered from, for inputs (N, C, *S)."""
         values = self._clean.run({**self._constants, INPUT: batch.clone(memory_format=torch.preserve_format)})
-        return {INPUT: batch, **{n: self._laid_out(values[n]) for n in self.kept}}
+        kept = {INPUT: batch, **{n: self._laid_out(values[n]) for n in self.kept}}
+        taken = {n: self._sizes[n] for n in kept if self._sizes.get(n, math.inf) < math.inf}
+        return {**kept, _CAREFUL: not all(care.within(kept[n], size) for n, size in taken.items())}
 
     def _laid_out(self, value: Tensor) -> Tensor:
         """A kept value in the layout in which regions run."""
@@ -125,8 +133,9 @@ class Replay:
             rows = Rows(self._regions, part, sample, kept, {INPUT: first})
         else:
             rows = Differences(self._regions, part, sample, kept, {INPUT: first}, group.first, self.half)
-        for move in group.moves:
-            rows.run(move)
+        with care.run(careful=kept[_CAREFUL]):
+            for move in group.moves:
+                rows.run(move)
         return {n: rows.contents(n, group.frontier[n]) for n in self.division.frontier}
 
     def paste(
