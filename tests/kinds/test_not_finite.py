@@ -1,7 +1,7 @@
 """NaN and Inf surface wherever the plain model has them: on every row, under every plan, in scores, gradients and maps.
 
-The plain model says, one row at a time, which rows are not finite; the engine has to name exactly those, and to give the
-plain model's numbers for the others. Every model is first used on ordinary inputs, so that its fused copy answers.
+The plain model says, one row at a time, which rows are not finite; the engine has to name exactly those, and to give
+the plain model's numbers for the others. Every model is first used on ordinary inputs, so that its fused copy answers.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ SOURCES = {
     "overflow of exp": (lambda x: x.exp(), lambda x: x * 1000),
     "one position": (lambda x: torch.where(x > 0, x, x.sqrt()), lambda x: x.index_fill(3, torch.tensor([5]), -1.0)),
 }
+SEVERAL = ("log of a negative", "zero by zero", "overflow in the sums of layers", "one position")
 
 
 def net(source, activation):
@@ -125,7 +126,9 @@ def occluded(model, inputs, fill, window=4):
 
 @pytest.mark.parametrize("plan", ["dense", "local"])
 @pytest.mark.parametrize("activation", ["ReLU", "ReLU6", "GELU"])
-@pytest.mark.parametrize("source", ["log of a negative", "zero by zero", "overflow in the sums of layers", "one position"])
+@pytest.mark.parametrize(
+    "source", ["log of a negative", "zero by zero", "overflow in the sums of layers", "one position"]
+)
 def test_occlusion(source, activation, plan):
     """Clean inputs that go wrong, and variants that do though their input is fine."""
     model = net(source, activation)
@@ -171,7 +174,9 @@ def gradients(model, inputs):
 
 
 @pytest.mark.parametrize("activation", ["ReLU", "ReLU in place", "ReLU6", "GELU", "Hardswish"])
-@pytest.mark.parametrize("source", ["log of a negative", "zero by zero", "overflow in the sums of layers", "one position"])
+@pytest.mark.parametrize(
+    "source", ["log of a negative", "zero by zero", "overflow in the sums of layers", "one position"]
+)
 def test_gradients(source, activation):
     model = net(source, activation)
     saliency = xf.Saliency(model, absolute=False)
@@ -230,7 +235,11 @@ def test_infinity_that_the_plain_model_makes_finite(activation):
     """Where an activation is bounded an infinite sum is an ordinary answer; minimal filtering would make it NaN."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(16, 32, 3, padding=1), ACTIVATIONS[activation], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3)
+        nn.Conv2d(16, 32, 3, padding=1),
+        ACTIVATIONS[activation],
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 3),
     ).eval()
     with torch.no_grad():
         model[0].weight.abs_()

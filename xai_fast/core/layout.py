@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 LONG_SUM = 1152  # products per output element, 128 channels of 3x3
@@ -44,3 +49,54 @@ def keep_long_sums_plain(module: nn.Module) -> int:
 def normalises(module: nn.Module) -> bool:
     """Whether any layer is a normalisation, by its name: torch has six kinds and libraries add theirs."""
     return any("Norm" in type(layer).__name__ for layer in module.modules())
+
+
+_aten = torch.ops.aten
+_GROUPED = (
+    F.group_norm,
+    torch.group_norm,
+    torch.native_group_norm,
+    _aten.group_norm.default,
+    _aten.native_group_norm.default,
+)
+_BATCHED = (F.batch_norm, torch.batch_norm, torch.native_batch_norm, _aten.batch_norm.default)
+
+
+class ExactStatistics(TorchFunctionMode):
+    """Normalisations that take statistics of what they are given run in the plain layout inside, and nothing else does.
+
+    On the CPU torch takes the variance of a channels-last tensor as the mean of squares less the square of the mean.
+    Where means are large next to deviations that errs five to two hundred times more than in the plain layout, in group
+    normalisation and in batch normalisation without running statistics; other functions err alike in both.
+
+    Attributes:
+        met: whether there was any.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Whatever function of torch's is called."""
+        kwargs = kwargs or {}
+        if not _takes_statistics(func, args, kwargs):
+            return func(*args, **kwargs)
+        self.met = True
+        x = args[0] if args else kwargs["input"]
+        layout = LAYOUTS.get(x.ndim) if isinstance(x, Tensor) else None
+        if layout is None or x.is_contiguous() or not x.is_contiguous(memory_format=layout):
+            return func(*args, **kwargs)
+        plain = x.contiguous()
+        made = func(plain, *args[1:], **kwargs) if args else func(**{**kwargs, "input": plain})
+        if isinstance(made, Tensor):
+            return made.contiguous(memory_format=layout)
+        return type(made)([made[0].contiguous(memory_format=layout), *made[1:]])
+
+
+def _takes_statistics(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    if func in _GROUPED:
+        return True
+    return func in _BATCHED and bool(args[5] if len(args) > 5 else kwargs.get("training", False))

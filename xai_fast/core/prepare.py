@@ -16,7 +16,7 @@ from .graph.captured import Captured, Replaced
 from .graph.fold import drop_identities, fold_batchnorms
 from .graph.scopes import Scope, scopes
 from .graph.steps import Graph
-from .layout import keep_long_sums_plain, normalises, to_channels_last
+from .layout import ExactStatistics, keep_long_sums_plain, normalises, to_channels_last
 from .prepared import HALVES, Prepared, reducible
 from .snapshot import Path
 from .verify import Observation, difference, first_line, floats, observe, row_of, unhooked
@@ -53,7 +53,9 @@ def prepare(
         note = f"the model cannot be copied ({type(error).__name__}: {error}), so its own object runs, under guard"
         return Prepared(unwrapped(model), copied=False, dtype=dtype, device=device, notes=[note], resists=note)
     prepared = Prepared(plain, copied=True, dtype=dtype, device=device)
-    seen = _settled(plain, model, prepared.trial(example, dtype))
+    with ExactStatistics() as statistics:
+        seen = _settled(plain, model, prepared.trial(example, dtype))
+    prepared.takes_statistics = statistics.met and not compiled
     prepared.exempt = seen.restless | _shared(unwrapped(model), plain)
     prepared.footprints[tuple(example.shape[1:])] = seen.footprint
     prepared.reducible = reducible(plain) and {part.dtype for part in floats(seen.outputs)} == {torch.float32}

@@ -17,7 +17,7 @@ from .draws import drawn_by, note
 from .graph.captured import Captured
 from .graph.probe import refusal
 from .guard import own_model
-from .layout import LAYOUTS
+from .layout import LAYOUTS, ExactStatistics
 from .scores import named_parts
 from .snapshot import Path
 from .verify import Footprint
@@ -49,6 +49,7 @@ class Prepared:
         folded: number of batch normalisations folded away.
         short_sums: whether long sums are kept exact at some cost (see `core.layout`).
         reducible: whether "fast" may use half precision: the model's numbers and what it returns are float32.
+        takes_statistics: whether it normalises by statistics of what it is given, which err in a channels-last layout.
         captured: per input shape, the model as a graph that was seen to give the same; absent where it resists.
         resists: why it is not captured; "" where it is.
         notes: why something faster was not done, one sentence each.
@@ -71,6 +72,7 @@ class Prepared:
     folded: int = 0
     short_sums: bool = False
     reducible: bool = False
+    takes_statistics: bool = False
     captured: dict[tuple[int, ...], Captured] = field(default_factory=dict)
     resists: str = ""
     notes: list[str] = field(default_factory=list)
@@ -147,7 +149,9 @@ class Prepared:
         """The context in which one call runs the model: the caller's own object needs its state put back."""
         note(self.draws)
         self._unseen = not self.copied  # nothing but the call's own rows shows whether it draws
-        with own_model(self.module) if not self.copied and isinstance(self.module, nn.Module) else nullcontext():
+        own = own_model(self.module) if not self.copied and isinstance(self.module, nn.Module) else nullcontext()
+        exact = ExactStatistics() if self.takes_statistics and self.channels_last else nullcontext()
+        with own, exact:
             yield
 
     def layer(self, name: str) -> nn.Module:
