@@ -40,7 +40,7 @@ PLACES = [
     (name, argument)
     for name in CASES
     for argument, parameter in inspect.signature(getattr(ops, name)).parameters.items()
-    if "Tensor" in str(parameter.annotation)
+    if str(parameter.annotation) in ("Tensor", "Tensor | None")
 ]
 
 
