@@ -15,7 +15,7 @@ from .plain import plain
 Classes = int | Sequence[int] | Tensor | None
 
 
-_NAMES = ("logits", "scores", "out", "output", "prediction")  # under which models keep their scores
+SCORE_NAMES = ("logits", "scores", "out", "output", "prediction")  # under which models keep their scores
 
 
 def find_scores(output: Any) -> Tensor:
@@ -45,7 +45,7 @@ def _scores_in(output: Any) -> Tensor | None:
         # A list of dicts is a detector's, a row each: the boxes of the first are no scores.
         return next((part for part in output if isinstance(part, Tensor) and part.is_floating_point()), None)
     parts = named_parts(output)
-    found = (_scores_in(part) for part in [*(parts[name] for name in _NAMES if name in parts), *parts.values()])
+    found = (_scores_in(part) for part in [*(parts[name] for name in SCORE_NAMES if name in parts), *parts.values()])
     return next((scores for scores in found if scores is not None), None)
 
 
@@ -57,7 +57,7 @@ def named_parts(output: Any) -> Mapping[str, Any]:
         return dict(zip(output._fields, output, strict=False))
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
         return {field.name: getattr(output, field.name, None) for field in dataclasses.fields(output)}
-    return {name: part for name in _NAMES if isinstance(part := getattr(output, name, None), Tensor)}
+    return {name: part for name in SCORE_NAMES if isinstance(part := getattr(output, name, None), Tensor)}
 
 
 def score_table(output: Any, rows: int, scores_of: Callable[[Any], Any] = find_scores) -> Tensor:

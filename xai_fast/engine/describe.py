@@ -46,7 +46,7 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
 
 
 def _rows(method: Any, recipe: Recipe, inputs: Tensor) -> str:
-    total, variants = method.cost(tuple(inputs.shape)).forwards, recipe.variants
+    total, variants = method.cost_of(inputs).forwards, recipe.variants
     if variants is not None and recipe.then is None and recipe.change is None and isinstance(recipe.evaluate, Score):
         total = len(inputs) + len(variants)  # where pictures decide on segments, `cost` is only a bound
     parts = [f"{len(inputs)} clean"]

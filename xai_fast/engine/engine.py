@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
-from xai_fast.core.copies import copied, traits, unwrapped
-from xai_fast.core.guard import own_model, untouched
+from xai_fast.core.copies import traits
+from xai_fast.core.guard import untouched
 from xai_fast.core.known import known
-from xai_fast.core.layers import Layer, last_spatial_layer, layer_activations, layer_names
+from xai_fast.core.layers import Grid, Layer, layer_names, modules_of
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import HALVES, Prepared, reducible
 from xai_fast.core.scores import checked_output, class_names
 from xai_fast.core.targets import Target
 from xai_fast.core.turns import turn_of
-from xai_fast.core.verify import unhooked
 
+from .asked import asking
 from .inputs import checked, refuse_single_image
+from .looking import Looking, Readings, adopted
 from .precision import halves_pay
 from .recipe import Recipe
 from .reducers.clean import clean_scores
@@ -168,7 +168,8 @@ class Engine:
         refuse_single_image(inputs, self.model)
         with self.turn():
             objective = Objective(target, len(inputs), self.output, self.classes)
-            recipe = recipe_of(self.adopt(inputs))
+            with asking(objective, target, self.output):
+                recipe = recipe_of(self.adopt(inputs))
             return run(self, recipe, inputs, objective), objective
 
     @contextmanager
@@ -185,66 +186,43 @@ class Engine:
 
     def adopt(self, inputs: Tensor) -> Tensor:
         """The inputs on the model's device, detached, before anything is prepared."""
-        tensors = self.model.parameters() if isinstance(self.model, nn.Module) else ()
-        device = next((tensor.device for tensor in tensors), inputs.device)
-        return inputs.detach().to(device)
+        return adopted(self.model, inputs)
 
-    def layers(self, layer: Layer, inputs: Tensor) -> tuple[str, ...]:
-        """Names of the given layers; "auto" is the last one whose positions still influence the output.
+    def layers(self, layer: Layer, inputs: Tensor, *, several: bool = False) -> tuple[str, ...]:
+        """Names of the given layers; "auto" for inputs (N, C, *S) is found by `Looking.chosen`.
 
         Raises:
-            TypeError, ValueError: as `xai_fast.core.layers.layer_names`.
+            TypeError, ValueError: as `xai_fast.core.layers.layer_names` and `choose_layers`.
         """
-        if not (isinstance(layer, str) and layer == "auto"):
+        if not (isinstance(layer, str) and layer == "auto") or not isinstance(self.model, nn.Module):
             return layer_names(self.model, layer)
-        if not isinstance(self.model, nn.Module):
-            return layer_names(self.model, layer)
-        shape = tuple(inputs.shape[1:])
-        with self.turn():
-            store = self._kept.current()
-            if shape not in store.last_layer:
-                with self._aside() as module:
-                    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), inputs.dtype)
-                    store.last_layer[shape] = last_spatial_layer(module, self.adopt(inputs[:1]).to(dtype))
-            return (store.last_layer[shape],)
+        with self._looking() as looking:
+            return looking.chosen(inputs, several=several)
 
-    def activations(self, layer: Layer, shape: Sequence[int]) -> tuple[Tensor, ...]:
-        """Tensors (1, ...) without contents, as the layers return them for one input of shape (C, *S).
+    def readings(self, layers: Sequence[str], inputs: Tensor, grid: Grid = None, *, flat: bool = False) -> Readings:
+        """How what layers return is a grid over inputs (N, C, *S); see `Looking.readings`."""
+        with self._looking() as looking:
+            return looking.readings(layers, inputs, grid, flat=flat)
 
-        Runs the model once on noise, unless a call has shown it for this shape.
-        """
-        noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
+    def activations(self, layers: Sequence[str], shape: Sequence[int]) -> tuple[Tensor, ...]:
+        """What layers return for one input of shape (C, *S), without contents; see `Looking.activations`."""
+        with self._looking() as looking:
+            return looking.activations(layers, shape)
+
+    @contextmanager
+    def _looking(self) -> Iterator[Looking]:
         with self.turn():
-            layers, store = self.layers(layer, noise), self._kept.current()
-            if any((layer, *shape) not in store.activations for layer in layers):
-                with self._aside() as module:
-                    found = layer_activations(module, layers, self.adopt(noise))
-                self.saw(layers, shape, found)
-            return tuple(store.activations[layer, *shape] for layer in layers)
+            yield Looking(self.model, self._kept.current().looked, self.output)
 
     def saw(self, layers: Sequence[str], shape: Sequence[int], activations: Sequence[Tensor]) -> None:
         """Remembers what layers return for an input of shape (C, *S), without its contents."""
-        for layer, activation in zip(layers, activations, strict=True):
-            self._kept.store().activations[layer, *shape] = activation[:1].to("meta")
-
-    @contextmanager
-    def _aside(self) -> Iterator[nn.Module]:
-        """The model for a run that the user did not ask for: a copy without hooks, or their own under guard."""
-        assert isinstance(self.model, nn.Module)
-        try:
-            module = copied(self.model)
-            state = unhooked(module)
-        except Exception:  # as in `prepare`: anything may refuse to be copied
-            module = unwrapped(self.model)
-            state = own_model(module)
-        with state:
-            yield module
+        self._kept.store().looked.saw(layers, shape, activations)
 
     def prepared(self, anchors: frozenset[str], inputs: Tensor, *, exact: bool = False) -> Prepared:
         """The prepared model for these anchors, verified on inputs of this shape; in full precision where `exact`."""
         from xai_fast.core.prepare import prepare, verify  # tracing is slow to import, and nothing has run before this
 
-        store = self._kept.current()
+        store, anchors = self._kept.current(), modules_of(anchors)
         # A compiled forward has no layers to look at, so it serves only calls without anchors.
         key = (anchors, not exact and self._reduces(), self.compile is True and not anchors)
         example = inputs[:1]

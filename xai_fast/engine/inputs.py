@@ -24,6 +24,14 @@ def refuse_single_image(inputs: Tensor, model: Any) -> None:
         )
 
 
+def spatial_axes(model: Any, default: int) -> int:
+    """How many axes beside the channels an input has, as the model's first convolution says."""
+    first = None
+    if isinstance(model, nn.Module):
+        first = next((m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
+    return default if first is None else len(first.kernel_size)
+
+
 def checked(inputs: Any) -> Tensor:
     """The inputs as a plain tensor, if they are a batch that a model can take.
 

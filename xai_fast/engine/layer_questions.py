@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai_fast.core.layers import Reading
 from xai_fast.core.prepared import Prepared
 
 from .evaluate import Response, by_own_forward
@@ -24,7 +25,7 @@ class LayerQuestions:
         tail: what follows it; None runs the whole model for every change.
         change: the changes.
         response: of the layer to the chunk.
-        size: *S of the inputs.
+        reading: how its activation is a grid.
     """
 
     def __init__(
@@ -34,14 +35,14 @@ class LayerQuestions:
         tail: Tail | None,
         change: LayerChange,
         response: Response,
-        size: tuple[int, ...],
+        reading: Reading,
     ) -> None:
         self.together = 1
         self._prepared, self.layer, self._tail = prepared, layer, tail
-        self._change, self._response, self._size = change, response, size
-        self.count = change.count(response.activation, size)
+        self._change, self._response, self._reading = change, response, reading
+        self.count = change.count(response.activation, reading)
         none = torch.arange(1)
-        by_channel = change.silenced(none, response.activation, size) is not None
+        by_channel = change.silenced(none, response.activation, reading) is not None
         self.closed = tail is not None and tail.closed is not None and by_channel
 
     @torch.no_grad()
@@ -59,7 +60,7 @@ class LayerQuestions:
             with by_own_forward(self._prepared):
                 return with_layer(self._prepared, self.layer, batch_of(len(numbers)), change)
         if self.closed and self._tail.closed is not None:
-            channels = self._change.silenced(numbers, self._response.activation, self._size)
+            channels = self._change.silenced(numbers, self._response.activation, self._reading)
             assert channels is not None
             return self._tail.closed.ablated(kept, position, channels)
         activation = self._response.activation[position : position + 1]
@@ -71,7 +72,7 @@ class LayerQuestions:
             shape = (len(numbers), *activation.shape[1:])
             out = torch.empty(shape, dtype=activation.dtype, device=activation.device, memory_format=layout)
             out.copy_(activation)
-            self._change.write(numbers, out, self._size)
+            self._change.write(numbers, out, self._reading)
             return out
 
         return change

@@ -9,6 +9,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from xai_fast.core.layers import Reading
+
 from .evaluate import Answers, Evaluate, Score
 from .samplers.layer import LayerChange
 
@@ -121,6 +123,7 @@ class Recipe:
             None asks about all at once.
         change: how each layer's output is changed for every row that runs, clean and variant alike; each change is
             one more row. None where layers are only looked at.
+        readings: how what each layer returns is a grid, where layers are changed.
         then: after the variants it is called again and again, and what it returns is swept, until it returns None;
             given the clean scores (N, K).
     """
@@ -131,6 +134,7 @@ class Recipe:
     evaluate: Evaluate = field(default_factory=Score)
     levels: Callable[[], Iterable[Tensor]] | None = None
     change: LayerChange | None = None
+    readings: Mapping[str, Reading] = field(default_factory=dict)
     then: Callable[[Tensor], Sweep | None] | None = None
 
     def rows(self) -> Iterable[Tensor]:

@@ -24,7 +24,6 @@ from .replay.choose import choose
 from .replay.local.local import Boxed, Local
 from .row_scores import RowScores
 from .samplers.clean import Clean
-from .samplers.layer import LayerChange
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -44,6 +43,7 @@ class Outcome:
         evaluations: LongTensor (N,), model rows run per input.
         seconds: wall-clock of the call, preparation excluded.
         details: what belongs to the maps: gaps, errors, snapshots; without an axis K where the target had none.
+        layers: that were looked at.
     """
 
     values: Tensor
@@ -52,6 +52,7 @@ class Outcome:
     evaluations: Tensor
     seconds: float
     details: Details
+    layers: tuple[str, ...]
 
 
 class NonFiniteError(FloatingPointError):
@@ -84,7 +85,7 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
         objective.check(known)
     total = len(inputs) + (len(recipe.variants) if recipe.variants is not None else 0)
     with prepared.running(), Progress(engine.progress, total) as progress:
-        loop = _Loop(engine, prepared, inputs, objective, progress, choice.tails, recipe.change)
+        loop = _Loop(engine, prepared, inputs, objective, progress, choice.tails, recipe)
         loop.sweep(Clean(prepared.adopt(inputs)), recipe.clean, recipe.reduce.clean, clean=True)
         for rows in recipe.rows():
             loop.vary(recipe, rows, choice.local)
@@ -109,7 +110,7 @@ def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) ->
         values[sorted(loop.broken)] = float("nan")
         raise NonFiniteError(sorted(loop.broken), values)
     outputs = torch.cat(loop.outputs) if loop.outputs else None
-    return Outcome(values, scores, outputs, loop.evaluations, time.perf_counter() - began, details)
+    return Outcome(values, scores, outputs, loop.evaluations, time.perf_counter() - began, details, recipe.layers)
 
 
 class _Loop:
@@ -123,11 +124,11 @@ class _Loop:
         objective: Objective,
         progress: Progress,
         tails: Tails,
-        change: LayerChange | None,
+        recipe: Recipe,
     ) -> None:
         self._engine, self._prepared, self._inputs = engine, prepared, inputs
         self._objective, self._progress = objective, progress
-        self._tails, self._change = tails, change
+        self._tails, self._change, self._readings = tails, recipe.change, recipe.readings
         self.scores: list[Tensor] = []
         self.outputs: list[Tensor] = []
         self._outputs: Tensor | None = None  # of the chunk at hand
@@ -198,12 +199,11 @@ class _Loop:
     def _changed(self, variants: Variants, rows: Tensor, layers: tuple[str, ...], answers: Answers) -> Answers:
         """The answers with how far the scores fall under every change of every layer, each change one more row."""
         assert self._change is not None
-        shape = tuple(self._inputs.shape[1:])
-        self._engine.saw(layers, shape, [response.activation for response in answers.responses])
+        self._engine.saw(layers, self._inputs.shape[1:], [response.activation for response in answers.responses])
         responses = []
         for layer, response in zip(layers, answers.responses, strict=True):
             questions = LayerQuestions(
-                self._prepared, layer, self._tails.get((layer,)), self._change, response, shape[1:]
+                self._prepared, layer, self._tails.get((layer,)), self._change, response, self._readings[layer]
             )
             falls = []
             self._progress.expect(len(rows) * questions.count)

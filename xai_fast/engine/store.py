@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from xai_fast.core.copies import has_hooks
 from xai_fast.core.fingerprint import Fingerprint
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.turns import turn_of
+
+from .looking import Looked
 
 Key = tuple[frozenset[str], bool, bool]  # layers that are looked at, halves, compiled
 
@@ -25,16 +27,14 @@ class Store:
 
     fingerprint: Fingerprint | None = None
     prepared: dict[Key, Prepared] = field(default_factory=dict)
-    last_layer: dict[tuple[int, ...], str] = field(default_factory=dict)
-    activations: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
+    looked: Looked = field(default_factory=Looked)
     fresh: bool = False  # whether something was prepared in this turn
     interrupted: int = 0  # as the model's turn had it when the first of this was prepared
 
     def clear(self) -> None:
         """Forgets all of it."""
         self.prepared.clear()
-        self.last_layer.clear()
-        self.activations.clear()
+        self.looked.clear()
 
 
 _STORES: weakref.WeakKeyDictionary[nn.Module, Store] = weakref.WeakKeyDictionary()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from xai_fast.core.copies import traits
 from xai_fast.core.filter_images import FilterImages
-from xai_fast.core.layers import Layer
+from xai_fast.core.layers import Grid, Layer, Reading, checked_grid
 from xai_fast.core.preprocess import Preprocess
 from xai_fast.engine import Cost, Engine, Recipe
 from xai_fast.engine.ascent import Ascent
@@ -54,6 +54,8 @@ class ActivationMaximization:
         model: a module or an `Engine`; a plain callable has no layers.
         layer: "auto", a name or a module, as for `FilterActivation`. Behind a ReLU a filter that is silent on the
             start has no gradient and its picture stays as it is, which is a warning; the layer before the ReLU has one.
+        grid: how the layer's output lies over the input, where that is not clear: (h, w), or a function from it to
+            (N, C, h, w). A layer without positions, (N, C), is one cell.
         filters: the filters' numbers: one, several, or None for all of the layer.
         start: "noise" (one picture per filter) or "image" (one per image and filter). Noise is the same for all
             filters, white for pixels and faint and coloured for "fourier"; a filter that is silent on it begins at the
@@ -83,6 +85,7 @@ class ActivationMaximization:
     model: Any
     _: dataclasses.KW_ONLY
     layer: Layer = "auto"
+    grid: Grid = None
     filters: Filters
     start: Literal["noise", "image"] = "noise"
     n_steps: int = 100
@@ -98,6 +101,7 @@ class ActivationMaximization:
         object.__setattr__(self, "engine", Engine.of(self.model))
         object.__setattr__(self, "model", self.engine.model)
         object.__setattr__(self, "layer", checked_layer(self.engine, self.layer))
+        object.__setattr__(self, "grid", checked_grid(self.grid))
         object.__setattr__(self, "filters", checked_filters(self.filters))
         self._check()
 
@@ -120,16 +124,16 @@ class ActivationMaximization:
         given = self._given(images, size)
         dtype = torch.promote_types(given.dtype, traits(self.model)[0] or torch.float32)
         examples = self.engine.adopt(given).to(torch.promote_types(dtype, torch.float32))
-        layer, numbers = filters_of(self.engine, self.layer, self.filters, examples)
+        layer, reading, numbers = filters_of(self.engine, self.layer, self.grid, self.filters, examples)
         parametrization = _PARAMETRIZATIONS[self.parametrization](examples.shape[1:], self.engine.preprocess)
         began = time.perf_counter()
         if images is None:
             examples = noise_pictures(parametrization, examples, self.engine.preprocess)
-            rows = examples[self._waking(examples, layer, numbers)]
+            rows = examples[self._waking(examples, layer, reading, numbers)]
         else:
             rows = examples.repeat_interleave(len(numbers), 0)
         shape = (1 if images is None else len(images), len(numbers))
-        ascent, outcome = self._climbed(parametrization, rows, layer, numbers)
+        ascent, outcome = self._climbed(parametrization, rows, layer, reading, numbers)
         history = ascent.history.unflatten(1, shape)
         self._warn_of_silence(history, layer, numbers)
         return FilterImages(
@@ -152,7 +156,7 @@ class ActivationMaximization:
         """
         count, shape = (shape[0], tuple(shape[1:])) if len(shape) == 4 else (1, tuple(shape))
         example = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
-        rows = count * len(filters_of(self.engine, self.layer, self.filters, example)[1])
+        rows = count * len(filters_of(self.engine, self.layer, self.grid, self.filters, example)[2])
         first = _NOISES if self.start == "noise" else 0
         return Cost(forwards=rows * (self.n_steps + 1) + first, backwards=rows * self.n_steps)
 
@@ -161,14 +165,14 @@ class ActivationMaximization:
         return f"{type(self).__name__}({', '.join(['engine', *settings])})"
 
     def _climbed(
-        self, parametrization: Pixels | Spectrum, rows: Tensor, layer: str, numbers: list[int]
+        self, parametrization: Pixels | Spectrum, rows: Tensor, layer: str, reading: Reading, numbers: list[int]
     ) -> tuple[Ascent, Outcome]:
         """The ascent from pictures (images · filters, C, *S), all filters of an image one after the other."""
         channels = torch.tensor(numbers).repeat(len(rows) // len(numbers))
         ascent = Ascent(
             parametrization,
             parametrization.parameters(rows),
-            lambda gradient: ChannelSum(layer, channels, backwards=int(gradient)),
+            lambda gradient: ChannelSum(layer, channels, reading, backwards=int(gradient)),
             n_steps=self.n_steps,
             lr=self.lr,
             distort=Distortions(self.n_steps, rows.ndim - 2, self.jitter, self.scale, self.seed),
@@ -180,10 +184,10 @@ class ActivationMaximization:
         except NonFiniteError as error:
             raise FloatingPointError(self._broken(error.samples[0], ascent.step, layer, numbers)) from None
 
-    def _waking(self, noises: Tensor, layer: str, numbers: list[int]) -> Tensor:
+    def _waking(self, noises: Tensor, layer: str, reading: Reading, numbers: list[int]) -> Tensor:
         """For every filter the first of the pictures on which it is not zero everywhere: LongTensor (F,)."""
         fires = CleanFormula(lambda _sample, answers: answers.responses[0].activation.flatten(2).ne(0).any(2)[:, None])
-        recipe = Recipe(reduce=fires, clean=ChannelMaps(layer, torch.tensor(numbers)))
+        recipe = Recipe(reduce=fires, clean=ChannelMaps(layer, torch.tensor(numbers), reading))
         try:
             outcome, _ = self.engine.run(lambda _inputs: recipe, noises, no_score)
         except NonFiniteError:  # the ascent will meet it again, and can say which filter it is

@@ -16,7 +16,7 @@ from xai_fast.core.objective import Objective
 from xai_fast.core.plain import plain
 from xai_fast.core.targets import Target
 from xai_fast.engine import Cost, Engine, Recipe
-from xai_fast.engine.inputs import checked
+from xai_fast.engine.inputs import checked, spatial_axes
 from xai_fast.engine.run import Outcome
 
 from .registry import methods
@@ -80,16 +80,14 @@ class AbstractMethod(ABC):
         sample_ids: Tensor | None = None,
     ) -> Explanation:
         """As `attribute`, with what the map is about: scores, rows used, seconds, and ways to draw and save it."""
-        with self.engine.turn():
-            outcome, objective = self._run(inputs, target, resolution, sample_ids)
-            layer = self.layers(inputs)
+        outcome, objective = self._run(inputs, target, resolution, sample_ids)
         scores = outcome.scores if objective.several else outcome.scores[:, 0]
         return Explanation(
             values=outcome.values,
             target=objective.record,
             score=scores.to(inputs.device),
             method=repr(self),
-            layer=layer,
+            layer=outcome.layers,
             evaluations=outcome.evaluations,
             outputs=outcome.outputs,
             completeness_gap=outcome.details.gap,
@@ -109,13 +107,18 @@ class AbstractMethod(ABC):
         """Model rows that the formula asks for, with one given target; `evaluations` is never above its forwards.
 
         Args:
-            shape: of one input, (C, L) or (C, H, W), or of a batch of images (N, C, H, W) or volumes (N, C, D, H, W);
-                a batch counts all of its inputs.
+            shape: of one input (C, *S), or of a batch (N, C, *S), which counts all of its inputs. Three numbers are one
+                image and four a batch of images, unless the model's first convolution is one of signals or volumes.
         """
         shape = tuple(shape)
         if len(shape) not in (2, 3, 4, 5) or not all(isinstance(n, int) and n >= 1 for n in shape):
             raise ValueError(f"`shape` came as {shape}; give (C, H, W) for one image or (N, C, H, W) for a batch")
-        return self._cost(shape) if len(shape) < 4 else self._cost(shape[1:]) * shape[0]
+        one = len(shape) <= spatial_axes(self.engine.model, default=2) + 1
+        return self._cost(shape) if one else self._cost(shape[1:]) * shape[0]
+
+    def cost_of(self, inputs: Tensor) -> Cost:
+        """`cost` of a batch of inputs (N, C, *S)."""
+        return self._cost(tuple(inputs.shape[1:])) * len(inputs)
 
     # What a map means, under these settings: as the registry says of the defaults, unless a method knows better.
 

@@ -10,7 +10,8 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
-from xai_fast.core.layers import Layer, layer_names
+from xai_fast.core.layers import Grid as LayerGrid
+from xai_fast.core.layers import Layer, checked_grid, layer_names
 from xai_fast.core.objective import Objective
 from xai_fast.core.scores import class_indices, find_scores, refuse_beyond, score_table, two_classes
 from xai_fast.core.targets import Target, cross_entropy, margin
@@ -52,7 +53,8 @@ class ErrorAttribution(AbstractMethod):
         model: a module or an `Engine`; a callable for kind "gradient".
         kind: "gradient" or "activation".
         against: what the truth is compared with: the predicted "distribution" or the "predicted" class.
-        layer: of kind "activation": "auto" (the last layer whose positions influence the output), a name or a module.
+        layer: of kind "activation": "auto" (the deepest map on which the score depends), a name or a module.
+        grid: of that layer: (h, w), or a function from its activation to (N, C, h, w), where it is not clear.
 
     Returns (`attribute`): "gradient": (N, C, *S); "activation": (N, 1, *S), with `resolution="native"` (N, 1, *s).
 
@@ -66,6 +68,7 @@ class ErrorAttribution(AbstractMethod):
     kind: Literal["gradient", "activation"] = "gradient"
     against: Literal["distribution", "predicted"] = "distribution"
     layer: Layer = "auto"
+    grid: LayerGrid = None
 
     @property
     def complete(self) -> str:
@@ -87,7 +90,7 @@ class ErrorAttribution(AbstractMethod):
             return Recipe(CleanFormula(lambda _rows, found: _gradient(found)), InputGradient())
         size = tuple(inputs.shape[2:])
         (layer,) = self.layers(inputs)
-
+        (reading,) = self.engine.readings((layer,), inputs, self.grid)
         sums: list[Tensor] = []
 
         def formula(_rows: Tensor, answers: Answers) -> Tensor:
@@ -95,7 +98,7 @@ class ErrorAttribution(AbstractMethod):
             assert response.gradient is not None
             # Of the layer's whole output: what is no position, as a class token, counts too.
             sums.append((response.activation[:, None].double() * response.gradient).flatten(2).sum(2))
-            return _positions(grid_of(response, size), size if resolution == "input" else None)
+            return _positions(grid_of(response, reading), size if resolution == "input" else None)
 
         alphas, weights = quadrature("gausslegendre", _STEPS)
         reduce = WithGap(CleanFormula(formula), len(inputs), lambda rows: rows, sums=lambda: torch.cat(sums))
@@ -134,6 +137,7 @@ class ErrorAttribution(AbstractMethod):
             raise ValueError(f'`against` came as {self.against!r}; give "distribution" or "predicted"')
         if isinstance(self.layer, list | tuple):
             raise ValueError('`layer` came as a list; give one layer, or "auto"')
+        object.__setattr__(self, "grid", checked_grid(self.grid))
         if not (isinstance(self.layer, str) and self.layer == "auto"):
             object.__setattr__(self, "layer", layer_names(self.engine.model, self.layer)[0])
 

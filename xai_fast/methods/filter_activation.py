@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.filter_maps import FilterMaps, resized
-from xai_fast.core.layers import Layer
+from xai_fast.core.layers import Grid, Layer, checked_grid
 from xai_fast.core.objective import Objective
 from xai_fast.core.pictures import snapshots
 from xai_fast.engine import Cost, Recipe
@@ -35,9 +35,11 @@ class FilterActivation(AbstractMethod):
 
     Args:
         model: a module or an `Engine`; a plain callable has no layers.
-        layer: "auto" (the last layer whose positions influence the output), a name or a module. ViT tokens (N, T, C),
-            class token left out, and Swin grids (N, h, w, C) are recognised. In a layer without positions,
-            (N, features), a filter is a feature, with one position.
+        layer: "auto" (the deepest map on which the output depends), a name or a module. ViT tokens (N, T, C), without
+            class, register and query tokens, and Swin grids (N, h, w, C) are found by how they answer to the input. In
+            a layer without positions, (N, features), a filter is a feature, with one position.
+        grid: how the layer's output lies over the input, where that is not clear: (h, w), or a function from it to
+            (N, C, h, w).
         filters: the filters' numbers: one, several, or None for all. Their axis is there even for one.
 
     Returns (`attribute`): (N, F, *S) resized to the input, bilinear with `align_corners=False`; with
@@ -53,6 +55,7 @@ class FilterActivation(AbstractMethod):
     """
 
     layer: Layer = "auto"
+    grid: Grid = None
     filters: Filters = None
 
     def __call__(self, inputs: Tensor, target: None = None) -> FilterMaps:  # type: ignore[override] - its own result
@@ -63,7 +66,7 @@ class FilterActivation(AbstractMethod):
             target: has no meaning here.
         """
         outcome, _ = self._run(inputs, target, "native", None)
-        name, numbers = filters_of(self.engine, self.layer, self.filters, inputs)
+        name, _, numbers = filters_of(self.engine, self.layer, self.grid, self.filters, inputs)
         return FilterMaps(
             values=outcome.values,
             layer=name,
@@ -82,14 +85,14 @@ class FilterActivation(AbstractMethod):
 
     def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """One pass over the clean inputs, as far as the layer."""
-        layer, numbers = filters_of(self.engine, self.layer, self.filters, inputs)
+        layer, reading, numbers = filters_of(self.engine, self.layer, self.grid, self.filters, inputs)
         size = tuple(inputs.shape[2:])
 
         def maps(_sample: Tensor, answers: Answers) -> Tensor:
             native = answers.responses[0].activation
             return (native if resolution == "native" else resized(native, size))[:, None]
 
-        return Recipe(clean=ChannelMaps(layer, torch.tensor(numbers)), reduce=CleanFormula(maps))
+        return Recipe(clean=ChannelMaps(layer, torch.tensor(numbers), reading), reduce=CleanFormula(maps))
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
         return Cost(forwards=1)
@@ -106,4 +109,5 @@ class FilterActivation(AbstractMethod):
 
     def _check(self) -> None:
         object.__setattr__(self, "layer", checked_layer(self.engine, self.layer))
+        object.__setattr__(self, "grid", checked_grid(self.grid))
         object.__setattr__(self, "filters", checked_filters(self.filters))

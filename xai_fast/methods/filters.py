@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from xai_fast.core.layers import Layer, layer_names
+from xai_fast.core.layers import Grid, Layer, Reading, channels_first, layer_names
 from xai_fast.engine import Engine
-from xai_fast.engine.evaluate.prefix import channel_count
 
 Filters = int | Sequence[int] | None
 
@@ -56,23 +55,36 @@ def checked_filters(filters: Any) -> Filters:
     return numbers if several else numbers[0]
 
 
-def filters_of(engine: Engine, layer: Layer, filters: Filters, inputs: Tensor) -> tuple[str, list[int]]:
-    """The layer's name and the filters' numbers, for inputs of this shape.
+def filters_of(
+    engine: Engine, layer: Layer, grid: Grid, filters: Filters, inputs: Tensor
+) -> tuple[str, Reading, list[int]]:
+    """The layer's name, how it is a grid, and the filters' numbers, for inputs of this shape.
 
     Raises:
         ValueError: a filter that the layer does not have, or a layer whose output is no grid; nothing but one row of
             noise has run then.
     """
     (name,) = engine.layers(layer, inputs)
-    size = inputs.shape[2:]
-    (activation,) = engine.activations(name, inputs.shape[1:])
-    count = channel_count(activation, size)
-    numbers = list(range(count)) if filters is None else [filters] if isinstance(filters, int) else list(filters)
-    if max(numbers) >= count:
+    (activation,) = engine.activations((name,), inputs.shape[1:])
+    if grid is None and channels_first(engine.model, name):
+        _refuse_beyond(filters, activation.shape[1], name)
+    (reading,) = engine.readings((name,), inputs, grid, flat=True)
+    count = activation.shape[reading.channel_axis(activation)]
+    _refuse_beyond(filters, count, name)
+    return name, reading, list(range(count)) if filters is None else _listed(filters)
+
+
+def _listed(filters: int | Sequence[int]) -> list[int]:
+    return [filters] if isinstance(filters, int) else list(filters)
+
+
+def _refuse_beyond(filters: Filters, count: int, name: str) -> None:
+    """Raises ValueError for a filter that a layer of so many does not have."""
+    most = 0 if filters is None else max(_listed(filters))
+    if most >= count:
         raise ValueError(
-            f"`filters` {max(numbers)} is not in layer {name!r}, which has {count}; give numbers from 0 to {count - 1}"
+            f"`filters` {most} is not in layer {name!r}, which has {count}; give numbers from 0 to {count - 1}"
         )
-    return name, numbers
 
 
 def no_score(output: Any) -> Tensor:

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from xai_fast.core.layers import Layer
+from xai_fast.core.layers import Grid, Layer, checked_grid
 from xai_fast.engine import Cost
 from xai_fast.engine.evaluate import Answers, Both, InputGradient, LayerResponse
 from xai_fast.engine.reducers.cam import grid_of, weighted_channels
@@ -32,7 +32,8 @@ class GuidedGradCAM(AbstractGradientMethod):
 
     Args:
         model: a module or an `Engine`; a plain callable has no layers.
-        layer: of Grad-CAM: "auto" (the last layer whose positions influence the output), a name or a module.
+        layer: of Grad-CAM: "auto" (the deepest map on which the score depends), a name or a module.
+        grid: of Grad-CAM: (h, w), or a function from the layer's activation to (N, C, h, w), where it is not clear.
 
     Returns (`attribute`): (N, C, *S).
 
@@ -40,18 +41,20 @@ class GuidedGradCAM(AbstractGradientMethod):
     """
 
     layer: Layer | None = "auto"
+    grid: Grid = None
 
     def asked(self, source: Source, inputs: Tensor) -> Asked:
         """Both factors of each sample."""
-        size = tuple(inputs.shape[2:])
+        size, layers = tuple(inputs.shape[2:]), self.layers(inputs)
+        (reading,) = self.engine.readings(layers, inputs, self.grid)
         draw = weighted_channels(gradcam, eigen=False)
 
         def parts(rows: Tensor, answers: Answers) -> tuple[Tensor, Tensor]:
             assert answers.gradient is not None
-            cam = draw(grid_of(answers.responses[0], size), size)
+            cam = draw(grid_of(answers.responses[0], reading), size)
             return answers.gradient * cam[:, :, None], rows
 
-        return Asked(source, Both(InputGradient("guided"), LayerResponse(self.layers(inputs))), parts)
+        return Asked(source, Both(InputGradient("guided"), LayerResponse(layers)), parts)
 
     def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """Two, both ways."""
@@ -61,3 +64,4 @@ class GuidedGradCAM(AbstractGradientMethod):
         if self.layer is None:
             raise ValueError('`layer` came as None, and Grad-CAM needs one; give "auto", a name or a module')
         super()._check()
+        object.__setattr__(self, "grid", checked_grid(self.grid))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from . import care
+from .address import address, refuse_absent, refuse_again
 from .cut import Cut, CutError, cut
 from .fuse import Fusion
 from .program import Program
@@ -81,18 +82,27 @@ class Captured:
         Raises:
             CutError, ValueError: as `cut`.
         """
-        calls = self.graph.anchors.get(layer)
+        place = address(layer)
+        if place.input:
+            raise CutError(f"what goes into {place.module!r} has no name in the graph")
+        calls = self.graph.anchors.get(place.module)
         if calls is None:
-            called = [step.label for step in self.graph.steps if step.module is not None]
-            around = next((label for label in called if layer.startswith(f"{label}.")), None)
-            if around is None:
-                raise ValueError(f"`layer` {layer!r} does not run in this model's forward; choose another")
-            raise CutError(f"layer {layer!r} lies inside {around!r}, which is called as a whole")
-        if len(calls) > 1:
-            raise ValueError(f"`layer` {layer!r} runs more than once in a forward; choose a layer that runs once")
-        if calls[0] is None:
+            self._refuse_unseen(place.module)
+        if len(calls) > 1 and place.call is None:
+            refuse_again(layer)
+        if place.call is not None:
+            refuse_absent(layer, len(calls))
+        returned = calls[(place.call or 1) - 1]
+        if returned is None:
             raise CutError(f"layer {layer!r} returns what it was given, or no tensor")
-        return calls[0]
+        return returned
+
+    def _refuse_unseen(self, layer: str) -> NoReturn:
+        called = [step.label for step in self.graph.steps if step.module is not None]
+        around = next((label for label in called if layer.startswith(f"{label}.")), None)
+        if around is None:
+            refuse_absent(layer, 0)
+        raise CutError(f"layer {layer!r} lies inside {around!r}, which is called as a whole")
 
 
 class Replaced:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.layers import as_grid, channel_axis, first_tensor
+from xai_fast.core.layers import Reading, at_layers
 from xai_fast.core.prepared import Prepared
 
 from .answers import Answers, Response, ScoreOf, Tails
@@ -23,10 +22,12 @@ class ChannelMaps:
     Attributes:
         layer: its name.
         channels: LongTensor (F,), numbers of the channels on the layer's grid.
+        reading: how what it returns is that grid.
     """
 
     layer: str
     channels: Tensor
+    reading: Reading
     forwards: int = field(default=1, init=False)
     backwards: int = field(default=0, init=False)
     together: int = field(default=1, init=False)
@@ -42,13 +43,13 @@ class ChannelMaps:
 
         The model's own scores are not known, because what computes them does not run.
         """
-        tail, size = tails.get(self.layers), batch.shape[2:]
+        tail = tails.get(self.layers)
         if tail is not None:
             activation = tail.keep(batch).activation
         else:
             with by_own_forward(prepared):
                 activation = _reached(prepared, self.layer, batch)
-        chosen = channel_grid(activation, size)[:, self.channels.to(activation.device)]
+        chosen = self.reading(activation)[:, self.channels.to(activation.device)]
         maps = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
         return Answers(maps.flatten(1).sum(1, keepdim=True), responses=(Response(maps),))
 
@@ -60,11 +61,13 @@ class ChannelSum:
     Attributes:
         layer: its name.
         channels: LongTensor (R,), the channel of each of all rows.
+        reading: how what the layer returns is a grid.
         backwards: 1 for the gradient by the input, 0 without.
     """
 
     layer: str
     channels: Tensor
+    reading: Reading
     backwards: int = 1
     forwards: int = field(default=1, init=False)
     together: int = field(default=1, init=False)
@@ -79,7 +82,7 @@ class ChannelSum:
         with torch.set_grad_enabled(self.backwards > 0), by_own_forward(prepared):
             batch.requires_grad_(self.backwards > 0)
             # The copy is for models that write into their input, which autograd forbids on a leaf.
-            grid = channel_grid(_reached(prepared, self.layer, batch.clone()), batch.shape[2:])
+            grid = self.reading(_reached(prepared, self.layer, batch.clone()))
             number = torch.arange(len(rows), device=grid.device)
             own = grid[number, self.channels[rows].to(grid.device)].flatten(1)
             sums = own.sum(1, dtype=torch.promote_types(own.dtype, torch.float32))
@@ -91,26 +94,6 @@ class ChannelSum:
         return Answers(sums.detach()[:, None], gradient[:, None])
 
 
-def channel_grid(activation: Tensor, size: Sequence[int]) -> Tensor:
-    """A layer's activation as (rows, channels, *s); what has no positions, (rows, channels), becomes one cell.
-
-    Raises:
-        ValueError: as `xai_fast.core.layers.as_grid`.
-    """
-    if activation.ndim == 2:
-        return activation.view(*activation.shape, *[1] * len(size))
-    return as_grid(activation, size)
-
-
-def channel_count(activation: Tensor, size: Sequence[int]) -> int:
-    """How many channels a layer has, from its activation.
-
-    Raises:
-        ValueError: as `xai_fast.core.layers.as_grid`.
-    """
-    return activation.shape[1 if activation.ndim == 2 else channel_axis(activation, size)]
-
-
 class _Reached(BaseException):
     """Ends a forward at a layer. No Exception, so that no forward mistakes it for one that it expects."""
 
@@ -119,16 +102,14 @@ def _reached(prepared: Prepared, layer: str, batch: Tensor) -> Tensor:
     """What the layer returns, by a forward that ends there."""
     found: list[Tensor] = []
 
-    def stop(_layer: nn.Module, _args: Any, output: Any) -> NoReturn:
-        found.append(first_tensor(output))
+    def stop(activation: Tensor) -> NoReturn:
+        found.append(activation)
         raise _Reached
 
-    handle = prepared.layer(layer).register_forward_hook(stop)
+    assert isinstance(prepared.module, nn.Module)
     try:
-        prepared.module(batch)
+        with at_layers(prepared.module, {layer: stop}):
+            prepared.module(batch)
     except _Reached:
         per_row([Response(found[0])], (layer,), len(batch))
-        return found[0]
-    finally:
-        handle.remove()
-    raise ValueError(f"`layer` {layer!r} does not run in this model's forward; choose another")
+    return found[0]  # or the block has refused a layer that does not run

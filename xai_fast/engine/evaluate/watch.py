@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 from torch import Tensor, nn
 
 from xai_fast.core.graph.captured import own_forwards
-from xai_fast.core.layers import first_tensor
+from xai_fast.core.layers.places import Take, at_layers
 from xai_fast.core.prepared import Prepared
-from xai_fast.engine.replay.tail import with_first
 
 from .answers import Response
 
@@ -47,22 +45,16 @@ def watched(prepared: Prepared, layers: tuple[str, ...], *, detach: bool = False
     """Collects the layers' activations as they run; the first one cuts the graph, so that the prefix keeps none."""
     captured: dict[str, Tensor] = {}
 
-    def capture(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(_layer: nn.Module, _args: Any, output: Any) -> Any:
-            if name in captured:
-                raise ValueError(f"`layer` {name!r} runs more than once in a forward; choose a layer that runs once")
-            activation = first_tensor(output)
+    def taker(name: str) -> Take:
+        def take(activation: Tensor) -> Tensor:
             if not activation.requires_grad and not detach:
                 activation = activation.detach().requires_grad_()
             captured[name] = activation
             # What follows may write into it in place, so it goes on with a copy.
-            return with_first(output, activation.clone())
+            return activation.clone()
 
-        return hook
+        return take
 
-    handles = [prepared.layer(name).register_forward_hook(capture(name)) for name in layers]
-    try:
+    assert isinstance(prepared.module, nn.Module)
+    with at_layers(prepared.module, {name: taker(name) for name in layers}):
         yield captured
-    finally:
-        for handle in handles:
-            handle.remove()

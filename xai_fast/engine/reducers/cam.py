@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai_fast.core.layers import as_grid
+from xai_fast.core.layers import Reading
 from xai_fast.engine.evaluate import Answers, Response
 from xai_fast.engine.samplers.augmented import Augmented
 from xai_fast.ops import cam_reduce
@@ -40,6 +40,7 @@ class ClassActivation:
 
     Args:
         draw: what the map of one layer and pass is.
+        readings: how what each layer returns is a grid.
         n_samples: number of inputs, N.
         size: *S of the inputs.
         native: whether maps stay on the layer's grid (the largest of several).
@@ -50,6 +51,7 @@ class ClassActivation:
     def __init__(
         self,
         draw: Draw,
+        readings: Sequence[Reading],
         *,
         n_samples: int,
         size: Sequence[int],
@@ -57,7 +59,8 @@ class ClassActivation:
         fuse: str,
         variants: Augmented | None,
     ) -> None:
-        self._draw, self._size, self._native = draw, tuple(size), native
+        self._draw, self._readings = draw, tuple(readings)
+        self._size, self._native = tuple(size), native
         self._fuse, self._variants = fuse, variants
         self._n_samples = n_samples
         self._total: Tensor | None = None
@@ -86,7 +89,7 @@ class ClassActivation:
 
     def _maps(self, responses: Sequence[Response]) -> Tensor:
         """(rows, K, *size) of one pass."""
-        grids = [grid_of(response, self._size) for response in responses]
+        grids = [grid_of(response, reading) for response, reading in zip(responses, self._readings, strict=True)]
         size = max((tuple(grid.activation.shape[2:]) for grid in grids), key=lambda s: torch.Size(s).numel())
         size = size if self._native else self._size
         maps = [self._draw(grid, None if size == tuple(grid.activation.shape[2:]) else size) for grid in grids]
@@ -96,12 +99,12 @@ class ClassActivation:
         return stacked.amax(0) if self._fuse == "max" else stacked.mean(0)
 
 
-def grid_of(response: Response, size: tuple[int, ...]) -> Grid:
-    """A layer's response on its grid, for inputs of extent `size`."""
+def grid_of(response: Response, reading: Reading) -> Grid:
+    """A layer's response on its grid."""
     gradient = response.gradient
     if gradient is not None:
-        gradient = as_grid(gradient.flatten(0, 1), size).unflatten(0, gradient.shape[:2])
-    return Grid(as_grid(response.activation, size), gradient, response.falls)
+        gradient = reading(gradient.flatten(0, 1)).unflatten(0, gradient.shape[:2])
+    return Grid(reading(response.activation), gradient, response.falls)
 
 
 def weighted_channels(weights: Weights, *, eigen: bool) -> Draw:

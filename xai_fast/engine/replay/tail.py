@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xai_fast.core.graph.captured import Captured, own_forwards
 from xai_fast.core.graph.cut import Cut, CutError, expanded, handed
 from xai_fast.core.graph.steps import INPUT, filled
-from xai_fast.core.layers import first_tensor
+from xai_fast.core.layers import at_layers
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.verify import difference, row_of, unhooked
 
@@ -213,31 +213,6 @@ def with_layer(prepared: Prepared, layer: str, batch: Tensor, change: Callable[[
     Raises:
         ValueError: the layer runs more than once, or not at all.
     """
-    seen = 0
-
-    def hook(_module: Any, _args: Any, output: Any) -> Any:
-        nonlocal seen
-        seen += 1
-        return with_first(output, change(first_tensor(output)))
-
-    handle = prepared.layer(layer).register_forward_hook(hook)
-    try:
-        raw = prepared.module(batch)
-    finally:
-        handle.remove()
-    if seen != 1:
-        again = "runs more than once in a forward; choose a layer that runs once"
-        raise ValueError(f"`layer` {layer!r} {again if seen else 'does not run in this forward; choose another'}")
-    return raw
-
-
-def with_first(output: Any, activation: Tensor) -> Any:
-    """`output` with its first floating tensor replaced."""
-    if isinstance(output, Tensor):
-        return activation
-    found = first_tensor(output)
-    if isinstance(output, dict):
-        return type(output)((key, activation if value is found else value) for key, value in output.items())
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(activation if value is found else value for value in output))
-    return type(output)(activation if value is found else value for value in output)
+    assert isinstance(prepared.module, nn.Module)
+    with at_layers(prepared.module, {layer: change}):
+        return prepared.module(batch)

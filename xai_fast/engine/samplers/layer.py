@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from xai_fast.core.layers import as_grid, channel_axis
+from xai_fast.core.layers import Reading
 
 
 class LayerChange(Protocol):
     """V variants of a layer's output for one input, described and written on demand."""
 
-    def count(self, activation: Tensor, size: Sequence[int]) -> int:
-        """V, for an activation (rows, ...) over inputs of extent `size`."""
+    def count(self, activation: Tensor, reading: Reading) -> int:
+        """V, for an activation (rows, ...) that is read as a grid by `reading`."""
         ...
 
-    def write(self, numbers: Tensor, out: Tensor, size: Sequence[int]) -> None:
+    def write(self, numbers: Tensor, out: Tensor, reading: Reading) -> None:
         """Makes `out` (rows, ...), which holds the activation of one input in every row, the variants `numbers`."""
         ...
 
-    def silenced(self, numbers: Tensor, activation: Tensor, size: Sequence[int]) -> Tensor | None:
+    def silenced(self, numbers: Tensor, activation: Tensor, reading: Reading) -> Tensor | None:
         """The channels on axis 1 that the variants set to zero, if one channel each is all they change."""
         ...
 
@@ -32,18 +31,18 @@ class LayerChange(Protocol):
 class SilencedChannels:
     """Variant k: channel k is zero at every position, in a transformer in every token."""
 
-    def count(self, activation: Tensor, size: Sequence[int]) -> int:
+    def count(self, activation: Tensor, reading: Reading) -> int:
         """One per channel."""
-        return activation.shape[channel_axis(activation, size)]
+        return activation.shape[reading.channel_axis(activation)]
 
-    def write(self, numbers: Tensor, out: Tensor, size: Sequence[int]) -> None:
+    def write(self, numbers: Tensor, out: Tensor, reading: Reading) -> None:
         """Sets one channel of each row to zero."""
-        channels = out.movedim(channel_axis(out, size), 1)
+        channels = out.movedim(reading.channel_axis(out), 1)
         channels[torch.arange(len(numbers)), numbers.to(out.device)] = 0
 
-    def silenced(self, numbers: Tensor, activation: Tensor, size: Sequence[int]) -> Tensor | None:
+    def silenced(self, numbers: Tensor, activation: Tensor, reading: Reading) -> Tensor | None:
         """The channels themselves, where they lie on axis 1."""
-        return numbers if channel_axis(activation, size) == 1 else None
+        return numbers if reading.channel_axis(activation) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -58,16 +57,15 @@ class RevealedPositions:
 
     gaussian: bool
 
-    def count(self, activation: Tensor, size: Sequence[int]) -> int:
+    def count(self, activation: Tensor, reading: Reading) -> int:
         """One per position, and one more."""
-        return as_grid(activation, size).shape[2:].numel() + 1
+        return reading(activation).shape[2:].numel() + 1
 
-    def write(self, numbers: Tensor, out: Tensor, size: Sequence[int]) -> None:
+    def write(self, numbers: Tensor, out: Tensor, reading: Reading) -> None:
         """Multiplies each row by its mask."""
-        grid = as_grid(out, size)  # a view
-        grid.mul_(self._masks(numbers, grid.shape[2:]).to(grid)[:, None])
+        reading.scale(out, self._masks(numbers, reading(out).shape[2:]).to(out))
 
-    def silenced(self, numbers: Tensor, activation: Tensor, size: Sequence[int]) -> Tensor | None:
+    def silenced(self, numbers: Tensor, activation: Tensor, reading: Reading) -> Tensor | None:
         """Not what this changes."""
         return None
 

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
-from xai_fast.core.layers import Layer, layer_names
+from xai_fast.core.layers import Grid as LayerGrid
+from xai_fast.core.layers import Layer, checked_grid, layer_names
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.evaluate import LayerActivation, LayerResponse
 from xai_fast.engine.reducers.cam import ClassActivation, Draw, Grid, weighted_channels
@@ -24,25 +26,31 @@ class AbstractCAM(AbstractMethod):
 
     Args:
         model: a module or an `Engine`.
-        layer: "auto" (the last layer whose positions influence the output), a name, a module, or a list of them.
+        layer: "auto" (the deepest map on which the score depends; several where a detector reads them), a name
+            ("relu:2": its second call; "norm:input": what goes in), a module, or a list of them.
+        grid: how what a layer returns lies over the input, where that is not clear from how it answers: the extents
+            (h, w), or a function from (N, ...) to (N, C, h, w), which is applied to gradients as well.
         fuse: how the maps of several layers become one, each finished and resized first: "max" or "mean".
         aug_smooth: mean over six passes: the input and its mirror image, times 0.9, 1 and 1.1 (from grad-cam).
     """
 
     layer: Layer = "auto"
+    grid: LayerGrid = None
     fuse: Literal["max", "mean"] = "max"
     aug_smooth: bool = False
 
     def layers(self, inputs: Tensor) -> tuple[str, ...]:
         """The layers that the map is read at."""
-        return self.engine.layers(self.layer, inputs)
+        return self.engine.layers(self.layer, inputs, several=True)
 
     def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """The layers' responses to the clean input, and to its augmented variants where asked for."""
         layers = self.layers(inputs)
+        readings = self.engine.readings(layers, inputs, self.grid)
         variants = Augmented(inputs) if self.aug_smooth else None
         reducer = ClassActivation(
             self._draw(),
+            readings,
             n_samples=len(inputs),
             size=tuple(inputs.shape[2:]),
             native=resolution == "native",
@@ -51,7 +59,10 @@ class AbstractCAM(AbstractMethod):
         )
         change = self._change()
         question = LayerResponse(layers) if change is None else LayerActivation(layers)
-        return Recipe(reduce=reducer, clean=question, variants=variants, evaluate=question, change=change)
+        read = dict(zip(layers, readings, strict=True))
+        return Recipe(
+            reduce=reducer, clean=question, variants=variants, evaluate=question, change=change, readings=read
+        )
 
     @abstractmethod
     def _draw(self) -> Draw:
@@ -66,13 +77,17 @@ class AbstractCAM(AbstractMethod):
         change = self._change()
         if change is None:
             return Cost(forwards=passes, backwards=passes)
-        activations = self.engine.activations(self.layer, shape)
-        changes = sum(change.count(activation, shape[1:]) for activation in activations)
+        noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
+        layers = self.layers(noise)
+        readings = self.engine.readings(layers, noise, self.grid)
+        activations = self.engine.activations(layers, shape)
+        changes = sum(map(change.count, activations, readings))
         return Cost(forwards=passes * (1 + changes))
 
     def _check(self) -> None:
         if self.fuse not in ("max", "mean"):
             raise ValueError(f'`fuse` came as {self.fuse!r}; give "max" or "mean"')
+        object.__setattr__(self, "grid", checked_grid(self.grid))
         if not (isinstance(self.layer, str) and self.layer == "auto"):
             names = layer_names(self.engine.model, self.layer)
             object.__setattr__(self, "layer", names[0] if len(names) == 1 else list(names))

@@ -1,0 +1,291 @@
+"""The layer that `layer="auto"` means: the deepest map of positions on which the score depends."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from xai_fast.core.graph.address import Address
+from xai_fast.core.scores import SCORE_NAMES, find_scores, named_parts
+
+from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
+from .grids import Axes, Reading, Tokens
+from .places import first_tensor, with_first
+
+# Their output repeats or pools what came before, so a map read there shows nothing that the layer before does not.
+_PASSED_OVER = (
+    *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Flatten),
+    *(getattr(nn, f"Adaptive{kind}Pool{axes}d") for kind in ("Avg", "Max") for axes in (1, 2, 3)),
+)
+_ATTENTION = re.compile(r"attention|attn|mha", re.IGNORECASE)
+_PYRAMIDS = (dict, OrderedDict, list, tuple)  # and not a library's record of outputs, whose parts may feed nothing
+_AT_ONCE = 6  # candidates whose answers are measured in one run
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        layers: names, more than one where a detector reads several maps.
+        readings: of each.
+    """
+
+    layers: tuple[str, ...]
+    readings: tuple[Reading, ...]
+
+
+@dataclass(eq=False)
+class _Seen:
+    """One call of a module.
+
+    Attributes:
+        path: of the module.
+        call: which of its calls, from 1.
+        activation: what it returned, a tensor of its own under autograd.
+        parts: paths of the modules that made each of the maps, where it returned several.
+        gradient: of the score by `activation`; None where nothing leads from there to the score.
+        calls: how often the module ran in all.
+    """
+
+    path: str
+    call: int
+    activation: Tensor
+    parts: tuple[str, ...]
+    gradient: Tensor | None = None
+    calls: int = 1
+
+    @property
+    def name(self) -> str:
+        """As a caller would write it."""
+        return str(Address(self.path, None if self.calls == 1 else self.call))
+
+
+def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor], *, ours: bool) -> Choice:
+    """The deepest layer that runs once, that the score depends on, and whose positions answer to those of the input.
+
+    A block is taken before what is inside it, a map of features before the class scores that are made of it, and a
+    layer that runs once before one call of several. Nothing inside attention is taken. In a transformer that reads a
+    class token that is the last block's input norm, because the patches of its output reach nothing. Where several maps
+    of a pyramid are read, it is those on which the score depends.
+
+    Costs one forward and one backward of one row, and 1 + 4 rows per spatial axis for every six candidates.
+
+    Args:
+        module: our own copy, or the caller's model under guard.
+        example: one row, in the module's dtype.
+        score_of: from the raw output to what the layer is to matter for, a tensor of any shape.
+        ours: whether it is a copy, whose weights may be changed.
+
+    Raises:
+        ValueError: no layer fits; names those that come near.
+    """
+    seen, scores, depends = _recorded(module, example, score_of)
+    if ours and not depends:
+        _wake(module)
+        seen, scores, depends = _recorded(module, example, score_of)
+    inside = _inside_attention(module)
+    passed_over = {path for path, part in module.named_modules() if isinstance(part, _PASSED_OVER)}
+    usual = [
+        one for one in seen
+        if one.path not in inside | passed_over and one.activation.ndim >= 3 and len(one.activation) == len(example)
+        and (_matters(one) or not depends)
+    ]  # fmt: skip
+    kinds = {path for path, part in module.named_modules() if isinstance(part, CHANNELS_FIRST)}
+    plain = {tuple(one.activation.shape[1:]) for one in seen if one.path in kinds}
+    widths = {one.activation.shape[1]: one.activation.shape[2] for one in seen if one.activation.ndim == 3}
+    fallback: Choice | None = None
+    for some in ([one for one in usual if one.calls == 1], [one for one in usual if one.calls > 1]):
+        for one, reading in _answering(module, some[::-1], example, plain):
+            if not _sees_positions(one, reading, depends=depends):
+                continue
+            if isinstance(reading, Tokens) and one.activation.shape[2] != widths[one.activation.shape[1]]:
+                continue  # inside a block tokens are wider; the stream has one width
+            choice = Choice((one.name,), (reading,))
+            if _is_class_scores(one, reading, scores):
+                fallback = fallback or choice
+                continue
+            return _pyramid(module, one, usual, example, plain, depends=depends) or choice
+    if fallback is not None:
+        return fallback
+    near = ", ".join(f"{one.name!r} {tuple(one.activation.shape[1:])}" for one in (usual or seen)[:-7:-1])
+    raise ValueError(
+        '`layer` "auto" found no layer that keeps the axes of the input and on which the score depends; '
+        f"name one{f': the deepest are {near}' if near else ''}"
+    )
+
+
+def _matters(one: _Seen) -> bool:
+    return one.gradient is not None and bool(one.gradient.count_nonzero())
+
+
+def _recorded(
+    module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor]
+) -> tuple[list[_Seen], Tensor | None, bool]:
+    """Every call with the score's gradient at what it returned; the class scores, if any; if the input matters."""
+    leaf = example.detach().clone().requires_grad_()
+    depends = False
+    with torch.enable_grad(), _hooked(module) as seen:
+        raw = module(leaf * 1)  # a model may write into its input, which must not be a leaf then
+        scores = score_of(raw)
+        counts: dict[str, int] = {}
+        for one in seen:
+            counts[one.path] = counts.get(one.path, 0) + 1
+        for one in seen:
+            one.calls = counts[one.path]
+        if scores.requires_grad:
+            generator = torch.Generator().manual_seed(0)
+            direction = torch.rand(scores.shape, generator=generator).to(scores) + 0.5
+            watched = [one for one in seen if one.activation.requires_grad]
+            at = [leaf, *(one.activation for one in watched)]
+            own, *gradients = torch.autograd.grad((scores * direction).sum(), at, allow_unused=True)
+            depends = own is not None and bool(own.count_nonzero())
+            for one, gradient in zip(watched, gradients, strict=True):
+                one.gradient = gradient
+    for one in seen:
+        one.activation = one.activation.detach()
+    return seen, _class_scores(raw), depends
+
+
+def _class_scores(raw: Any) -> Tensor | None:
+    """What the output says of classes; None where it only passes features on."""
+    features = not isinstance(raw, Tensor | list | tuple) and not set(SCORE_NAMES) & set(named_parts(raw))
+    try:
+        return None if features else find_scores(raw).detach()
+    except TypeError:
+        return None
+
+
+@contextmanager
+def _hooked(module: nn.Module) -> Iterator[list[_Seen]]:
+    """Collects every call in order of completion; a copy goes on, so that passing something on is not making it."""
+    seen: list[_Seen] = []
+    counts: dict[str, int] = {}
+    makers: dict[int, str] = {}  # of the tensors that were handed on; `seen` keeps none of them from being freed
+    alive: list[Tensor] = []
+
+    def recorder(path: str) -> Any:
+        def record(_layer: nn.Module, _args: Any, output: Any) -> Any:
+            counts[path] = counts.get(path, 0) + 1
+            try:
+                first = first_tensor(output)
+            except TypeError:
+                return None
+            maps = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+            parts = tuple(makers.get(id(leaf), path) for leaf in maps) if type(output) in _PYRAMIDS else ()
+            own = first.clone()
+            handed = own.clone()
+            makers[id(handed)] = makers.get(id(first), path)
+            alive.append(handed)
+            seen.append(_Seen(path, counts[path], own, parts))
+            return with_first(output, handed)
+
+        return record
+
+    handles = [part.register_forward_hook(recorder(path)) for path, part in module.named_modules() if path]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def _wake(module: nn.Module) -> None:
+    """Gives weights that are zero throughout, as a fresh head's or residual branch's may be, some value."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in module.parameters():
+        if weight.is_floating_point() and not weight.count_nonzero():
+            weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
+
+
+def _inside_attention(module: nn.Module) -> set[str]:
+    """Paths of what lies inside attention: queries, keys and values are no map of what the block returns."""
+    whole = sum(weight.numel() for weight in module.parameters())
+    inside: set[str] = set()
+    for path, part in module.named_modules():
+        name = type(part).__name__
+        if path and _ATTENTION.search(name) and sum(w.numel() for w in part.parameters()) < whole / 2:
+            inside |= {f"{path}.{child}" for child, _ in part.named_modules() if child}
+    return inside
+
+
+def _answering(
+    module: nn.Module, some: Sequence[_Seen], example: Tensor, plain: set[tuple[int, ...]]
+) -> Iterator[tuple[_Seen, Reading]]:
+    """The calls whose positions answer to the input, in the order given, measured a few at a time."""
+    for start in range(0, len(some), _AT_ONCE):
+        few = some[start : start + _AT_ONCE]
+        names = {one.name: one for one in few}
+        found = coordinates(module, tuple(names), example)
+        read = {name: reading_of(found[name]) for name in found}
+        lost = [name for name in names if read.get(name) is None and _could_be_map(names[name], example)]
+        if lost:
+            found = coordinates(module, lost, example, around=True)
+            read |= {name: reading_of(found[name]) for name in found}
+        for name, one in names.items():
+            reading = read.get(name) or reading_by_kind(one.activation.shape[1:], plain)
+            if reading is not None:
+                yield one, reading
+
+
+def _could_be_map(one: _Seen, example: Tensor) -> bool:
+    return one.activation.ndim == example.ndim and one.activation.shape[2:].numel() > 1
+
+
+def _sees_positions(one: _Seen, reading: Reading, *, depends: bool) -> bool:
+    """Whether there are several positions, and the score depends on what stands there."""
+    grid = reading(one.activation)
+    if grid.shape[2:].numel() < 2:
+        return False
+    if not depends or one.gradient is None:
+        return not depends
+    return bool(reading(one.gradient).count_nonzero())
+
+
+def _is_class_scores(one: _Seen, reading: Reading, scores: Tensor | None) -> bool:
+    """Whether a map holds the scores of the output themselves, per position."""
+    if scores is None or not isinstance(reading, Axes):
+        return False
+    grid = reading(one.activation)
+    if scores.ndim > 2:
+        # As they come, resized, or flattened.
+        alike = scores.ndim == grid.ndim or scores.shape[2:].numel() == grid.shape[2:].numel()
+        return scores.shape[1] == grid.shape[1] and alike
+    if scores.shape != grid.shape[:2]:
+        return False
+    mean = grid.flatten(2).mean(2)
+    return bool((mean - scores).abs().max() <= 1e-3 * scores.abs().max())
+
+
+def _pyramid(
+    module: nn.Module,
+    one: _Seen,
+    usual: Sequence[_Seen],
+    example: Tensor,
+    plain: set[tuple[int, ...]],
+    *,
+    depends: bool,
+) -> Choice | None:
+    """The maps that a module returns together, each by the layer that makes it; None where it returns one."""
+    makers = [
+        other for path in dict.fromkeys(one.parts) for other in usual
+        if other.path == path and other.calls == 1 and other.activation.ndim == one.activation.ndim
+    ]  # fmt: skip
+    if len(makers) < 2:
+        return None
+    fitting = [
+        (other, reading) for other, reading in _answering(module, makers, example, plain)
+        if _sees_positions(other, reading, depends=depends)
+    ]  # fmt: skip
+    if len(fitting) < 2:
+        return None
+    return Choice(tuple(other.name for other, _ in fitting), tuple(reading for _, reading in fitting))

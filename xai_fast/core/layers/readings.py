@@ -1,0 +1,132 @@
+"""The reading of each named layer: what the caller says about it, or how its positions answer to the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from xai_fast.core.graph.address import address
+
+from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
+from .grids import Axes, Flat, Function, Grid, Reading, Tokens, candidates
+from .places import Take, at_layers, first_tensor
+
+
+def readings_of(
+    module: nn.Module, layers: Sequence[str], example: Tensor, grid: Grid = None, *, flat: bool = False, rows: int = 1
+) -> dict[str, Reading]:
+    """How what each layer returns is read as a grid over the input.
+
+    Runs 1 + 4 rows per spatial axis on noise; as many around the example where noise wakes nothing.
+
+    Args:
+        module: ours.
+        layers: their names.
+        example: one input (1, C, *S), in the module's dtype, on its device.
+        grid: what the caller says.
+        flat: whether a layer without positions, (N, C), is read as one cell.
+        rows: N, for messages.
+
+    Raises:
+        ValueError: a layer is no grid, or which axes or tokens are one stays open; says what to give.
+    """
+    axes = example.ndim - 2
+    if callable(grid):
+        return dict.fromkeys(layers, Function(grid, axes))
+    shapes = {layer: tuple(one.shape[1:]) for layer, one in layer_activations(module, layers, example).items()}
+
+    def known(rest: Sequence[str]) -> dict[str, Reading | None]:
+        return {layer: _known(shapes[layer], axes, grid, flat=flat) for layer in rest}
+
+    def answering(rest: Sequence[str], *, around: bool) -> dict[str, Reading | None]:
+        found = coordinates(module, rest, example, around=around)
+        return {layer: reading_of(centres, grid) for layer, centres in found.items()}
+
+    def coarse(rest: Sequence[str]) -> dict[str, Reading | None]:
+        plain = _plain_shapes(module, example)
+        return {layer: reading_by_kind(shapes[layer], plain, grid) for layer in rest}
+
+    def certain(rest: Sequence[str]) -> dict[str, Reading | None]:
+        return {layer: _by_kind(module, layer, shapes[layer], example, grid, rows) for layer in rest}
+
+    found: dict[str, Reading] = {}
+    for look in (known, partial(answering, around=False), partial(answering, around=True), coarse, certain):
+        if rest := [layer for layer in layers if layer not in found]:
+            found |= {layer: reading for layer, reading in look(rest).items() if reading is not None}
+    return {layer: found[layer] for layer in layers}
+
+
+@torch.no_grad()
+def layer_activations(module: nn.Module, layers: Sequence[str], row: Tensor) -> dict[str, Tensor]:
+    """What the named layers return, or are given, for one row (1, C, *S) in the model's dtype; without contents.
+
+    Raises:
+        ValueError: a layer runs more than once and no call is named, or not at all.
+    """
+    found: dict[str, Tensor] = {}
+
+    def taker(layer: str) -> Take:
+        return lambda activation: found.update({layer: activation.detach().to("meta")})
+
+    with at_layers(module, {layer: taker(layer) for layer in layers}):
+        module(row.clone())
+    return found
+
+
+def _plain_shapes(module: nn.Module, example: Tensor) -> set[tuple[int, ...]]:
+    """What one row is like behind convolutions and their kin."""
+    shapes: set[tuple[int, ...]] = set()
+    handles = [
+        part.register_forward_hook(lambda _part, _args, output: shapes.add(tuple(first_tensor(output).shape[1:])))
+        for part in module.modules() if isinstance(part, CHANNELS_FIRST)
+    ]  # fmt: skip
+    try:
+        with torch.no_grad():
+            module(example.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def channels_first(module: nn.Module, layer: str) -> bool:
+    """Whether a layer's channels are on axis 1 by what its module computes."""
+    place = address(layer)
+    return isinstance(module.get_submodule(place.module), CHANNELS_FIRST) and not place.input
+
+
+def _known(shape: tuple[int, ...], axes: int, grid: tuple[int, ...] | None, *, flat: bool) -> Reading | None:
+    """The reading, where the shape leaves only one."""
+    if flat and len(shape) == 1:
+        return Flat(axes)
+    if len(shape) == axes + 1 and set(shape[1:]) == {1}:
+        return Axes(1)
+    if grid is None:
+        return None
+    if len(fitting := candidates(shape, axes, grid)) == 1:
+        return fitting[0]
+    return Tokens(0, grid) if len(shape) == 2 < axes + 1 and prod(grid) == shape[0] and len(grid) == axes else None
+
+
+def _by_kind(
+    module: nn.Module, layer: str, shape: tuple[int, ...], example: Tensor, grid: tuple[int, ...] | None, rows: int
+) -> Reading:
+    """The reading of a layer whose positions answer to nothing, where its kind says it."""
+    size = tuple(example.shape[2:])
+    if channels_first(module, layer) and len(shape) == len(size) + 1 and grid in (None, shape[1:]):
+        return Axes(1)
+    came, fits = (rows, *shape), "h, w" if len(size) == 2 else ", ".join("s" * len(size))
+    if grid is not None:
+        raise ValueError(
+            f"`grid` {grid} is not to be found in {came}, which `layer` {layer!r} gives: its "
+            f"positions do not answer to an input of {size} like this; give a function from it to (N, C, {fits})"
+        )
+    raise ValueError(
+        f"`layer` gives {came}, which is no grid over an input of {size}, as far as {layer!r} answers "
+        "to changes of the input; choose a layer whose output keeps the axes of the input, or say how it is read: "
+        f"`grid=({fits})`, or `grid` a function from the activation to (N, C, {fits})"
+    )
