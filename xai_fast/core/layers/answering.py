@@ -9,9 +9,12 @@ everything alike, as attention does, draws all coordinates to the centre and lea
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from math import prod
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .grids import Axes, Grid, Reading, Tokens, candidates
@@ -28,9 +31,13 @@ CHANNELS_FIRST = tuple(
 _MOST_IN_FRONT = 16  # class and register tokens
 _MOST_LAGS = 64
 _MOST_ASIDE = 300
-_BEAM = 24
+_BEAM = 96
 _CLEAR = 0.5  # the least correlation of coordinates with a grid that is believed
 _TIE = 0.02
+
+
+Array = NDArray[np.float64]
+_Guess = tuple[float, int, tuple[int, ...]]  # how well it fits, tokens in front, extents of the last axes
 
 
 @torch.no_grad()
@@ -163,8 +170,13 @@ def _agreement(centres: Tensor) -> tuple[float, float]:
 
 def _levels(extent: int) -> Tensor:
     """The coordinate of each of `extent` equal cells: which bands it overlaps."""
-    edges = torch.arange(extent + 1, dtype=torch.float64) / extent * BANDS
-    whole = edges.floor()
+    return torch.from_numpy(_cells(extent))
+
+
+@cache
+def _cells(extent: int) -> Array:
+    edges = np.arange(extent + 1) / extent * BANDS
+    whole = np.floor(edges)
     area = whole * (whole - 1) / 2 + whole * (edges - whole)
     return (area[1:] - area[:-1]) * extent / BANDS - (BANDS - 1) / 2
 
@@ -176,23 +188,22 @@ def _tokens(centres: Tensor, grid: tuple[int, ...] | None) -> Tokens | None:
     those that it says: of cells on the grid, and the centre for tokens beside it, which answer to everything alike. The
     axes are settled from the last, which repeats fastest, to the first.
     """
-    own = centres.nanmean(-1).nan_to_num(0.0).double().cpu()  # (axes, T)
+    # NumPy, whose small arrays cost a tenth of torch's.
+    own: Array = centres.nanmean(-1).nan_to_num(0.0).double().cpu().numpy()  # (axes, T)
     axes, count = own.shape
     if grid is not None and (len(grid) != axes or prod(grid) > count):
         return None
-    norms = own.square().sum(1).clamp_min(1e-12)
-    partial: list[tuple[float, int, tuple[int, ...]]] = [
-        (1.0, first, ()) for first in range(min(_MOST_IN_FRONT, count - 1) + 1)
-    ]
+    norms = np.sqrt(np.square(own).sum(1)).clip(1e-6)
+    partial: list[_Guess] = [(1.0, first, ()) for first in range(min(_MOST_IN_FRONT, count - 1) + 1)]
     for axis in reversed(range(axes)):
         extents = [grid[axis]] if grid is not None else _extents(own[axis], first=axis == 0, alone=axes == 1)
-        partial = _extended(partial, own[axis] / norms[axis].sqrt(), extents, last=axis == 0)
+        partial = _extended(partial, own[axis] / norms[axis], extents, last=axis == 0)
     whole = []
     for _, first, shape in partial:
         scores = [_cosine(own[axis], first, shape, axis) for axis in range(axes)]
         for axis, extent in enumerate(shape):
             if extent == 1:  # then all tokens see all of that axis
-                scores[axis] = 1 - float((norms[axis] / norms.max()).sqrt())
+                scores[axis] = 1 - norms[axis] / norms.max()
         if min(scores) > _CLEAR and max(shape) > 1:
             whole.append((sum(scores) / len(scores), -(count - prod(shape)), Tokens(first, shape)))
     if not whole:
@@ -203,7 +214,7 @@ def _tokens(centres: Tensor, grid: tuple[int, ...] | None) -> Tokens | None:
     return close[-1][2]
 
 
-def _extents(own: Tensor, *, first: bool, alone: bool) -> list[int]:
+def _extents(own: Array, *, first: bool, alone: bool) -> list[int]:
     """How long an axis may be: any length for the first one, else the lengths after which coordinates repeat."""
     count = len(own)
     if alone:
@@ -211,43 +222,36 @@ def _extents(own: Tensor, *, first: bool, alone: bool) -> list[int]:
     most = count if first else count // 2
     if first or most <= _MOST_LAGS:
         return list(range(1, most + 1))
-    spectrum = torch.fft.rfft(own - own.mean(), 2 * count).abs().square()
-    again = torch.fft.irfft(spectrum)[1 : most + 1] / torch.arange(count - 1, count - most - 1, -1)
-    return sorted({1, *(again.topk(_MOST_LAGS).indices + 1).tolist()})
+    spectrum = np.square(np.abs(np.fft.rfft(own - own.mean(), 2 * count)))
+    again = np.fft.irfft(spectrum)[1 : most + 1] / np.arange(count - 1, count - most - 1, -1)
+    return sorted({1, *(np.argsort(again)[-_MOST_LAGS:] + 1).tolist()})
 
 
-def _extended(
-    partial: list[tuple[float, int, tuple[int, ...]]], own: Tensor, extents: list[int], *, last: bool
-) -> list[tuple[float, int, tuple[int, ...]]]:
+def _extended(partial: list[_Guess], own: Array, extents: list[int], *, last: bool) -> list[_Guess]:
     """The hypotheses with one more axis in front, the best of them first."""
-    found = []
-    count = len(own)
+    found: list[_Guess] = []
     for score, first, inner in partial:
         inside = prod(inner)
         rest = own[first:]
-        cells = rest[: len(rest) // inside * inside].view(-1, inside).sum(1)  # alike on the inner axes
+        cells = rest[: len(rest) // inside * inside].reshape(-1, inside).sum(1)  # alike on the inner axes
         for extent in extents:
-            if extent * inside > count - first:
+            if extent > len(cells):
                 break
-            levels = _levels(extent)
-            if last:
-                products, weights = (cells[:extent] * levels).sum()[None], levels.square().sum() * inside
-            else:
-                times = len(cells) // extent
-                blocks = (cells[: times * extent].view(times, extent) * levels).sum(1)
-                products = blocks.cumsum(0)
-                weights = levels.square().sum() * inside * torch.arange(1, times + 1)
             if extent == 1:
                 found.append((score * 0.5, first, (extent, *inner)))
                 continue
-            cosine = float((products.clamp_min(0) / weights.clamp_min(1e-12).sqrt()).max())
-            found.append((score * cosine, first, (extent, *inner)))
-    return sorted(found, key=lambda entry: -entry[0])[: _BEAM * 4]
+            levels = _cells(extent)
+            times = 1 if last else len(cells) // extent
+            blocks = cells[: times * extent].reshape(times, extent) @ levels
+            weights = (levels @ levels) * inside * np.arange(1, times + 1)
+            cosine = float((blocks.cumsum() / np.sqrt(weights)).max())
+            found.append((score * max(cosine, 0.0), first, (extent, *inner)))
+    return sorted(found, key=lambda guess: -guess[0])[:_BEAM]
 
 
-def _cosine(own: Tensor, first: int, shape: tuple[int, ...], axis: int) -> float:
+def _cosine(own: Array, first: int, shape: tuple[int, ...], axis: int) -> float:
     """Between the coordinates of all tokens along an axis and those that a hypothesis says."""
-    said = torch.zeros_like(own)
-    levels = _levels(shape[axis]).view(-1, *[1] * (len(shape) - 1 - axis)).expand(shape)
-    said[first : first + prod(shape)] = levels.flatten()
-    return float((own * said).sum() / (own.norm() * said.norm()).clamp_min(1e-12))
+    said = np.zeros_like(own)
+    levels = _cells(shape[axis]).reshape(-1, *[1] * (len(shape) - 1 - axis))
+    said[first : first + prod(shape)] = np.broadcast_to(levels, shape).flatten()
+    return float(own @ said / max(np.sqrt((own @ own) * (said @ said)), 1e-12))

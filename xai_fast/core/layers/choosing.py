@@ -180,7 +180,9 @@ def _hooked(module: nn.Module) -> Iterator[list[_Seen]]:
             except TypeError:
                 return None
             maps = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-            parts = tuple(makers.get(id(leaf), path) for leaf in maps) if type(output) in _PYRAMIDS else ()
+            # The module's own name stands for its first map; others that no module made have none.
+            made = [makers.get(id(leaf), path if leaf is first else "") for leaf in maps]
+            parts = tuple(filter(None, made)) if type(output) in _PYRAMIDS else ()
             own = first.clone()
             handed = own.clone()
             makers[id(handed)] = makers.get(id(first), path)
@@ -226,13 +228,14 @@ def _answering(
         few = some[start : start + _AT_ONCE]
         names = {one.name: one for one in few}
         found = coordinates(module, tuple(names), example)
-        read = {name: reading_of(found[name]) for name in found}
-        lost = [name for name in names if read.get(name) is None and _could_be_map(names[name], example)]
-        if lost:
-            found = coordinates(module, lost, example, around=True)
-            read |= {name: reading_of(found[name]) for name in found}
+        around: dict[str, Tensor] | None = None
         for name, one in names.items():
-            reading = read.get(name) or reading_by_kind(one.activation.shape[1:], plain)
+            reading = reading_of(found[name]) if name in found else None
+            if reading is None and _could_be_map(one, example):
+                if around is None:
+                    around = coordinates(module, tuple(names), example, around=True)
+                reading = reading_of(around[name]) if name in around else None
+                reading = reading or reading_by_kind(one.activation.shape[1:], plain)
             if reading is not None:
                 yield one, reading
 

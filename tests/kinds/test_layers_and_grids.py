@@ -1,0 +1,286 @@
+"""Where a map is read: the layer that "auto" means, and the axes or tokens that are its positions, found by answers."""
+
+import copy
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import xai_fast as xf
+
+
+class Function(nn.Module):
+    """Modules by name, and a forward that is given."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self.function = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x):
+        weights = (self.query(x) @ self.key(x).transpose(1, 2) / x.shape[2] ** 0.5).softmax(-1)
+        return weights @ self.value(x)
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = SelfAttention(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x):
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Transformer(nn.Module):
+    """Patches as tokens, with class and register tokens in front and detection tokens behind; read as is said."""
+
+    def __init__(self, read, front=0, behind=0, axes=2, width=12, zero_head=False):
+        super().__init__()
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+        self.read = read
+        self.patches = conv(3, width, 4, stride=4)
+        self.front = nn.Parameter(torch.randn(1, front, width))
+        self.behind = nn.Parameter(torch.randn(1, behind, width))
+        self.blocks = nn.Sequential(Block(width), Block(width))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 5)
+        if zero_head:
+            nn.init.zeros_(self.head.weight)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        few = [part.expand(x.shape[0], -1, -1) for part in (self.front, self.behind)]
+        tokens = self.norm(self.blocks(torch.cat([few[0], tokens, few[1]], 1)))
+        return self.head(self.read(tokens))
+
+
+class ChannelsLast(nn.Module):
+    """(N, h, w, C) as in Swin."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 4, stride=4)
+        self.mix = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+        self.head = nn.Linear(width, 5)
+
+    def forward(self, x):
+        return self.head(self.mix(self.patches(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+@dataclass
+class Features:
+    last: Tensor
+    pooled: Tensor
+
+
+class Backbone(nn.Module):
+    """Returns a map that nobody reads, and what it pools to."""
+
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 7, 3, 2, 1), nn.Tanh())
+
+    def forward(self, x):
+        maps = self.stages(x)
+        return Features(maps, maps.mean((2, 3)))
+
+
+class Pyramid(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(3, 6, 3, 4, 1), nn.Conv2d(6, 6, 3, 2, 1)
+        self.fine, self.coarse = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1)
+
+    def forward(self, x):
+        first = self.stem(x).relu()
+        return OrderedDict(coarse=self.coarse(self.down(first)), fine=self.fine(first))
+
+
+def pooled(*before, width=6):
+    return nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 5))
+
+
+def tall():
+    before = [nn.Conv2d(1, 16, (1, 9), padding=(0, 4)), nn.ReLU(), nn.MaxPool2d((1, 4))]
+    return nn.Sequential(*before, nn.Flatten(), nn.Linear(16**3, 5))
+
+
+def reused():
+    def forward(self, x):
+        return self.head(self.relu(self.b(self.relu(self.a(x)))).mean((2, 3)))
+
+    return Function(forward, a=nn.Conv2d(3, 6, 3), b=nn.Conv2d(6, 6, 3), relu=nn.ReLU(), head=nn.Linear(6, 5))
+
+
+def recurrent():
+    def forward(self, x):
+        x = self.step(x.tile(1, 2, 1, 1)[:, :4])
+        return self.head(self.step(x).mean((2, 3)))
+
+    return Function(forward, step=nn.Conv2d(4, 4, 3, padding=1), head=nn.Linear(4, 5))
+
+
+def anchors():
+    head = nn.Sequential(nn.Conv2d(8, 84, 1), nn.Flatten(2))
+    return Function(lambda self, x: self.head(self.body(x)), body=nn.Conv2d(3, 8, 3, 8, 1), head=head)
+
+
+def segmenter():
+    def forward(self, x):
+        z = self.body(x)
+        up = nn.functional.interpolate
+        return {"out": up(self.classifier(z), scale_factor=4.0), "aux": up(self.aux_head(z), scale_factor=4.0)}
+
+    def head():
+        return nn.Sequential(nn.Conv2d(6, 7, 3, padding=1), nn.ReLU(), nn.Conv2d(7, 5, 1))
+
+    return Function(forward, body=nn.Conv2d(3, 6, 3, 4, 1), classifier=head(), aux_head=head())
+
+
+def detector():
+    def forward(self, x):
+        maps = self.backbone(x).values()
+        found = torch.cat([self.head(one).flatten(2) for one in maps], 2)
+        return [{"scores": row.amax(1)} for row in found.sigmoid()]
+
+    return Function(forward, backbone=Pyramid(), head=nn.Conv2d(6, 5, 1))
+
+
+def volume_tokens():
+    return Transformer(lambda t: t[:, 0], front=1, axes=3)
+
+
+def last_axis(a):
+    return a.movedim(-1, 1)
+
+
+def tokens(first, *shape):
+    count = torch.Size(shape).numel()
+    return lambda a: a[:, first : first + count].transpose(1, 2).unflatten(2, shape)
+
+
+def as_it_is(a):
+    return a
+
+
+def first_class(o):
+    return o[:, 1]
+
+
+IMAGE, WIDE = (3, 32, 32), (3, 16, 40)
+# What is built, the input's shape, the layers that "auto" means, how they are read, and the score.
+NETS = {
+    "a cube, channels first": (tall, (1, 16, 64), ["2"], as_it_is, first_class),
+    "a cube, channels last": (ChannelsLast, IMAGE, ["mix"], last_axis, first_class),
+    "channels last, wide": (ChannelsLast, WIDE, ["mix"], last_axis, first_class),
+    "tokens, averaged": (lambda: Transformer(lambda t: t.mean(1)), IMAGE, ["norm"], tokens(0, 8, 8), first_class),
+    "a class token": (
+        lambda: Transformer(lambda t: t[:, 0], 1), IMAGE, ["blocks.1.norm1"], tokens(1, 8, 8), first_class,
+    ),
+    "a wide image's tokens": (
+        lambda: Transformer(lambda t: t[:, 0], 1), WIDE, ["blocks.1.norm1"], tokens(1, 4, 10), first_class,
+    ),
+    "register tokens": (
+        lambda: Transformer(lambda t: t[:, 0], 5), WIDE, ["blocks.1.norm1"], tokens(5, 4, 10), first_class,
+    ),
+    "detection tokens behind": (
+        lambda: Transformer(lambda t: t[:, -9:].amax(1), 1, 9), WIDE, ["blocks.1.norm1"], tokens(1, 4, 10), first_class,
+    ),
+    "a head of zeros": (
+        lambda: Transformer(lambda t: t[:, 0], 1, zero_head=True), IMAGE, ["blocks.1.norm1"], tokens(1, 8, 8),
+        first_class,
+    ),
+    "tokens of a signal": (
+        lambda: Transformer(lambda t: t[:, 0], 1, axes=1), (3, 64), ["blocks.1.norm1"], tokens(1, 16), first_class,
+    ),
+    "tokens of a volume": (volume_tokens, (3, 8, 12, 16), ["blocks.1.norm1"], tokens(1, 2, 3, 4), first_class),
+    "an activation that runs twice": (reused, IMAGE, ["b"], as_it_is, first_class),
+    "all that there is runs twice": (recurrent, IMAGE, ["step:2"], as_it_is, first_class),
+    "a head over anchors": (anchors, IMAGE, ["body"], as_it_is, lambda o: o.amax((1, 2))),
+    "maps of class scores": (segmenter, IMAGE, ["classifier.1"], as_it_is, lambda o: o["out"][:, 1].mean((1, 2))),
+    "an auxiliary head": (segmenter, IMAGE, ["aux_head.1"], as_it_is, lambda o: o["aux"][:, 1].mean((1, 2))),
+    "class scores before pooling": (
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, 4, 1), nn.ReLU(), nn.Conv2d(6, 5, 1), nn.AdaptiveAvgPool2d(1),
+                              nn.Flatten()),
+        IMAGE, ["1"], as_it_is, first_class,
+    ),
+    "a map that feeds nothing": (
+        lambda: Function(lambda self, x: self.head(self.backbone(x).pooled), backbone=Backbone(), head=nn.Linear(7, 5)),
+        IMAGE, ["backbone.stages"], as_it_is, first_class,
+    ),
+    "a pyramid": (
+        detector, IMAGE, ["backbone.coarse", "backbone.fine"], as_it_is,
+        lambda o: torch.stack([row["scores"].sum() for row in o]),
+    ),
+    "a map of four cells": (
+        lambda: pooled(nn.Conv2d(3, 6, 7, 4, 3), nn.ReLU(), nn.Conv2d(6, 6, 7, 4, 3)), IMAGE, ["2"], as_it_is,
+        first_class,
+    ),
+}  # fmt: skip
+
+
+def built(make):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make().eval()
+
+
+def inputs_of(shape, seed=1):
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def plain_gradcam(model, layers, read, score, inputs):
+    """Grad-CAM in float64 by hooks of plain PyTorch, each layer on its own grid."""
+    model, found = copy.deepcopy(model).double(), {}
+
+    def keep(name, call):
+        def hook(_module, _args, output):
+            found.setdefault(name, []).append(output)
+            if len(found[name]) == call:
+                output.retain_grad()
+
+        return hook
+
+    calls = [(*layer.split(":"), "1")[:2] for layer in layers]
+    for name, call in calls:
+        model.get_submodule(name).register_forward_hook(keep(name, int(call)))
+    x = inputs.double().requires_grad_()
+    score(model(x)).sum().backward()
+    maps = []
+    for name, call in calls:
+        activation = found[name][int(call) - 1]
+        grid, gradient = read(activation.detach()), read(activation.grad)
+        weights = gradient.flatten(2).mean(2)
+        maps.append(torch.einsum("nk,nk...->n...", weights, grid).relu()[:, None])
+    return maps
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_layer_that_is_chosen_and_how_it_is_read(name):
+    make, shape, layers, read, score = NETS[name]
+    model, inputs = built(make), inputs_of(shape)
+    found = xf.GradCAM(model)(inputs, target=score, resolution="native")
+    assert list(found.layer) == layers
+    maps = plain_gradcam(model, layers, read, score, inputs)
+    if len(maps) == 1:
+        assert found.values.shape == maps[0].shape
+        assert torch.allclose(found.values.double(), maps[0], rtol=1e-3, atol=1e-5 * maps[0].abs().max().item())
+    for one, layer in zip(maps, layers, strict=True):  # a layer that is named is read in the same way
+        named = xf.GradCAM(model, layer=layer).attribute(inputs, score, resolution="native").double()
+        assert named.shape == one.shape
+        assert torch.allclose(named, one, rtol=1e-3, atol=1e-5 * one.abs().max().item())
