@@ -28,8 +28,10 @@ class AblationCAM(AbstractWeightedCAM):
 
     Args:
         model: a module or an `Engine`; a plain callable has no layers.
-        layer: "auto" (the last layer whose positions influence the output), a name, a module, or a list. ViT tokens
-            (N, T, C) and Swin grids (N, h, w, C) are recognised.
+        layer: "auto" (the deepest map on which the score depends, several of a detector's pyramid), a name ("relu:2": its
+            second call; "norm:input": what goes in), a module, or a list.
+        grid: where it is not clear from how a layer answers to the input (channels first or last, tokens of any kind):
+            its extents (h, w), or a function from (N, ...) to (N, C, h, w).
         fuse: how the maps of several layers become one, each rectified and resized first: "max" or "mean".
         aug_smooth: mean over six passes: the input and its mirror image, times 0.9, 1 and 1.1.
         eigen_smooth: the first principal component of the weighted activations instead of their sum.

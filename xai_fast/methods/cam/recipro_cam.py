@@ -27,8 +27,10 @@ class ReciproCAM(AbstractCAM):
 
     Args:
         model: a module or an `Engine`; a plain callable has no layers.
-        layer: "auto" (the last layer whose positions influence the output), a name, a module, or a list. ViT tokens
-            (N, T, C), whose class token stays as it is, and Swin grids (N, h, w, C) are recognised.
+        layer: "auto" (the deepest map on which the score depends, several of a detector's pyramid), a name ("relu:2": its
+            second call; "norm:input": what goes in), a module, or a list.
+        grid: where it is not clear from how a layer answers to the input (channels first or last, tokens of any kind):
+            its extents (h, w), or a function from (N, ...) to (N, C, h, w). Tokens beside the grid stay as they are.
         fuse: how the maps of several layers become one, each resized first: "max" or "mean".
         aug_smooth: mean over six passes: the input and its mirror image, times 0.9, 1 and 1.1.
         gaussian: the mask is (1/4, 1/2, 1/4) along every axis around p, as the paper prefers; False: p alone.
