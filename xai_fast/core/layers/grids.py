@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -171,8 +171,10 @@ def checked_grid(grid: Any) -> Grid:
         TypeError, ValueError: it is neither extents, nor a function, nor None.
     """
     fits = "the extents of the layer's grid, as (h, w), or a function from its activation to (N, C, h, w)"
-    if grid is None or callable(grid):
-        return grid
+    if grid is None:
+        return None
+    if callable(grid):
+        return cast("Callable[[Tensor], Tensor]", grid)
     if not isinstance(grid, tuple | list | torch.Size) or not grid:
         raise TypeError(f"`grid` came as {grid!r}; give {fits}")
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in grid):

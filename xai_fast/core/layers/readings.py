@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xai_fast.core.copies import unwrapped
 from xai_fast.core.graph.address import address
 
 from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
@@ -93,10 +95,10 @@ def _plain_shapes(module: nn.Module, example: Tensor) -> set[tuple[int, ...]]:
     return shapes
 
 
-def channels_first(module: nn.Module, layer: str) -> bool:
+def channels_first(module: Any, layer: str) -> bool:
     """Whether a layer's channels are on axis 1 by what its module computes."""
     place = address(layer)
-    return isinstance(module.get_submodule(place.module), CHANNELS_FIRST) and not place.input
+    return isinstance(unwrapped(module).get_submodule(place.module), CHANNELS_FIRST) and not place.input
 
 
 def _known(shape: tuple[int, ...], axes: int, grid: tuple[int, ...] | None, *, flat: bool) -> Reading | None:
