@@ -409,3 +409,10 @@ def test_what_is_known_is_refused_before_anything_runs():
                 with pytest.raises(ValueError, match="`target`"):
                     xf.Occlusion(engine, window=3).attribute(INPUTS, target)
         assert not rows
+
+
+def test_a_picture_of_one_logit_says_its_sigmoid():
+    model = net(n_outputs=1).float()
+    (explained,) = xf.explain(INPUTS[:1].float(), model, methods=xf.Saliency(model))
+    name, probability = explained.prediction
+    assert (name, probability) == ("class 0", pytest.approx(float(model(INPUTS[:1].float()).detach().sigmoid())))
