@@ -340,6 +340,8 @@ ONE_HOT = {
     "integers": (torch.eye(3).long(), ValueError, r"one-hot rows for a model with 3 outputs.*`target.argmax\(1\)`"),
     "one class alone": (torch.eye(3).long()[[1, 1, 1]], ValueError, "one-hot rows"),
     "bytes": (torch.eye(3).byte(), ValueError, "one-hot rows"),
+    "array": (np.eye(3, dtype=int), TypeError, r"came as array\((.|\n)*One-hot rows"),
+    "lists": ([[0, 1, 0]] * 3, TypeError, r"came as \[\[.*One-hot rows"),
     "a single row": (torch.tensor([0.0, 1, 0]), TypeError, "came as torch.float32.*One-hot rows"),
 }
 

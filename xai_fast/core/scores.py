@@ -199,7 +199,10 @@ def _as_tensor(classes: Any, name: str, fits: str) -> Tensor:
             raise TypeError
         return torch.tensor([_as_int(value) for value in classes], dtype=torch.long)
     except (TypeError, OverflowError):
-        raise TypeError(f"`{name}` came as {_shown(classes)}; give {fits}") from None
+        nested = isinstance(classes, Sequence) and any(hasattr(row, "__len__") for row in classes)
+        rows = not isinstance(classes, str) and (nested or getattr(classes, "ndim", 1) > 1)
+        hint = one_hot_hint(name) if rows else ""
+        raise TypeError(f"`{name}` came as {_shown(classes)}; give {fits}{hint}") from None
 
 
 def one_hot_hint(name: str) -> str:
