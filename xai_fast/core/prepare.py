@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +13,14 @@ from torch import Tensor, nn
 from .atoms import is_atom
 from .copies import copied, hooked, traits, unwrapped
 from .graph.capture import is_own_leaf
-from .graph.captured import Captured, Replaced
 from .graph.fold import drop_identities, fold_batchnorms
 from .graph.scopes import Scope, scopes
-from .graph.steps import Graph
+from .install import differs, install, installed, reproduces, two_rows
 from .layout import ExactStatistics, keep_long_sums_plain, normalises, to_channels_last
 from .prepared import HALVES, Prepared, reducible
+from .rows import mixed_rows
 from .snapshot import Path
-from .verify import Observation, difference, first_line, floats, observe, row_of, unhooked
+from .verify import Observation, difference, first_line, floats, observe, unhooked
 
 
 def prepare(
@@ -45,36 +46,27 @@ def prepare(
     began = time.perf_counter()
     if not isinstance(model, nn.Module):
         note = "a plain callable is used as it is"
-        return Prepared(model, copied=False, dtype=None, device=None, notes=[note], resists=note)
+        return _as_it_is(Prepared(model, copied=False, dtype=None, device=None, notes=[note], resists=note), example)
     dtype, device = traits(model)
     try:
         plain = copied(model)
     except Exception as error:  # anything may refuse to be copied, for any reason of its own
         note = f"the model cannot be copied ({type(error).__name__}: {error}), so its own object runs, under guard"
-        return Prepared(unwrapped(model), copied=False, dtype=dtype, device=device, notes=[note], resists=note)
+        own = Prepared(unwrapped(model), copied=False, dtype=dtype, device=device, notes=[note], resists=note)
+        return _as_it_is(own, example)
     prepared = Prepared(plain, copied=True, dtype=dtype, device=device)
     with ExactStatistics() as statistics:
         seen = _settled(plain, model, prepared.trial(example, dtype))
     prepared.takes_statistics = statistics.met and not compiled
     prepared.exempt = seen.restless | _shared(unwrapped(model), plain)
     prepared.footprints[tuple(example.shape[1:])] = seen.footprint
+    if (mixed := _mixed(plain, prepared, seen, example)) is not None:
+        prepared.module = copied(model)  # unfolded: nothing done to it could be told from what its rows do
+        return _alone(prepared, mixed)
     prepared.reducible = reducible(plain) and {part.dtype for part in floats(seen.outputs)} == {torch.float32}
     fast = fast and prepared.reducible
     prepared.draws |= seen.draws
-    parts: list[Scope] = []
-    if not fold:
-        prepared.resists = "what was captured for inputs of another shape does not fit these"
-    elif seen.unsteady is not None:
-        prepared.resists = seen.unsteady
-    else:
-        parts = _captured(prepared, anchors, example)
-    if prepared.resists:
-        prepared.notes.append(f"the model runs as it is: {prepared.resists}")
-        prepared.module = copied(model)  # tracing and observing may have changed what `plain` keeps
-    # In half precision a mistake would hide in the rounding, so the folded weights are checked before.
-    sound = not (fast and prepared.folded) or _reproduces(prepared, seen, example)
-    _lay_out(prepared, fast=fast, plain=plain)
-    whole = sound and _installed(prepared, parts, seen, example)
+    whole = _made_fast(prepared, model, plain, anchors, seen, example, fast=fast, fold=fold)
     if fast and not whole:
         single = prepare(model, anchors, fast=False, compiled=compiled, example=example, fold=fold)
         single.notes.append("it runs in single precision: in half precision it gives other numbers, or none")
@@ -101,6 +93,34 @@ def _settled(plain: nn.Module, model: nn.Module, rows: list[Tensor]) -> Observat
     return again if alike else seen
 
 
+def _made_fast(
+    prepared: Prepared,
+    model: nn.Module,
+    plain: nn.Module,
+    anchors: frozenset[str],
+    seen: Observation,
+    example: Tensor,
+    *,
+    fast: bool,
+    fold: bool,
+) -> bool:
+    """Captures, folds and lays out the copy; whether it still answers what was observed."""
+    parts: list[Scope] = []
+    if not fold:
+        prepared.resists = "what was captured for inputs of another shape does not fit these"
+    elif seen.unsteady is not None:
+        prepared.resists = seen.unsteady
+    else:
+        parts = _captured(prepared, anchors, example)
+    if prepared.resists:
+        prepared.notes.append(f"the model runs as it is: {prepared.resists}")
+        prepared.module = copied(model)  # tracing and observing may have changed what `plain` keeps
+    # In half precision a mistake would hide in the rounding, so the folded weights are checked before.
+    sound = not (fast and prepared.folded) or reproduces(prepared, seen, example)
+    _lay_out(prepared, fast=fast, plain=plain)
+    return sound and installed(prepared, parts, seen, example)
+
+
 def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) -> str | None:
     """Checks a copy in use on inputs of another shape; returns why it may not be used there, or None."""
     if not (prepared.copied and isinstance(model, nn.Module) and isinstance(prepared.module, nn.Module)):
@@ -109,14 +129,46 @@ def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) 
     prepared.exempt |= seen.restless
     prepared.footprints[tuple(example.shape[1:])] = seen.footprint
     prepared.draws |= seen.draws
+    if prepared.alone:
+        return None
+    if (mixed := _mixed(copied(model), prepared, seen, example)) is not None:
+        return mixed
     other = next(iter(prepared.captured.values()), None)
     if other is not None:
         try:
-            _install(prepared, other.graph.fresh(), seen, example, like=other)
+            install(prepared, other.graph.fresh(), seen, example, like=other)
         except Exception as error:  # what was captured may not run at all on this shape
             prepared.captured.pop(tuple(example.shape[1:]), None)
             prepared.notes.append(f"not captured for inputs {tuple(example.shape[1:])}: {first_line(error)}")
-    return _differs(prepared, seen, example)
+    return differs(prepared, seen, example)
+
+
+def _as_it_is(prepared: Prepared, example: Tensor) -> Prepared:
+    """What is not copied, told whether its rows depend on each other."""
+    with prepared.running():
+        reason = mixed_rows(prepared.module, prepared.trial(example, prepared.dtype))
+    return prepared if reason is None else _alone(prepared, reason)
+
+
+def _mixed(plain: nn.Module, prepared: Prepared, seen: Observation, example: Tensor) -> str | None:
+    """Why rows of this model's batches depend on each other; what is not even steady is not told apart from that."""
+    if seen.unsteady is not None:
+        return None
+    with unhooked(plain):
+        return mixed_rows(plain, prepared.trial(example, traits(plain)[0]), seen.outputs)
+
+
+def _alone(prepared: Prepared, reason: str) -> Prepared:
+    """Every row of this model runs by itself from now on; says so once."""
+    prepared.alone = True
+    prepared.resists = f"every row runs alone: {reason}"
+    prepared.notes.append(prepared.resists)
+    warnings.warn(
+        f"rows of a batch depend on each other in this `model`: {reason}. So every row runs alone and unfolded, which "
+        "is slow, and answers what the model says to that row alone",
+        stacklevel=2,
+    )
+    return prepared
 
 
 def _shared(model: nn.Module, copy: nn.Module) -> frozenset[Path]:
@@ -137,7 +189,7 @@ def _captured(prepared: Prepared, anchors: frozenset[str], example: Tensor) -> l
     work = copied(prepared.module)
     hooks_on = {path: module for path, module in work.named_modules() if hooked(module)}
     with unhooked(work):
-        parts, refusals = scopes(work, frozenset(map(id, hooks_on.values())), _two_rows(prepared, example))
+        parts, refusals = scopes(work, frozenset(map(id, hooks_on.values())), two_rows(prepared, example))
     for part in parts:
         own = part.own(anchors | hooks_on.keys())
         prepared.folded += fold_batchnorms(work, part.graph, own)
@@ -151,11 +203,11 @@ def _start_over(prepared: Prepared, model: nn.Module, seen: Observation, example
     """A fresh copy, unfolded; in the plain layout where its forward takes views that no other has."""
     prepared.module, prepared.folded = copied(model), 0
     _lay_out(prepared, fast=False, plain=model)
-    if not prepared.channels_last or _reproduces(prepared, seen, example):
+    if not prepared.channels_last or reproduces(prepared, seen, example):
         return
     prepared.module = copied(model)
     _lay_out(prepared, fast=False, plain=model, channels_last=False)
-    _differs(prepared, seen, example)  # what it raises in its own layout is not ours to hide
+    differs(prepared, seen, example)  # what it raises in its own layout is not ours to hide
 
 
 def _lay_out(prepared: Prepared, *, fast: bool, plain: nn.Module, channels_last: bool = True) -> None:
@@ -176,113 +228,3 @@ def _lay_out(prepared: Prepared, *, fast: bool, plain: nn.Module, channels_last:
             note = f"{count} convolutions run in the plain layout or in stretches, where they are more exact"
             if note not in prepared.notes:
                 prepared.notes.append(note)
-
-
-def _installed(prepared: Prepared, parts: list[Scope], seen: Observation, example: Tensor) -> bool:
-    """Puts the captured parts in place, those that reproduce the model; False where folding itself must go."""
-    whole = next((part for part in parts if not part.path), None)
-    if whole is not None:
-        try:
-            _install(prepared, whole.graph, seen, example)
-        except Exception as error:  # steps that run on another path than the forward may raise anything
-            prepared.resists = f"what was captured does not reproduce the model: {first_line(error)}"
-            prepared.notes.append(prepared.resists)
-        else:
-            return True
-    elif not prepared.resists:
-        prepared.resists = next((note for note in prepared.notes if note.startswith("not traceable")), "")
-    if not _reproduces(prepared, seen, example):
-        return False
-    _replace_parts(prepared, parts, seen, example)
-    return True
-
-
-def _install(
-    prepared: Prepared, graph: Graph, seen: Observation, example: Tensor, like: Captured | None = None
-) -> None:
-    """Records the graph on this shape, checks it as it is and fused, and makes it what runs.
-
-    Raises:
-        ValueError: it does not reproduce the model; or whatever its steps raise.
-    """
-    assert isinstance(prepared.module, nn.Module)
-    rows = _two_rows(prepared, example)
-    with unhooked(prepared.module), torch.no_grad():
-        first, both = graph.record(rows)
-        captured = Captured(graph, fused=prepared.fuses, short_sums=prepared.short_sums, like=like)
-        answers = [(first, 0, 1), (both, 1, 2)]
-        if captured.fuses:
-            fused = captured(rows.clone(memory_format=torch.preserve_format))
-            answers += [(fused, 0, 2), (fused, 1, 2)]
-    for answer, row, count in answers:
-        own = row_of(answer, row if count > 1 else 0, count)
-        reason = seen.differs(row, own, prepared.dtype or torch.float32)
-        if reason is not None:
-            raise ValueError(reason)
-    prepared.captured[tuple(example.shape[1:])] = captured
-
-
-def _replace_parts(prepared: Prepared, parts: list[Scope], seen: Observation, example: Tensor) -> None:
-    """Lets captured parts of a model that resists as a whole run as programs, where those fuse and give the same."""
-    parts = [part for part in parts if part.path and prepared.fuses]
-    if not parts:
-        return
-    try:
-        calls = _arguments(prepared, parts, example)
-        for part in parts:
-            args, kwargs = calls[part.path][0] if len(calls[part.path]) == 1 else ((), {})
-            if len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].ndim > 1 and len(args[0]) == 2:
-                part.graph.record(args[0])
-                captured = Captured(part.graph, fused=True, short_sums=prepared.short_sums)
-                part.module.forward = Replaced(part.module, captured, args[0].shape[1:])  # type: ignore[method-assign]
-        if reason := _differs(prepared, seen, example):
-            raise ValueError(reason)
-    except Exception as error:  # as in `_installed`
-        prepared.notes.append(f"its parts run as they are: {first_line(error)}")
-        for part in parts:
-            vars(part.module).pop("forward", None)
-
-
-@torch.no_grad()
-def _arguments(prepared: Prepared, parts: list[Scope], example: Tensor) -> dict[str, list[Any]]:
-    """What each part is called with when two rows run, one entry per call."""
-    assert isinstance(prepared.module, nn.Module)
-    calls: dict[str, list[Any]] = {part.path: [] for part in parts}
-
-    def watch(path: str) -> Callable[..., None]:
-        return lambda _module, args, kwargs: calls[path].append((args, kwargs))
-
-    handles = [part.module.register_forward_pre_hook(watch(part.path), with_kwargs=True) for part in parts]
-    try:
-        prepared.module(_two_rows(prepared, example))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls
-
-
-def _two_rows(prepared: Prepared, example: Tensor) -> Tensor:
-    return prepared.empty(2, example).copy_(torch.cat(prepared.trial(example, prepared.dtype)))
-
-
-def _reproduces(prepared: Prepared, seen: Observation, example: Tensor) -> bool:
-    try:
-        reason = _differs(prepared, seen, example)
-    except Exception as error:  # a forward may fail in another layout for any reason
-        reason = first_line(error)
-    if reason:
-        prepared.notes.append(f"folding was taken back: {reason}")
-    return not reason
-
-
-@torch.no_grad()
-def _differs(prepared: Prepared, seen: Observation, example: Tensor) -> str | None:
-    """In what the prepared module's own forward differs from what the model answered, or None."""
-    assert isinstance(prepared.module, nn.Module)
-    with unhooked(prepared.module):
-        for number, row in enumerate(prepared.trial(example, prepared.dtype)):
-            batch = prepared.empty(1, example).copy_(row)
-            reason = seen.differs(number, prepared.module(batch), prepared.dtype or torch.float32)
-            if reason is not None:
-                return f"{reason} on inputs {tuple(example.shape[1:])}"
-    return None

@@ -43,6 +43,7 @@ class Prepared:
         module: the copy, or the caller's own object where that cannot be copied.
         compiled: the same through `torch.compile`, where that was asked for.
         copied: whether `module` is a copy.
+        alone: whether every row runs by itself, because rows of a batch depend on each other.
         dtype: of the batches it takes; None follows the inputs (a plain callable).
         device: of the batches it takes; None follows the inputs.
         channels_last: whether batches of images are laid out channels-last.
@@ -68,6 +69,7 @@ class Prepared:
     copied: bool
     dtype: torch.dtype | None
     device: torch.device | None
+    alone: bool = False
     channels_last: bool = False
     folded: int = 0
     short_sums: bool = False
@@ -114,9 +116,15 @@ class Prepared:
         )
 
     def trial(self, example: Tensor, dtype: torch.dtype | None) -> list[Tensor]:
-        """The two rows (1, C, *S) on which a model is verified: the first of `example`, and its mirror image."""
+        """The two rows (1, C, *S) on which a model is verified: the first of `example`, and one unlike it.
+
+        The other is its mirror image at half the contrast on a ramp: within its range, on its side of zero, and with
+        another extreme, mean and spread, so that a model that looks at those of a batch gives itself away.
+        """
         row = self.adopt(example[:1]).to(dtype or example.dtype)
-        return [row, row.flip(-1)]
+        most = row.abs().amax() if row.numel() else row.new_ones(())
+        ramp = torch.linspace(0, 1, row.shape[-1], dtype=row.dtype, device=row.device)
+        return [row, row.flip(-1) / 2 + ramp * torch.where(most.isfinite() & (most > 0), most / 4, 1)]
 
     def adopt(self, inputs: Tensor) -> Tensor:
         """The caller's inputs on the model's device, detached; each batch takes its own dtype as it is written."""

@@ -131,18 +131,26 @@ def distance(truth: Any, answer: Any) -> float:
 
 def row_of(output: Any, row: int, rows: int) -> list[Tensor]:
     """The floating tensors of a raw output for one of several rows; what has no rows stays whole."""
+    if is_list_of_rows(output, rows):
+        return floats(output[row])
     return [part[row : row + 1] if part.ndim and len(part) == rows else part for part in floats(output)]
 
 
+def is_list_of_rows(output: Any, rows: int) -> bool:
+    """Whether it is a list of something else than tensors, as detectors return it: an entry per row."""
+    return isinstance(output, list) and len(output) == rows and not any(isinstance(part, Tensor) for part in output)
+
+
 def floats(output: Any) -> list[Tensor]:
-    """The floating tensors in a raw output, also those that an object of the user's own class keeps."""
-    found = []
+    """The floating tensors in a raw output, also those that an object of the user's own class keeps.
+
+    Of complex ones the real and imaginary parts side by side.
+    """
+    leaves: list[Any] = []
     for leaf in tree_leaves(output):
-        if isinstance(leaf, Tensor):
-            found += [leaf] if leaf.is_floating_point() else []
-        elif hasattr(leaf, "__dict__"):
-            found += [part for part in vars(leaf).values() if isinstance(part, Tensor) and part.is_floating_point()]
-    return found
+        leaves += [leaf] if isinstance(leaf, Tensor) or not hasattr(leaf, "__dict__") else vars(leaf).values()
+    found = [leaf for leaf in leaves if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())]
+    return [torch.view_as_real(leaf.resolve_conj()) if leaf.is_complex() else leaf for leaf in found]
 
 
 @contextmanager

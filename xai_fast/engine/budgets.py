@@ -22,6 +22,8 @@ def budget_for(engine: Engine, prepared: Prepared, inputs: Tensor, question: Eva
     """What decides the rows per forward for one kind of question about inputs of this shape."""
     if isinstance(question, LayerQuestions) and question.closed:
         return RowBudget("cpu", fixed=_CLOSED_SIZE)  # a product, not a run of the model
+    if prepared.alone:
+        return RowBudget("cpu", fixed=1)
     shape = tuple(inputs.shape[1:])
     device = prepared.device or inputs.device
     graph = not isinstance(question, LayerQuestions) and question.backwards > 0
@@ -47,7 +49,7 @@ def remember(
 ) -> None:
     """Keeps the batch size that a call has settled."""
     closed = isinstance(question, LayerQuestions) and question.closed
-    if engine.batch_size == "auto" and budget.settled is not None and not closed:
+    if engine.batch_size == "auto" and not prepared.alone and budget.settled is not None and not closed:
         prepared.batch_sizes[tuple(inputs.shape[1:]), _key(question)] = budget.settled
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from xai_fast.ops import backends
 
-from .backward import backward_of
 from .budgets import budget_for
 from .evaluate import InputGradient, Score
+from .evaluate.agreement import backward_for
 from .inputs import checked
 from .plan import RowBudget
 from .recipe import Recipe
@@ -77,7 +77,7 @@ def _gradients(choice: Choice, recipe: Recipe, inputs: Tensor) -> list[str]:
     question = recipe.evaluate if recipe.variants is not None else recipe.clean
     if not isinstance(question, InputGradient):
         return []
-    found = backward_of(choice.prepared, tuple(inputs.shape[1:]), (), question.rule)
+    found = backward_for(choice.prepared, tuple(inputs.shape[1:]), (), question.rule)
     if isinstance(found, str):
         return [f"gradients: by autograd ({found})"]
     stem = ""

@@ -144,6 +144,11 @@ class Recipe:
         return (torch.arange(len(self.variants)),) if self.levels is None else self.levels()
 
     @property
+    def takes_gradients(self) -> bool:
+        """Whether any question runs the model backward."""
+        return self.clean.backwards > 0 or self.evaluate.backwards > 0
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that are looked at; folding does not cross them."""
         return tuple(dict.fromkeys((*self.clean.layers, *self.evaluate.layers)))

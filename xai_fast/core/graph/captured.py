@@ -27,10 +27,24 @@ class Captured:
         fused: whether steps are fused for the CPU.
         short_sums: see `Fusion`.
         like: the same steps recorded on another shape, whose packed weights are shared.
+        example: (1, C, *S) the clean input on which it was compared with the model; None where that ran as a part.
+
+    Attributes:
+        agreements: whether gradients through the steps are the model's own, per way to take them: a reason or None,
+            once they were compared on the example.
     """
 
-    def __init__(self, graph: Graph, *, fused: bool, short_sums: bool, like: Captured | None = None) -> None:
-        self.graph, self.short_sums = graph, short_sums
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        fused: bool,
+        short_sums: bool,
+        like: Captured | None = None,
+        example: Tensor | None = None,
+    ) -> None:
+        self.graph, self.short_sums, self.example = graph, short_sums, example
+        self.agreements: dict[tuple[Any, ...], str | None] = {}
         self._fusion = Fusion(graph, short_sums=short_sums, like=like and like._fusion) if fused else None
         self._whole = self.program(graph.steps, (), graph.results)
         self._stages = stages(graph, self._whole.steps, lambda steps, wanted: Program(graph, steps, (wanted,)))

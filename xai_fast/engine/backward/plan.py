@@ -279,9 +279,9 @@ def _reached(steps: Sequence[Step], roots: Collection[int]) -> set[int]:
 
 
 def _differentiable(graph: Graph, number: int) -> bool:
-    """Whether a value is a floating tensor, or holds tensors."""
-    trait = graph.traits[number]
-    return trait.dtype.is_floating_point if trait.dtype is not None else trait.group != -1
+    """Whether a value is a floating or complex tensor, or holds tensors."""
+    dtype = graph.traits[number].dtype
+    return dtype.is_floating_point or dtype.is_complex if dtype is not None else graph.traits[number].group != -1
 
 
 def _read_later(steps: Sequence[Step], wanted: Collection[int]) -> list[set[int]]:

@@ -100,12 +100,12 @@ class Recorded:
 
 
 def as_leaves(value: Any, number: int, leaves: list[tuple[int, int, Tensor]]) -> Any:
-    """The value with its floating tensors replaced by leaves of autograd's, noted as (number, position, leaf)."""
+    """The value with its floating and complex tensors as leaves of autograd's, noted as (number, position, leaf)."""
     positions = iter(range(len(tree_leaves(value))))
 
     def fresh(leaf: Any) -> Any:
         part = next(positions)
-        if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
+        if not (isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())):
             return leaf
         leaf = leaf.detach().requires_grad_()
         leaves.append((number, part, leaf))

@@ -13,6 +13,7 @@ from xai_fast.core.graph.captured import Captured
 from xai_fast.core.graph.cut import CutError
 from xai_fast.core.graph.steps import INPUT, filled
 from xai_fast.core.prepared import Prepared
+from xai_fast.engine.reach import refuse_unreached
 
 from .gradients import Gradients, Held
 from .nodes import Values
@@ -118,12 +119,10 @@ class Run:
             The forward's affine stem, where there is one, then runs backward once per group instead of once per row.
 
         Raises:
-            ValueError: the scores do not depend differentiably on the raw output.
+            ValueError: the scores do not depend differentiably on the raw output, or that not on the input or a layer.
         """
         if not scores.requires_grad:
-            raise ValueError(
-                "`target` does not depend differentiably on the input or layer; choose another target or layer"
-            )
+            refuse_unreached("the input or layer")
         sums = RowSums(weight, group) if weight is not None and group is not None else None
         columns = []
         for k in range(scores.shape[1]):
@@ -161,14 +160,13 @@ class Run:
         return found if sums is None or stem is not None else [sums(gradient) for gradient in found]
 
     def _found(self, root: int, gradients: Gradients) -> Tensor:
-        """The gradient at a root; zeros where none arrived."""
+        """The gradient at a root."""
         gradients.take(root)
         found = gradients.found.get(root)
-        if found is not None:
-            return found
-        trait = self._backward.graph.traits[root]
-        assert trait.shape is not None
-        return torch.zeros((self._rows, *trait.shape[1:]), dtype=trait.dtype, device=self._leaves[0][2].device)
+        if found is None:
+            layers = self._backward.layers
+            refuse_unreached(f"layer {layers[self._backward.plan.roots.index(root)]!r}" if layers else "the input")
+        return found
 
 
 def backward_of(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai_fast.core.prepared import Prepared
-from xai_fast.engine import backward as explicit
+from xai_fast.core.verify import unhooked
 from xai_fast.engine.backward import Rule, rectified
+from xai_fast.engine.reach import leads_back, refuse_unreached
 
+from .agreement import backward_for
 from .along import Along, Line
 from .answers import Answers, ScoreOf, Tails
 
@@ -62,7 +64,7 @@ class InputGradient:
         if self.summed is not None:
             groups, position = self.summed.group(rows).unique_consecutive(return_inverse=True)
             weight = self.summed.weight(rows)
-        backward = explicit.backward_of(prepared, tuple(batch.shape[1:]), (), self.rule)
+        backward = backward_for(prepared, tuple(batch.shape[1:]), (), self.rule)
         if isinstance(backward, str):
             scores, gradient = self._by_autograd(prepared, batch, score_of)
             if position is not None and weight is not None:
@@ -71,6 +73,8 @@ class InputGradient:
             run = backward(batch) if self._along is None else self._along(backward, prepared, batch, rows)
             scores = differentiable(score_of, run.raw)
             (gradient,) = run.gradients(scores, weight, position)
+            if not gradient.any():
+                _refuse_flat(prepared, tuple(batch.shape[1:]), score_of)
             warn_without_rectifiers(self.rule, backward.rectifiers)
         return Answers(scores.detach(), gradient, groups)
 
@@ -79,8 +83,21 @@ class InputGradient:
             batch.requires_grad_()
             # The copy is for models that write into their input, which autograd forbids on a leaf.
             scores = score_of(prepared(batch.clone()))
-            (gradient,) = gradients_of(scores, [batch])
+            (gradient,) = gradients_of(scores, [batch], ("the input",))
         return scores, gradient
+
+
+@torch.enable_grad()
+def _refuse_flat(prepared: Prepared, shape: tuple[int, ...], score_of: ScoreOf) -> None:
+    """Where an explicit backward found zeros alone: raises, if the model can lead nothing else back to its input."""
+    example = prepared.captured[shape].example
+    assert example is not None
+    leaf = example.clone().requires_grad_()
+    assert isinstance(prepared.module, nn.Module)
+    with unhooked(prepared.module):
+        scores = score_of.at(torch.zeros(1, dtype=torch.long))(prepared.module(leaf.clone()))
+    if not (scores.requires_grad and leads_back(scores, leaf)):
+        refuse_unreached("the input")
 
 
 def differentiable(score_of: Callable[[Any], Tensor], raw: Any) -> Tensor:
@@ -95,14 +112,21 @@ def differentiable(score_of: Callable[[Any], Tensor], raw: Any) -> Tensor:
     return scores
 
 
-def gradients_of(scores: Tensor, at: list[Tensor]) -> list[Tensor]:
-    """The gradient of every column of `scores` (rows, K) by each of the tensors (rows, ...): (rows, K, ...)."""
+def gradients_of(scores: Tensor, at: list[Tensor], names: Sequence[str]) -> list[Tensor]:
+    """The gradient of every column of `scores` (rows, K) by each of the tensors (rows, ...): (rows, K, ...).
+
+    Raises:
+        ValueError: there is no way from one of them to the scores; says its name.
+    """
     _refuse_constant(scores)
     columns = []
     for k in range(scores.shape[1]):
         more = k + 1 < scores.shape[1]
         gradients = torch.autograd.grad(scores[:, k].sum(), at, retain_graph=more, allow_unused=True)
-        columns.append([torch.zeros_like(t) if g is None else g for t, g in zip(at, gradients, strict=True)])
+        for name, tensor, gradient in zip(names, at, gradients, strict=True):
+            if gradient is None or not (gradient.any() or leads_back(scores, tensor)):
+                refuse_unreached(name)
+        columns.append(gradients)
     return [torch.stack(parts, dim=1) for parts in zip(*columns, strict=True)]
 
 
@@ -136,9 +160,7 @@ def warn_without_rectifiers(rule: Rule, count: int) -> None:
 
 def _refuse_constant(scores: Tensor) -> None:
     if not scores.requires_grad:
-        raise ValueError(
-            "`target` does not depend differentiably on the input or layer; choose another target or layer"
-        )
+        refuse_unreached("the input or layer")
 
 
 def _sums(gradient: Tensor, weight: Tensor, position: Tensor) -> Tensor:

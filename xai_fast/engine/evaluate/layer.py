@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.core.prepared import Prepared
-from xai_fast.engine import backward as explicit
 from xai_fast.engine.backward import Rule
 from xai_fast.engine.replay.tail import Kept, Tail
 
+from .agreement import backward_for
 from .answers import Answers, Evaluate, Response, ScoreOf, Tails
 from .gradient import differentiable, gradients_of, passing, warn_without_rectifiers
 from .watch import by_own_forward, in_order, per_row, watched
@@ -39,7 +39,7 @@ class LayerResponse:
         if tail is not None and tail.linear:
             return self._closed(tail, tail.keep(batch), score_of)
         if self.rule != "gradient":
-            backward = explicit.backward_of(prepared, tuple(batch.shape[1:]), self.layers, self.rule)
+            backward = backward_for(prepared, tuple(batch.shape[1:]), self.layers, self.rule)
             if not isinstance(backward, str):
                 run = backward(batch)
                 scores = differentiable(score_of, run.raw)
@@ -53,7 +53,7 @@ class LayerResponse:
                 with watched(prepared, self.layers) as captured:
                     scores = score_of(prepared(batch))
                 activations = in_order(captured, self.layers)
-            gradients = gradients_of(scores, activations)
+            gradients = gradients_of(scores, activations, [f"layer {name!r}" for name in self.layers])
         return self._answers(scores, activations, gradients, len(batch))
 
     def _answers(self, scores: Tensor, activations: list[Tensor], gradients: list[Tensor], rows: int) -> Answers:
@@ -69,7 +69,7 @@ class LayerResponse:
         else:
             leaf = raw.detach().requires_grad_()
             scores = differentiable(score_of, leaf)
-            (by_output,) = gradients_of(scores, [leaf])
+            (by_output,) = gradients_of(scores, [leaf], ("the output",))
         response = Response(kept.activation, tail.spread(by_output, kept))
         return Answers(scores.detach(), responses=(response,))
 

@@ -66,12 +66,14 @@ class LayerPath:
             references = score_of(line.at(start))
         every = torch.arange(len(rows))
         total = None
-        for numbers in torch.arange(len(self.alphas)).split(self.at_once if len(rows) == 1 else 1):
+        for numbers in torch.arange(len(self.alphas)).split(
+            self.at_once if len(rows) == 1 and not prepared.alone else 1
+        ):
             positions = every.repeat(len(numbers))
             share = self.alphas[numbers].to(start).repeat_interleave(len(rows)).view(-1, *[1] * (start.ndim - 1))
             point = torch.lerp(start[positions], line.activation[positions], share).requires_grad_()
             with torch.enable_grad():
-                (gradient,) = gradients_of(score_of.at(positions)(line.at(point)), [point])
+                (gradient,) = gradients_of(score_of.at(positions)(line.at(point)), [point], (f"layer {self.layer!r}",))
             weight = self.weights[numbers].to(gradient.device)
             part = torch.einsum("p,p...->...", weight, gradient.double().unflatten(0, (len(numbers), len(rows))))
             total = part if total is None else total + part

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xai_fast.core.layers import Reading, at_layers
 from xai_fast.core.prepared import Prepared
+from xai_fast.engine.reach import leads_back, refuse_unreached
 
 from .answers import Answers, Response, ScoreOf, Tails
 from .watch import by_own_forward, per_row
@@ -89,8 +90,10 @@ class ChannelSum:
         if not self.backwards:
             return Answers(sums[:, None])
         if not sums.requires_grad:
-            raise ValueError(f"`layer` {self.layer!r} does not depend differentiably on the input; choose another")
-        (gradient,) = torch.autograd.grad(sums.sum(), batch)
+            refuse_unreached(f"the input from layer {self.layer!r}")
+        (gradient,) = torch.autograd.grad(sums.sum(), batch, allow_unused=True)
+        if gradient is None or not (gradient.any() or leads_back(sums, batch)):
+            refuse_unreached(f"the input from layer {self.layer!r}")
         return Answers(sums.detach()[:, None], gradient[:, None])
 
 

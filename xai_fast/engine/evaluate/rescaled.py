@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xai_fast.core.prepared import Prepared
 
+from .agreement import rescale_for
 from .answers import Answers, Response, ScoreOf, Tails
 from .gradient import differentiable
 
@@ -39,9 +40,7 @@ class Multipliers:
         Raises:
             ValueError: the rule does not exist for this model; names the node.
         """
-        from xai_fast.engine.rescale import rescale_of  # few need it, and every import of the engine would pay for it
-
-        rescale = rescale_of(prepared, tuple(batch.shape[1:]), self.layers)
+        rescale = rescale_for(prepared, tuple(batch.shape[1:]), self.layers)
         if isinstance(rescale, str):
             raise ValueError(f"`model` cannot be explained by the rescale rule: {rescale}; choose another method")
         # An input that several references are compared with runs once, and so does a reference.

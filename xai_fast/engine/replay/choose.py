@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xai_fast.core.prepared import Prepared
 from xai_fast.engine.evaluate import Score
+from xai_fast.engine.evaluate.agreement import tail_refusal
 from xai_fast.engine.precision import halves_pay
 from xai_fast.engine.recipe import Recipe
 
@@ -93,7 +94,7 @@ def _tails(recipe: Recipe, prepared: Prepared, inputs: Tensor) -> tuple[dict[tup
         tail = tail_of(prepared, group, inputs)
         if isinstance(tail, str):
             return {}, tail
-        if recipe.change is None and not tail.differentiates:
-            return {}, "a part of the forward runs without gradients"
+        if recipe.takes_gradients and (reason := tail_refusal(prepared, tuple(inputs.shape[1:]), group, tail)):
+            return {}, reason
         tails[group] = tail
     return tails, None

@@ -14,6 +14,7 @@ from xai_fast.core.graph.program import Program
 from xai_fast.core.graph.steps import INPUT, Step, filled
 from xai_fast.core.graph.straight import on_copies
 from xai_fast.core.prepared import Prepared
+from xai_fast.engine.reach import refuse_unreached
 
 from .dependence import Dependence
 from .hooked import checked
@@ -213,12 +214,12 @@ class Run:
             for number, parts in rule.back(gradient, pairs).items():
                 gradients[number] = _sum(gradients.get(number), parts)
         found |= {root: gradients[root] for root in roots if root in gradients}
-        return [self._by_pair(found.get(root), root, pairs) for root in roots]
+        return [self._by_pair(found.get(root), pairs) for root in roots]
 
-    def _by_pair(self, gradient: Parts | None, root: int, pairs: Pairs) -> Tensor:
+    def _by_pair(self, gradient: Parts | None, pairs: Pairs) -> Tensor:
         part = gradient[0] if gradient else None
-        if part is None:  # nothing leads from there to the score
-            part = pairs.stand_in(root, pairs.rows)
+        if part is None:
+            refuse_unreached(f"layer {self._rescale.layers[0]!r}" if self._rescale.layers else "the input")
         return part.unflatten(0, (pairs.count, pairs.scores))
 
 

@@ -1,0 +1,76 @@
+"""Whether the rows of a batch depend on each other, so that a row has an answer of its own only when it runs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .verify import difference, first_line, floats, is_list_of_rows
+
+
+@torch.no_grad()
+def mixed_rows(
+    model: Callable[[Tensor], Any], rows: Sequence[Tensor], alone: Sequence[Any] | None = None
+) -> str | None:
+    """Why a row's answer is not its own when another row runs beside it; None where it is.
+
+    A model that answers the same row differently each time is not told apart from one whose rows mix: None.
+
+    Args:
+        model: any callable.
+        rows: two (1, C, *S) that differ in range, mean and spread, or statistics of the batch would not show.
+        alone: what it answers to each alone, where that is known.
+    """
+
+    def ask(*batch: Tensor) -> Any:
+        return model(torch.cat(batch))
+
+    if alone is None:
+        alone = [ask(row) for row in rows]
+        if difference(alone[0], ask(rows[0]), rows[0].dtype) is not None:
+            return None
+    try:
+        together = ask(*rows)
+        reason = _apart(alone, together, rows[0].dtype)
+        # Lists of boxes differ by rounding alone, which a batch of two rows has whatever the other row shows.
+        if reason is None or (is_list_of_rows(together, 2) and _as_beside_themselves(ask, rows, together)):
+            return None
+    except (torch.OutOfMemoryError, MemoryError):
+        return None  # then no two rows will run together
+    except Exception as error:  # a forward that knows one row only may raise anything
+        return f"it fails where two rows run together ({first_line(error)})"
+    return f"a row's answer changes when another row runs beside it ({reason})"
+
+
+def _as_beside_themselves(ask: Callable[..., Any], rows: Sequence[Tensor], together: Any) -> bool:
+    """Whether each row of a batch of two answers as it does beside its own copy."""
+    twins = [ask(row, row) for row in rows]
+    return all(difference(twin[i], together[i], rows[i].dtype) is None for i, twin in enumerate(twins))
+
+
+def _apart(alone: Sequence[Any], together: Any, dtype: torch.dtype) -> str | None:
+    """In what rows that ran alone differ from the rows of one batch, or None."""
+    for row, one in enumerate(alone):
+        own, beside = floats(one), floats(together[row] if is_list_of_rows(together, 2) else together)
+        parts = [_own_part(b, a.shape, row) for a, b in zip(own, beside, strict=False)]
+        if len(own) != len(beside) or any(part is None for part in parts):
+            return "it returns another structure than for one row"
+        reason = difference(own, parts, dtype) if own else None
+        if reason is not None:
+            return reason
+    return None
+
+
+def _own_part(part: Tensor, shape: torch.Size, row: int) -> Tensor | None:
+    """What belongs to a row in a tensor of two, along whichever axis they lie; `shape` is that of one row alone."""
+    if part.shape == shape:
+        return part
+    for axis in range(part.ndim):
+        size = part.shape[axis] // 2
+        own = part.narrow(axis, row * size, size)
+        if own.shape == shape or (size == 1 and own.squeeze(axis).shape == shape):
+            return own.reshape(shape)
+    return None

@@ -1,0 +1,194 @@
+"""Gradients that autograd does not take through the model's own forward: compared with those once, before use.
+
+Capturing forgets what leaves the outputs alone: stretches without gradients, backwards of custom functions, hooks on
+tensors. So what was captured is trusted with a gradient only after it gave the model's own on the clean row.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from xai_fast.core.graph.captured import Captured, own_forwards
+from xai_fast.core.graph.steps import INPUT, filled
+from xai_fast.core.prepared import Prepared
+from xai_fast.core.verify import first_line, floats, unhooked
+from xai_fast.engine import backward as explicit
+from xai_fast.engine.backward import Rule, rectified
+from xai_fast.engine.replay.tail import Tail
+
+from .watch import in_order, watched
+
+if TYPE_CHECKING:
+    from xai_fast.engine.backward import Backward
+    from xai_fast.engine.rescale import Rescale
+
+# How far two backwards may be apart, as a share of the gradient's norm: they agree to 1e-6 in float32, or, where
+# rounding moves a value over a ReLU's kink, to 2 % (ResNet-50, MobileNetV2, DenseNet-121 with awakened weights).
+_ALIKE = {torch.float64: 1e-8, torch.float32: 0.03, torch.bfloat16: 0.3, torch.float16: 0.1}
+# What `torch.export` wrote down is not the model's own calls, so that less may be forgotten unseen: beyond this float64
+# says which of the two is right.
+_EXPORTED_ALIKE = 2e-3
+_WORSE = 4.0  # times the error to float64 that autograd's own float32 run has
+_FORGOTTEN = "what was captured has another gradient than the model"
+
+Gradients = Sequence[Tensor | None]
+
+
+def backward_for(
+    prepared: Prepared, shape: tuple[int, ...], layers: tuple[str, ...] = (), rule: Rule = "gradient"
+) -> Backward | str:
+    """The explicit backward of a prepared model, once it has given autograd's gradient; or why it is not used.
+
+    Arguments and errors as of `backward_of`.
+    """
+    backward = explicit.backward_of(prepared, shape, layers, rule)
+    if isinstance(backward, str):
+        return backward
+
+    def ours(row: Tensor) -> Gradients:
+        run = backward(row)
+        scores = _projected(run.raw)
+        return [None] * max(len(layers), 1) if scores is None else [g[:, 0] for g in run.gradients(scores[None, None])]
+
+    return _disagreement(prepared, prepared.captured[shape], layers, rule, ours, "explicit") or backward
+
+
+def tail_refusal(prepared: Prepared, shape: tuple[int, ...], layers: tuple[str, ...], tail: Tail) -> str | None:
+    """Why gradients at these layers are not taken through their tail; None where they are the model's own."""
+    if not tail.differentiates:
+        return "a part of the forward runs without gradients"
+
+    def ours(row: Tensor) -> Gradients:
+        kept = tail.keep(row)
+        if tail.linear:
+            raw = tail.clean(kept).detach().requires_grad_()
+            (by_output,) = _by(_projected(raw), [raw])
+            return [None if by_output is None else tail.spread(by_output[:, None], kept)[:, 0]]
+        raw, activations = tail.differentiable(kept)
+        return _by(_projected(raw), activations)
+
+    return _disagreement(prepared, prepared.captured[shape], layers, "gradient", ours, "tail")
+
+
+def rescale_for(prepared: Prepared, shape: tuple[int, ...], layers: tuple[str, ...] = ()) -> Rescale | str:
+    """The rescale rule on a prepared model whose steps have the model's own gradient; or why it does not exist.
+
+    Arguments and errors as of `rescale_of`.
+    """
+    from xai_fast.engine.rescale import rescale_of  # few need it, and every import of the engine would pay for it
+
+    rescale = rescale_of(prepared, shape, layers)
+    if isinstance(rescale, str):
+        return rescale
+    captured = prepared.captured[shape]
+    program = captured.program(captured.graph.steps, {INPUT}, captured.graph.results, plain=True)
+
+    def ours(row: Tensor) -> Gradients:
+        leaf = row.requires_grad_()
+        raw = filled(captured.graph.output, {**captured.graph.fixed, **program.run({INPUT: leaf.clone()})})
+        return _by(_projected(raw), [leaf])
+
+    return _disagreement(prepared, captured, (), "gradient", ours, "steps") or rescale
+
+
+def _disagreement(
+    prepared: Prepared,
+    captured: Captured,
+    layers: tuple[str, ...],
+    rule: Rule,
+    ours: Callable[[Tensor], Gradients],
+    of: str,
+) -> str | None:
+    """Why `ours` is not what autograd makes of the model's own forward, told once; None where it is."""
+    key = (of, layers, rule)
+    if key not in captured.agreements:
+        with torch.enable_grad():
+            captured.agreements[key] = _compared(prepared, captured, layers, rule, ours)
+    return captured.agreements[key]
+
+
+def _compared(
+    prepared: Prepared, captured: Captured, layers: tuple[str, ...], rule: Rule, ours: Callable[[Tensor], Gradients]
+) -> str | None:
+    row = captured.example
+    assert row is not None
+    try:
+        truth = _by_autograd(prepared, row, layers, rule)
+        found = ours(row.clone(memory_format=torch.preserve_format))
+    except Exception as error:  # the user's forward, or steps on another path than it, may raise anything
+        return f"{_FORGOTTEN}: {first_line(error)}"
+    if [part is None for part in truth] != [part is None for part in found]:
+        return f"{_FORGOTTEN}: only one of them has any"
+    error = _error(found, truth)
+    exported = captured.graph.owner is not None and row.dtype is torch.float32
+    if error <= (_EXPORTED_ALIKE if exported else _ALIKE.get(row.dtype, 0.03)):
+        return None
+    if row.dtype is torch.float32:
+        try:
+            exact = _by_autograd(prepared, row, layers, rule, double=True)
+        except Exception as why:  # not every forward runs in float64
+            return f"{_FORGOTTEN}, by {error:.1e} of it, and cannot be asked in float64: {first_line(why)}"
+        if _error(found, exact) <= _WORSE * _error(truth, exact) + 1e-4:
+            return None
+    return f"{_FORGOTTEN}, by {error:.1e} of it"
+
+
+def _by_autograd(
+    prepared: Prepared, row: Tensor, layers: tuple[str, ...], rule: Rule, *, double: bool = False
+) -> Gradients:
+    """The model's own gradients by what the layers return, or by the input where there are none."""
+    assert isinstance(prepared.module, nn.Module)
+    if double:
+        with own_forwards(prepared.module):
+            wide = copy.deepcopy(prepared.module).double()
+        prepared, row = dataclasses.replace(prepared, module=wide), row.double()
+    module = prepared.module
+    assert isinstance(module, nn.Module)
+    leaf = row.detach().clone(memory_format=torch.preserve_format)
+    with unhooked(module), nullcontext() if rule == "gradient" else rectified(rule):
+        if not layers:
+            leaf.requires_grad_()
+            # The copy is for models that write into their input, which autograd forbids on a leaf.
+            return _by(_projected(module(leaf.clone(memory_format=torch.preserve_format))), [leaf])
+        with watched(prepared, layers) as captured:
+            scores = _projected(module(leaf))
+        return _by(scores, in_order(captured, layers))
+
+
+def _projected(raw: Any) -> Tensor | None:
+    """One number that everything in a raw output goes into, by weights of its own; None where nothing is led back."""
+    generator = torch.Generator().manual_seed(0)
+    total = None
+    for part in floats(raw):
+        weight = torch.randn(part.shape, generator=generator, dtype=torch.float64, device="cpu").to(part)
+        if part.requires_grad:
+            # Parts of a large output must not hide those of a small one.
+            scale = part.detach().square().mean().sqrt().clamp_min(torch.finfo(part.dtype).tiny)
+            share = ((part * weight).sum() / scale).double()
+            total = share if total is None else total + share
+    return total
+
+
+def _by(scores: Tensor | None, at: list[Tensor]) -> Gradients:
+    if scores is None:
+        return [None] * len(at)
+    return torch.autograd.grad(scores, at, allow_unused=True)
+
+
+def _error(found: Gradients, truth: Gradients) -> float:
+    """The largest distance of two gradients, as a share of the norm of the second; 0 where both are zero."""
+    errors = []
+    for mine, other in zip(found, truth, strict=True):
+        if mine is None or other is None:
+            continue
+        mine, other = mine.double(), other.double()
+        distance, norm = float((mine - other).norm()), float(other.norm())
+        errors.append(distance / norm if norm else float(distance > 0))
+    return max((error if error == error else float("inf") for error in errors), default=0.0)
