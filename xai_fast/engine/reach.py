@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import get_gradient_edge
 
 # Autograd leads gradients through these, all of them zero: piecewise constant functions.
@@ -24,25 +27,49 @@ def refuse_unreached(where: str) -> NoReturn:
     )
 
 
-def leads_back(scores: Tensor, at: Tensor) -> bool:
+def leads_back(scores: Tensor, at: Tensor, cut: Collection[Any] = ()) -> bool:
     """Whether the graph behind `scores` leads to `at` by functions that are not constant piece by piece.
 
     Asked where a gradient is zero everywhere, to tell a network that does not answer from one that cannot.
+
+    Args:
+        scores: what the gradient is of.
+        at: by what it is taken.
+        cut: nodes of the graph that lead nothing on.
     """
     wanted = get_gradient_edge(at).node
+    return any(node is wanted for node in _behind(scores, cut))
+
+
+def returning_none(scores: Tensor, at: Tensor) -> set[Any]:
+    """The user's own functions behind `scores` whose backward returns nothing; runs one backward.
+
+    What stands before them in the forward may make zeros of that nothing.
+    """
+    own = [node for node in _behind(scores, ()) if isinstance(node, BackwardCFunction)]
+    found: set[Any] = set()
+
+    def watch(node: Any) -> Callable[..., None]:
+        return lambda given, _arrived: found.add(node) if all(part is None for part in given) else None
+
+    handles = [node.register_hook(watch(node)) for node in own]
+    try:
+        torch.autograd.grad(scores.sum(), at, allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _behind(scores: Tensor, cut: Collection[Any]) -> Iterator[Any]:
+    """Every node that a gradient of the scores can come to, other than zero by what lies between."""
     waiting: list[Any] = [scores.grad_fn]
     seen = set()
     while waiting:
         node = waiting.pop()
-        if node is wanted:
-            return True
         if node is None or node in seen:
             continue
         seen.add(node)
-        if not _flat(node):
+        yield node
+        if not (node in cut or node.name().startswith(_FLAT) or getattr(node, "_saved_rounding_mode", None)):
             waiting += [following for following, _ in node.next_functions]
-    return False
-
-
-def _flat(node: Any) -> bool:
-    return node.name().startswith(_FLAT) or getattr(node, "_saved_rounding_mode", None) is not None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.verify import unhooked
 from xai_fast.engine.backward import Rule, rectified
-from xai_fast.engine.reach import leads_back, refuse_unreached
+from xai_fast.engine.reach import leads_back, refuse_unreached, returning_none
 
 from .agreement import backward_for
 from .along import Along, Line
@@ -73,9 +73,9 @@ class InputGradient:
             run = backward(batch) if self._along is None else self._along(backward, prepared, batch, rows)
             scores = differentiable(score_of, run.raw)
             (gradient,) = run.gradients(scores, weight, position)
-            if not gradient.any():
-                _refuse_flat(prepared, tuple(batch.shape[1:]), score_of)
             warn_without_rectifiers(self.rule, backward.rectifiers)
+        if not gradient.any():
+            _refuse_flat(prepared, batch, score_of)
         return Answers(scores.detach(), gradient, groups)
 
     def _by_autograd(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> tuple[Tensor, Tensor]:
@@ -87,17 +87,16 @@ class InputGradient:
         return scores, gradient
 
 
-@torch.enable_grad()
-def _refuse_flat(prepared: Prepared, shape: tuple[int, ...], score_of: ScoreOf) -> None:
-    """Where an explicit backward found zeros alone: raises, if the model can lead nothing else back to its input."""
-    example = prepared.captured[shape].example
-    assert example is not None
-    leaf = example.clone().requires_grad_()
-    assert isinstance(prepared.module, nn.Module)
-    with unhooked(prepared.module):
+def _refuse_flat(prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> None:
+    """Where gradients are zero for a whole batch: raises, if the model can lead nothing else back to its input."""
+    captured = prepared.captured.get(tuple(batch.shape[1:]))
+    row = batch[:1] if captured is None or captured.example is None else captured.example
+    leaf = row.detach().clone().requires_grad_()
+    hooks_off = unhooked(prepared.module) if isinstance(prepared.module, nn.Module) else nullcontext()
+    with torch.enable_grad(), hooks_off:
         scores = score_of.at(torch.zeros(1, dtype=torch.long))(prepared.module(leaf.clone()))
-    if not (scores.requires_grad and leads_back(scores, leaf)):
-        refuse_unreached("the input")
+        if not (scores.requires_grad and leads_back(scores, leaf, returning_none(scores, leaf))):
+            refuse_unreached("the input")
 
 
 def differentiable(score_of: Callable[[Any], Tensor], raw: Any) -> Tensor:
