@@ -52,22 +52,28 @@ def _as_beside_themselves(ask: Callable[..., Any], rows: Sequence[Tensor], toget
 
 
 def _apart(alone: Sequence[Any], together: Any, dtype: torch.dtype) -> str | None:
-    """In what rows that ran alone differ from the rows of one batch, or None."""
+    """In what rows that ran alone differ from the rows of one batch, or None.
+
+    What has no rows, or another number of them, says nothing here: whoever reads scores from it refuses that.
+    """
+    lists = is_list_of_rows(together, 2)
     for row, one in enumerate(alone):
-        own, beside = floats(one), floats(together[row] if is_list_of_rows(together, 2) else together)
-        parts = [_own_part(b, a.shape, row) for a, b in zip(own, beside, strict=False)]
-        if len(own) != len(beside) or any(part is None for part in parts):
-            return "it returns another structure than for one row"
-        reason = difference(own, parts, dtype) if own else None
+        own, beside = floats(one), floats(together[row] if lists else together)
+        if lists and [part.shape for part in own] != [part.shape for part in beside]:
+            return "it returns other shapes than for one row"
+        pairs = [(a, b if lists else _own_part(b, a.shape, row)) for a, b in zip(own, beside, strict=False)]
+        told = [pair for pair in pairs if pair[1] is not None]
+        reason = difference([a for a, _ in told], [b for _, b in told], dtype) if told else None
         if reason is not None:
             return reason
     return None
 
 
 def _own_part(part: Tensor, shape: torch.Size, row: int) -> Tensor | None:
-    """What belongs to a row in a tensor of two, along whichever axis they lie; `shape` is that of one row alone."""
-    if part.shape == shape:
-        return part
+    """What belongs to a row in a tensor of two, along whichever axis they lie; None where it holds no two.
+
+    `shape` is that of one row alone.
+    """
     for axis in range(part.ndim):
         size = part.shape[axis] // 2
         own = part.narrow(axis, row * size, size)
