@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import xai_fast as xf
 from xai_fast.core.prepare import prepare
 from xai_fast.engine.evaluate.agreement import backward_for, tail_refusal
-from xai_fast.engine.replay.tail import tail_of
+from xai_fast.engine.replay.tail import Tail, tail_of
 
 
 class StraightThrough(torch.autograd.Function):
@@ -169,20 +169,25 @@ def test_layers_get_the_models_own_gradient(name):
     assert error(xf.GradCAM(model, layer="n.0").attribute(INPUTS, target=1, resolution="native"), truth) <= 1e-5
 
 
-def test_what_is_trusted_was_compared_and_says_why_it_is_not():
-    sound = prepare(network(), frozenset({"1"}), fast=False, compiled=False, example=INPUTS[:1])
+def test_steps_with_the_right_output_and_a_wrong_gradient_are_not_trusted():
+    """No forward that capturing follows is known to do this, so the graph is spoilt by hand."""
     shape = tuple(INPUTS.shape[1:])
+    sound = prepare(network(), frozenset({"0"}), fast=False, compiled=False, example=INPUTS[:1])
+    assert tail_refusal(sound, shape, ("0",), tail_of(sound, ("0",), INPUTS)) is None
     if sound.captured[shape].fuses:
         assert not isinstance(backward_for(sound, shape), str)
-    tail = tail_of(sound, ("1",), INPUTS)
-    assert tail_refusal(sound, shape, ("1",), tail) is None
-    model = copy.deepcopy(MODELS["reversed"]).eval()
-    forgetful = prepare(model, frozenset({"n.0"}), fast=False, compiled=False, example=INPUTS[:1])
-    assert "captured" in str(backward_for(forgetful, shape)) or not forgetful.captured
-    if forgetful.captured:
-        reason = tail_of(forgetful, ("n.0",), INPUTS)
-        reason = reason if isinstance(reason, str) else tail_refusal(forgetful, shape, ("n.0",), reason)
-        assert "another gradient than the model" in reason
+
+    spoilt = prepare(network(), frozenset({"0"}), fast=False, compiled=False, example=INPUTS[:1])
+    captured = spoilt.captured[shape]
+    (rectifier,) = [step for step in captured.graph.steps if step.operation == "relu"]
+    rectifier.call = lambda x: 1.2 * F.relu(x) - 0.2 * F.relu(x).detach()
+    tail = Tail(captured, ("0",))
+    assert "another gradient than the model, by 2.0e-01" in tail_refusal(spoilt, shape, ("0",), tail)
+
+
+@pytest.mark.parametrize("name", ["reversed", "gate without gradient, exported"])
+def test_the_plan_says_why_gradients_are_autograds(name):
+    model = copy.deepcopy(MODELS[name]).eval()
     text = xf.Engine(model).explain_plan(xf.Saliency(model), INPUTS)
     assert "gradients: by autograd" in text
 

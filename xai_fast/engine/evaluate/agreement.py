@@ -32,10 +32,7 @@ if TYPE_CHECKING:
 # How far two backwards may be apart, as a share of the gradient's norm: they agree to 1e-6 in float32, or, where
 # rounding moves a value over a ReLU's kink, to 2 % (ResNet-50, MobileNetV2, DenseNet-121 with awakened weights).
 _ALIKE = {torch.float64: 1e-8, torch.float32: 0.03, torch.bfloat16: 0.3, torch.float16: 0.1}
-# What `torch.export` wrote down is not the model's own calls, so that less may be forgotten unseen: beyond this float64
-# says which of the two is right.
-_EXPORTED_ALIKE = 2e-3
-_WORSE = 4.0  # times the error to float64 that autograd's own float32 run has
+_WORSE = 4.0  # times the error to float64 that autograd's own float32 run has, where they are further apart
 _FORGOTTEN = "what was captured has another gradient than the model"
 
 Gradients = Sequence[Tensor | None]
@@ -127,8 +124,7 @@ def _compared(
     if [part is None for part in truth] != [part is None for part in found]:
         return f"{_FORGOTTEN}: only one of them has any"
     error = _error(found, truth)
-    exported = captured.graph.owner is not None and row.dtype is torch.float32
-    if error <= (_EXPORTED_ALIKE if exported else _ALIKE.get(row.dtype, 0.03)):
+    if error <= _ALIKE.get(row.dtype, 0.03):
         return None
     if row.dtype is torch.float32:
         try:
