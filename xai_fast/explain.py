@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import time
+import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,88 +16,16 @@ from PIL import Image
 from torch import Tensor
 
 from xai_fast._callable import make_callable
-from xai_fast.core.explanation import Explanation
-from xai_fast.core.photos import ImageError, as_list, names_of, numbered, to_input
-from xai_fast.core.scores import probabilities
-from xai_fast.core.targets import Target, class_named
+from xai_fast.core.explained import Explained, Label, suffixes_of
+from xai_fast.core.image_targets import target_of_each
+from xai_fast.core.photos import ImageError, as_list, names_of, to_input
+from xai_fast.core.targets import Target
 from xai_fast.engine import Engine
 from xai_fast.methods.base import AbstractMethod
 from xai_fast.methods.build import build, method_named, refuse_other_kinds, refuse_without_truth
-from xai_fast.report import Bar, Failure, Item, Map, Panel, Row, Scale, figure, overlay, save_png, write_page
-
-
-@dataclass(frozen=True, eq=False)
-class Explained:
-    """One image and what the methods said of it.
-
-    Attributes:
-        name: the file's stem, or "image-1" and so on.
-        view: the picture that the model saw.
-        explanations: one per method, in the order asked for.
-        failures: methods that failed on this image, with the reason.
-        seconds: wall-clock of all methods together, preparation included.
-    """
-
-    name: str
-    view: Image.Image
-    explanations: tuple[Explanation, ...]
-    failures: tuple[Failure, ...]
-    seconds: float
-
-    @property
-    def evaluations(self) -> int:
-        """Model rows used by all methods together."""
-        return sum(int(explanation.evaluations.sum()) for explanation in self.explanations)
-
-    @property
-    def prediction(self) -> tuple[str, float | None]:
-        """The predicted class and its probability; ("", None) where the model has no classes."""
-        outputs = next((e.outputs for e in self.explanations if e.outputs is not None), None)
-        if outputs is None:
-            return "", None
-        likely = probabilities(outputs[0].float())
-        best = int(likely.argmax())
-        classes = self.explanations[0].classes
-        return (classes[best] if classes else f"class {best}"), float(likely[best])
-
-    def panels(self) -> list[Panel]:
-        """The photo and every map, titled, for a side-by-side picture."""
-        name, probability = self.prediction
-        said = f"{name}, p = {probability:.2f}" if probability is not None else name
-        panels = [Panel(self.view, self.name, said)]
-        for explanation in self.explanations:
-            for picture, scale, label, score in _pictures(explanation, self.view):
-                panels.append(
-                    Panel(picture, explanation.name, f"{label}: {score:.3g}", Bar(scale, _units(explanation)))
-                )
-        return panels
-
-    def save(self, directory: Path, stem: str) -> Item:
-        """Writes the view, each map as picture and values, and the side-by-side picture; returns the page's entry."""
-        save_png(self.view, directory / f"{stem}.photo.png")
-        save_png(figure([Row(self.panels())]), directory / f"{stem}.png")
-        maps = []
-        for explanation in self.explanations:
-            values = explanation.save(directory, name=f"{stem}.{explanation.name}.safetensors")
-            pictures = _pictures(explanation, self.view)
-            for k, (picture, scale, label, score) in enumerate(pictures):
-                suffix = f".{k}" if len(pictures) > 1 else ""
-                path = save_png(picture, directory / f"{stem}.{explanation.name}{suffix}.png")
-                maps.append(
-                    Map(
-                        method=explanation.name,
-                        picture=path.name,
-                        target=label,
-                        score=score,
-                        layer=", ".join(explanation.layer),
-                        seconds=explanation.seconds,
-                        evaluations=int(explanation.evaluations.sum()),
-                        note=_note(scale, _units(explanation)),
-                        values=values.name,
-                    )
-                )
-        prediction, probability = self.prediction
-        return Item(self.name, f"{stem}.photo.png", prediction, probability, maps)
+from xai_fast.methods.registry import methods as registered
+from xai_fast.ops import check_available
+from xai_fast.report import Failure, Item, Row, figure, occupied_in, printable, reason, stems_for, write_page
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +49,33 @@ class Explanations:
         return figure([Row(image.panels()) for image in self.images])
 
     def save(self, directory: str | Path) -> Path:
-        """Writes every picture and value, and an index.html that shows them; returns the page's path."""
+        """Writes every picture and value, and an index.html that shows them; returns the page's path.
+
+        Files of an earlier `save` into that folder are replaced, others never: a stem whose files would meet one is
+        numbered. An image that cannot be drawn or written is a warning and an entry of the page.
+
+        Raises:
+            ValueError: the folder holds an index.html that is not ours.
+            OSError: nothing could be written.
+        """
         directory = Path(directory)
-        stems = numbered(image.name for image in self.images)
-        items = [image.save(directory, stem) for image, stem in zip(self.images, stems, strict=True)]
-        return write_page(directory / "index.html", "Explanations", items, failures=self.failures, facts=facts())
+        occupied = occupied_in(directory, (image.source for image in self.images if image.source is not None))
+        if occupied("index.html"):
+            raise ValueError(f"`directory` {directory} holds an index.html that is none of ours; give another folder")
+        labels = dict.fromkeys(label for image in self.images for label in image.labels)
+        suffixes = suffixes_of(tuple(labels), max(image.n_targets for image in self.images))
+        stems = stems_for((image.name for image in self.images), suffixes, occupied)
+        items: list[Item] = []
+        failures = list(self.failures)
+        for image, stem in zip(self.images, stems, strict=True):
+            try:
+                items.append(image.save(directory, stem))
+            except Exception as error:
+                if image is self.images[-1] and not items:
+                    raise
+                failures.append(Failure(image.name, reason(error)))
+                warnings.warn(f"{printable(image.name)} was not saved: {reason(error)}", stacklevel=2)
+        return write_page(directory / "index.html", "Explanations", items, failures=failures, facts=facts())
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -160,12 +111,13 @@ def explain(
             runs; or no image could be explained. An image that fails beside others is a warning and an entry of
             `.failures`.
     """
+    check_available()
     engine = engine_for(model, preprocess, classes)
     chosen = chosen_methods(methods, engine)
     if target is None:
         refuse_without_truth((type(method).__name__ for method in chosen), "target")
     sources = as_list(images)
-    targets = _target_per_image(target, len(sources), engine)
+    targets = target_of_each(target, len(sources), engine.classes)
     done: list[Explained] = []
     failures: list[Failure] = []
     for source, name, one in zip(sources, names_of(sources), targets, strict=True):
@@ -173,26 +125,42 @@ def explain(
             result = explain_one(source, name, engine, chosen, one)
         except ImageError as error:
             failures.append(Failure(name, str(error)))
-            warnings.warn(f"{name} was not explained: {error}", stacklevel=2)
+            warnings.warn(f"{printable(name)} was not explained: {error}", stacklevel=2)
             continue
-        failures += result.failures
-        done.append(result)
-    if not any(result.explanations for result in done):
+        for failure in result.failures:
+            failures.append(failure)
+            warnings.warn(f"{printable(name)}: {failure.method} failed: {failure.reason}", stacklevel=2)
+        if result.explanations:
+            done.append(result)
+    if not done:
         raise ValueError("none of `images` could be explained: " + "; ".join(failure.reason for failure in failures))
     return Explanations(tuple(done), tuple(failures))
 
 
 def explain_one(source: Any, name: str, engine: Engine, methods: Sequence[AbstractMethod], target: Target) -> Explained:
-    """Explains one image with every method; a method that fails on it is recorded, and the next one runs."""
+    """Explains one image with every method; a method that fails on it is recorded, and the next one runs.
+
+    Raises:
+        ImageError: the image cannot be read.
+        ValueError: a photograph, and how it becomes an input is not known.
+    """
     inputs, view = to_input(source, engine.preprocess)
     began = time.perf_counter()
-    explanations, failures = [], []
-    for method in methods:
+    found, failures = [], []
+    for method, label in zip(methods, labels_of(methods), strict=True):
         try:
-            explanations.append(method(inputs, target))
-        except (ArithmeticError, MemoryError, RuntimeError, ValueError, TypeError) as error:
-            failures.append(Failure(name, f"{type(error).__name__}: {error}", type(method).__name__))
-    return Explained(name, view, tuple(explanations), tuple(failures), time.perf_counter() - began)
+            found.append((method(inputs, target), label))
+        except (Exception, SystemExit) as error:  # a model's forward may raise anything
+            failures.append(Failure(name, f"{type(error).__name__}: {reason(error)}", label.title))
+    return Explained(
+        name,
+        view,
+        tuple(explanation for explanation, _ in found),
+        tuple(failures),
+        time.perf_counter() - began,
+        tuple(label for _, label in found),
+        Path(source) if isinstance(source, str | Path) else None,
+    )
 
 
 def engine_for(
@@ -224,14 +192,56 @@ def engine_for(
 def chosen_methods(
     methods: str | AbstractMethod | Sequence[str | AbstractMethod], engine: Engine
 ) -> list[AbstractMethod]:
-    """Methods in the order asked for, each once; names are built with their starting settings."""
-    several = [methods] if isinstance(methods, str | AbstractMethod) else list(methods)
+    """Methods in the order asked for; names are built with their starting settings, each once.
+
+    Raises:
+        ValueError: none at all, an unknown name, or a method that was made for another model.
+        TypeError: something else than names and methods.
+    """
+    several = list(methods) if isinstance(methods, Iterable) and not isinstance(methods, str) else [methods]
     if not several:
         raise ValueError("`methods` came empty; give at least one name, such as 'GradCAM'")
-    built = [build(method, engine) if isinstance(method, str) else method for method in several]
-    for method in built:
-        refuse_other_kinds(method_named(type(method).__name__))
-    return list({repr(method): method for method in built}.values())
+    chosen: dict[object, AbstractMethod] = {}
+    for method in several:
+        if isinstance(method, str):
+            built = build(method, engine)
+            chosen.setdefault(type(built), built)
+            continue
+        if type(method).__name__ in registered():
+            refuse_other_kinds(method_named(type(method).__name__))
+        if not isinstance(method, AbstractMethod):
+            came = method.__name__ if isinstance(method, type) else f"a {type(method).__name__}"
+            raise TypeError(f"`methods` holds {came}; give names such as 'GradCAM', or methods made for this model")
+        if not _same(method.engine.model, engine.model):
+            raise ValueError(
+                f"`methods` holds a {type(method).__name__} that was made for another model than `model`; make it for "
+                "this one, or give `model=METHOD.engine`"
+            )
+        chosen[id(method)] = method
+    return list(chosen.values())
+
+
+def labels_of(methods: Sequence[AbstractMethod]) -> list[Label]:
+    """What each method is called in one run: its name; where a name comes again, numbered, with what is different."""
+    names = [type(method).__name__ for method in methods]
+    labels = []
+    for n, (method, name) in enumerate(zip(methods, names, strict=True)):
+        info = registered().get(name)
+        units = {"score": "units of the score", "score per input unit": "score per unit of input"}
+        file, title = name, name
+        if names.count(name) > 1:
+            number = names[: n + 1].count(name)
+            file = name if number == 1 else f"{name}-{number}"
+            others = [m.settings_in_words() for m, other in zip(methods, names, strict=True) if other == name]
+            own = [words for words in method.settings_in_words() if not all(words in other for other in others)]
+            title = f"{name} ({', '.join(own) or number})"
+        labels.append(Label(file, title, units.get(info.units if info else "", "")))
+    return labels
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two models are one object; a bound method is another object each time it is asked for."""
+    return one is other or (isinstance(one, types.MethodType) and one == other)
 
 
 def facts() -> dict[str, object]:
@@ -242,41 +252,6 @@ def facts() -> dict[str, object]:
 
     today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {"xai_fast": xai_fast.__version__, "torch": torch.__version__, "made": today}
-
-
-def _target_per_image(target: Any, count: int, engine: Engine) -> list[Any]:
-    if isinstance(target, str):
-        target = class_named(target, engine.classes)
-    if isinstance(target, list | tuple) or (isinstance(target, Tensor) and target.ndim >= 1):
-        if len(target) != count:
-            raise ValueError(f"`target` holds {len(target)} and `images` {count}; give one per image, or one for all")
-        each = [class_named(t, engine.classes) if isinstance(t, str) else t for t in target]
-        return [t[None] if isinstance(t, Tensor) else t for t in each]
-    return [target] * count
-
-
-def _pictures(explanation: Explanation, view: Image.Image) -> list[tuple[Image.Image, Scale, str, float]]:
-    """Per target of a one-image explanation: the overlay, its scale, the target's name and its score."""
-    maps = explanation.heatmap()[0].detach().float().cpu().reshape(-1, *explanation.values.shape[-2:]).numpy()
-    scores = explanation.score[0].reshape(-1).tolist()
-    style = "opacity" if explanation.signed else "alpha"
-    drawn = []
-    for heatmap, label, score in zip(maps, explanation.target_names(0), scores, strict=True):
-        scale = Scale.of(heatmap, signed=explanation.signed)
-        picture = overlay(view, heatmap, signed=explanation.signed, scale=scale, style=style)
-        drawn.append((picture, scale, label, score))
-    return drawn
-
-
-def _units(explanation: Explanation) -> str:
-    """What one unit of the map is, in words; "" for a map without."""
-    words = {"score": "units of the score", "score per input unit": "score per unit of input", "none": ""}
-    return words.get(explanation.units, explanation.units)
-
-
-def _note(scale: Scale, units: str) -> str:
-    low, _, high = scale.ticks()
-    return ", ".join(part for part in (f"{low} to {high}", units, scale.note()) if part)
 
 
 make_callable(__name__, explain)

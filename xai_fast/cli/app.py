@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from .console import problem
+from .interrupts import interrupts
 
-FAILED_ITEMS, USAGE = 3, 2
+USAGE, FAILED_ITEMS, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
     name="xai-fast",
@@ -34,11 +35,16 @@ class Mode(StrEnum):
 
 @contextmanager
 def _usage() -> Iterator[None]:
-    """Wrong usage ends in one message and exit code 2, not in a traceback."""
+    """What is refused, or fails, before anything ran ends in one message and exit code 2, not in a traceback."""
     try:
         yield
+    except KeyboardInterrupt:
+        raise
     except (ValueError, TypeError) as error:
         problem(str(error))
+        raise typer.Exit(USAGE) from None
+    except BaseException as error:  # a file of the user's may raise anything, `sys.exit` among it
+        problem(f"{type(error).__name__}: {error}")
         raise typer.Exit(USAGE) from None
 
 
@@ -73,14 +79,22 @@ def explain(
     Writes STEM.png (photo and maps side by side), STEM.METHOD.png, STEM.METHOD.safetensors and index.html.
     Exit codes: 0 all explained, 2 wrong usage and nothing ran, 3 some images or methods failed, 130 interrupted.
     """
-    from .explain import Request, prepare, run
+    from .folder import Folder
 
-    request = Request(
-        tuple(images), model, _split(method or ["GradCAM", "Occlusion"]), target, layer, tuple(settings or ()), weights
-    )
-    with _usage():
-        job = prepare(request, mode.value)
-    if run(job, out):
+    names = _split(["GradCAM", "Occlusion"] if method is None else method)
+    with interrupts() as told, ExitStack() as stack:
+        with _usage():
+            if not names:
+                raise ValueError("`--method` came empty; `xai-fast methods` lists what fits, such as GradCAM")
+            folder = stack.enter_context(Folder(out, tuple(images)))
+            from .explain import Request, prepare, run
+
+            request = Request(tuple(images), model, names, target, layer, tuple(settings or ()), weights)
+            job = prepare(request, mode.value)
+        failed = run(job, folder, told)
+    if told.told:
+        raise typer.Exit(INTERRUPTED)
+    if failed:
         raise typer.Exit(FAILED_ITEMS)
 
 
@@ -95,9 +109,16 @@ def demo(
 
     The truth of a mosaic of four photographs is the exact Shapley value of its cells.
     """
-    from .demo import run
+    from .folder import Folder
 
-    if run(out, mosaics):
+    with interrupts() as told, ExitStack() as stack:
+        with _usage():
+            folder = stack.enter_context(Folder(out))
+            from .demo import run
+        failed = run(folder, mosaics, told)
+    if told.told:
+        raise typer.Exit(INTERRUPTED)
+    if failed:
         raise typer.Exit(FAILED_ITEMS)
 
 

@@ -1,20 +1,78 @@
-"""Where the command line prints: results to standard output, problems to standard error."""
+"""Where the command line prints: results to standard output, problems to standard error; nothing there stops a run."""
 
 from __future__ import annotations
+
+import os
+import sys
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.text import Text
 
+from xai_fast.report.printing import printable
+
+
+class _Stream:
+    """Standard output or standard error, as it is at each call: what cannot be printed must not stop what is written.
+
+    Characters that the terminal lacks are escaped. Once writing fails (the reader of a pipe is gone, a disk is full),
+    the rest goes nowhere, at the interpreter's exit too.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def _stream(self) -> Any:
+        return getattr(sys, self._name)
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        encoding = self.encoding
+        self._try(lambda stream: stream.write(text.encode(encoding, "backslashreplace").decode(encoding)))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(lambda stream: stream.flush())
+
+    def isatty(self) -> bool:
+        try:
+            return self._stream.isatty()
+        except (AttributeError, ValueError, OSError):
+            return False
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def _try(self, act: Any) -> None:
+        try:
+            act(self._stream)
+        except (OSError, ValueError, AttributeError):  # gone, closed, never there
+            self._mute()
+
+    def _mute(self) -> None:
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        except (OSError, ValueError, AttributeError):  # no file behind it, so that nothing is left to flush either
+            pass
+
+
 # Lines for machines must not be broken at the width of a terminal that is not there.
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(file=cast(IO[str], _Stream("stdout")), highlight=False, soft_wrap=True)
+err = Console(file=cast(IO[str], _Stream("stderr")), highlight=False, soft_wrap=True)
 
 
 def problem(message: str) -> None:
-    """One line about what went wrong, as plain text: file names may look like markup."""
-    err.print(Text.assemble(("error: ", "bold red"), message))
+    """One line about what went wrong, as plain text: file names may look like markup, or hold escapes."""
+    err.print(Text.assemble(("error: ", "bold red"), "\n".join(map(printable, message.splitlines()))))
 
 
 def line(*parts: str | tuple[str, str]) -> None:
-    """One line of results; a part is text, or text with its style."""
-    out.print(Text.assemble(*parts))
+    """Results; a part is text, or text with its style."""
+    pairs = [(part, "") if isinstance(part, str) else part for part in parts]
+    out.print(Text.assemble(*(("\n".join(map(printable, text.split("\n"))), style) for text, style in pairs)))

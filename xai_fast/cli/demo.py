@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from torch import Tensor
 
+from xai_fast.core.explained import Explained, suffixes_of
 from xai_fast.engine import Engine
-from xai_fast.explain import Explanations, explain_one, facts
+from xai_fast.explain import explain_one, facts
 from xai_fast.methods.base import AbstractMethod
 from xai_fast.methods.build import build
 from xai_fast.methods.registry import methods
 from xai_fast.models import load
 from xai_fast.models.demo import photograph
 from xai_fast.models.demo.mosaics import Agreement, Mosaic, agreement, counts, mosaics, truth
-from xai_fast.report import write_page
+from xai_fast.report import Failure, Row, figure, printable, reason, save_png, stems_for, write_page
 
-from .console import line, out
+from .console import line, out, problem
+from .folder import Folder
+from .interrupts import Interrupts
 
 # Points and draws of the methods that take 50 or thousands by themselves, so that the demonstration stays short.
 _FEWER: dict[str, dict[str, Any]] = {
@@ -38,15 +40,29 @@ _ELSEWHERE = ("DRISE",)  # for detectors; of a classifier it says what RISE does
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "rocket", "motorcycle", "coins")
 
 
-def run(directory: Path, n_mosaics: int) -> int:
-    """Writes pictures of photographs and mosaics into `directory`, prints the scores; returns how many items failed."""
+def run(folder: Folder, n_mosaics: int, told: Interrupts) -> int:
+    """Writes pictures of photographs and mosaics, prints the scores; returns how many items failed.
+
+    Told to stop, it writes the page of what was explained until then.
+    """
+    images: list[Explained] = []
+    try:
+        _run(images, n_mosaics)
+    except KeyboardInterrupt:
+        told.told = True
+    with told.held():
+        return _finish(folder, images) if images else 0
+
+
+def _run(images: list[Explained], n_mosaics: int) -> None:
     engine = Engine(load("demo").model)
     names = [
         name for name, info in methods().items() if info.attributes and not info.asks_truth and name not in _ELSEWHERE
     ]
     chosen = [build(name, engine, _FEWER.get(name)) for name in names]
-    images = [explain_one(photograph(name), name, engine, chosen, None) for name in PHOTOGRAPHS]
-    for image in images:
+    for photo in PHOTOGRAPHS:
+        image = explain_one(photograph(photo), photo, engine, chosen, None)
+        images.append(image)
         name, probability = image.prediction
         line((image.name, "bold"), f": {name} (p = {probability:.2f}), {image.seconds:.2f} s, {image.evaluations} rows")
 
@@ -61,17 +77,32 @@ def run(directory: Path, n_mosaics: int) -> int:
     )
     for n, mosaic in enumerate(scored[:4], start=1):
         images.append(explain_one(mosaic.inputs, f"mosaic-{n}", engine, chosen, mosaic.target))
+
+
+def _finish(folder: Folder, images: Sequence[Explained]) -> int:
+    """Writes the pictures and the page; returns how many items failed."""
+    labels = tuple(dict.fromkeys(label for image in images for label in image.labels))
+    stems = stems_for((image.name for image in images), suffixes_of(labels, 1), folder.occupied)
     failures = [failure for image in images for failure in image.failures]
-    items = [image.save(directory, image.name) for image in images]
-    page = write_page(
-        directory / "index.html",
-        "The bundled demonstration",
-        items,
-        failures=failures,
-        facts={"model": "demo", **facts()},
-    )
-    Explanations(tuple(images[: len(PHOTOGRAPHS)])).figure().save(directory / "photographs.png")
-    line("open ", (str(page), "bold"))
+    items = []
+    for image, stem in zip(images, stems, strict=True):
+        try:
+            items.append(image.save(folder.directory, stem))
+        except Exception as error:
+            failures.append(Failure(image.name, reason(error)))
+            problem(f"{image.name}: {reason(error)}")
+    folder.release_reserve()
+    try:
+        together = [Row(image.panels()) for image in images[: len(PHOTOGRAPHS)]]
+        if not folder.occupied("photographs.png"):
+            save_png(figure(together), folder.directory / "photographs.png")
+        facts_too = {"model": "demo", **facts()}
+        page = folder.directory / "index.html"
+        write_page(page, "The bundled demonstration", items, failures=failures, facts=facts_too)
+    except OSError as error:
+        problem(f"the page could not be written: {reason(error)}")
+        return len(failures) + 1
+    line("open ", (printable(str(page)), "bold"))
     return len(failures)
 
 

@@ -19,6 +19,7 @@ def settings_for(names: Sequence[str], pairs: Sequence[str], layer: str | None) 
     """
     infos = {info.name: info for info in map(method_named, names)}
     settings: dict[str, dict[str, Any]] = {name: {} for name in infos}
+    given: dict[tuple[str, str, bool], str] = {}
     for pair in [*([f"layer={layer}"] if layer is not None else []), *pairs]:
         key, equals, text = pair.partition("=")
         method, dot, setting = key.strip().rpartition(".")
@@ -32,7 +33,10 @@ def settings_for(names: Sequence[str], pairs: Sequence[str], layer: str | None) 
             known = "; ".join(f"{name} has {', '.join(settings_of(infos[name]))}" for name in chosen)
             raise ValueError(f"`--set` {pair!r}: no chosen method has a setting {setting!r}; {known}")
         for name in takers:
-            settings[name][setting] = _value(text.strip())
+            if given.setdefault((name, setting, bool(dot)), text.strip()) != text.strip():
+                raise ValueError(f"`--set` {pair!r}: {name}.{setting} was given before, as another value; give it once")
+            if dot or (name, setting, True) not in given:  # what names the method counts more
+                settings[name][setting] = _value(text.strip())
     return settings
 
 
@@ -43,5 +47,5 @@ def _value(text: str) -> Any:
         return spelled[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text

@@ -51,7 +51,7 @@ class Objective:
             self._formula = lambda scores, index: target.value(scores, index)[:, None]
         elif callable(target) and not isinstance(target, Tensor):
             self._function = target
-            self._takes_sample = _takes_sample(target)
+            self._takes_sample = takes_sample(target)
         else:
             index = class_indices(target, n_samples, "target", several=True)
             self.several = index.ndim == 2
@@ -145,7 +145,7 @@ class Objective:
         return score[:, None]
 
 
-def _takes_sample(function: Callable[..., Any]) -> bool:
+def takes_sample(function: Callable[..., Any]) -> bool:
     """Whether a callable target wants the sample indices as its second argument."""
     try:
         parameters = list(inspect.signature(function).parameters.values())

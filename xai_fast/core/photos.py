@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from xai_fast.report import as_photo
+from xai_fast.report.printing import reason
 
+from .photo_files import open_photo
 from .preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class ImageError(ValueError):
@@ -32,80 +34,33 @@ def to_input(source: Any, preprocess: Callable[[Any], Tensor] | None) -> tuple[T
         ValueError: a photograph, and how it becomes an input is not known.
     """
     if isinstance(source, Tensor):
-        return source[None], _seen(source, preprocess)
-    if preprocess is None:
+        if source.ndim != 3 or not source.is_floating_point() or not source.isfinite().all():
+            raise ImageError(
+                f"`images` holds a tensor {tuple(source.shape)} of {source.dtype}; give finite floating (C, H, W) in the "
+                "model's own space"
+            )
+    elif preprocess is None:
         raise ValueError(
             "`preprocess` is not known for this model, so a photograph cannot become its input; give a callable from a "
             "PIL image to a tensor (C, H, W), such as xf.Preprocess(resize=256, crop=224), or tensors as `images`"
         )
     try:
+        if isinstance(source, Tensor):
+            return source[None], _seen(source, preprocess)
         photo = open_photo(source)
-        inputs = preprocess(photo)
-    except (ValueError, TypeError, OSError) as error:
-        raise ImageError(str(error)) from error
-    view = preprocess.view(photo) if isinstance(preprocess, Preprocess) else _seen(inputs, preprocess)
-    return inputs[None], view
+        inputs = _input_of(photo, preprocess)
+        view = preprocess.view(photo) if isinstance(preprocess, Preprocess) else _seen(inputs, preprocess)
+        return inputs[None], view
+    except (Exception, SystemExit) as error:  # decoders fail in any way, and so does a `preprocess` of the caller's
+        raise ImageError(reason(error)) from error
 
 
-def open_photo(source: Any) -> Image.Image:
-    """The photograph, upright (EXIF) and fully decoded, in RGB or greyscale.
-
-    Args:
-        source: a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 or floats in [0, 1].
-
-    Raises:
-        ValueError: a missing, empty, damaged, oversized or foreign file; says which and why.
-        TypeError: something else altogether.
-    """
-    if isinstance(source, Image.Image):
-        return _upright(source)
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    if not isinstance(source, str | Path):
-        raise TypeError(f"`images` holds a {type(source).__name__}; give paths, PIL images, arrays or a tensor")
-    return _read(Path(source))
-
-
-def _read(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise ValueError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: the file is empty")
-    try:
-        # Pillow only warns of a decompression bomb up to twice its limit; here that is an error too.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as photo:
-                return _upright(photo)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(
-            f"{path}: more pixels than a photograph has ({Image.MAX_IMAGE_PIXELS:,} are allowed)"
-        ) from None
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: not an image that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: damaged or unreadable image ({error})") from None
-
-
-def _upright(photo: Image.Image) -> Image.Image:
-    photo.load()
-    photo = ImageOps.exif_transpose(photo)
-    if photo.mode.startswith("I") or photo.mode == "F":  # 16 bits per pixel; Pillow's own conversion would clip
-        return _from_array(np.clip(np.asarray(photo, dtype=np.float64) / 65535.0, 0, 1))
-    return photo if photo.mode in ("L", "RGB") else photo.convert("RGB")
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)) or 0 in array.shape:
-        raise ValueError(f"`images` holds an array {array.shape}; give (H, W), (H, W, 3) or (H, W, 4)")
-    if array.dtype != np.uint8:
-        if not np.issubdtype(array.dtype, np.floating):
-            raise TypeError(f"`images` holds an array of {array.dtype}; give uint8, or floats in [0, 1]")
-        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise ValueError("`images` holds an array of floats outside [0, 1]; scale it first")
-        array = np.round(array * 255).astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(array[..., :3] if array.ndim == 3 else array))
+def _input_of(photo: Image.Image, preprocess: Any) -> Tensor:
+    inputs = preprocess(photo)
+    if not isinstance(inputs, Tensor) or inputs.ndim != 3:
+        came = f"a tensor {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
+        raise TypeError(f"`preprocess` returned {came}; it must return a tensor (C, H, W)")
+    return inputs
 
 
 def _seen(inputs: Tensor, preprocess: Any) -> Image.Image:
@@ -133,17 +88,3 @@ def as_list(images: Any) -> list[Any]:
 def names_of(sources: Sequence[Any]) -> list[str]:
     """What to call each image: the file's stem, or its number."""
     return [Path(s).stem if isinstance(s, str | Path) else f"image-{n}" for n, s in enumerate(sources, start=1)]
-
-
-def numbered(stems: Iterable[str]) -> list[str]:
-    """File stems made unique: the second "cat" becomes "cat-2"."""
-    taken: set[str] = set()
-    unique = []
-    for stem in stems:
-        candidate, n = stem, 1
-        while candidate.lower() in taken:  # file systems may ignore case
-            n += 1
-            candidate = f"{stem}-{n}"
-        taken.add(candidate.lower())
-        unique.append(candidate)
-    return unique

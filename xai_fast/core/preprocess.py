@@ -12,6 +12,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL import Image
 
+MOST_PIXELS = 12_500_000
+"""Of an input; and of a resized photo, from which on only the part that is kept is resized."""
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -35,20 +38,39 @@ class Preprocess:
     interpolation: str = "bilinear"
 
     def view(self, photo: Image.Image) -> Image.Image:
-        """The part of the photo that the model sees, as a picture of the input's height and width."""
-        photo = photo.convert("L" if len(self.mean) == 1 else "RGB")
-        if self.resize is not None:
-            photo = self._resized(photo, self.resize)
-        if self.crop is not None:
-            photo = self._cropped(photo)
-        return photo
+        """The part of the photo that the model sees, as a picture of the input's height and width.
+
+        Raises:
+            ValueError: more pixels than inputs have, or a picture whose range of values is not known.
+        """
+        from .picture_modes import plain
+
+        photo = plain(photo)
+        mode = "L" if len(self.mean) == 1 else "RGB"
+        if photo.mode == "RGB" and mode == "L":
+            photo = photo.convert("L")
+        size = self._resized(*photo.size)
+        crop = self.crop
+        width, height = size if crop is None else (crop, crop) if isinstance(crop, int) else (crop[1], crop[0])
+        if width * height > MOST_PIXELS:
+            raise ValueError(
+                f"a picture of {photo.width} x {photo.height} becomes an input of {width} x {height} pixels, and "
+                f"{MOST_PIXELS:,} are allowed; cut or resize it first"
+            )
+        view = self._cut(photo, size, (width, height))
+        return view if view.mode == mode else view.convert(mode)  # grey is resized as such: a third of the work
 
     def __call__(self, photo: Image.Image) -> Tensor:
         """The model's input for a photo: (C, H, W), float32."""
-        pixels = torch.from_numpy(np.asarray(self.view(photo), dtype=np.float32) / 255.0)
-        pixels = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
-        mean, std = self._statistics(pixels)
-        return ((pixels - mean) / std).contiguous()
+        view = self.view(photo)
+        inputs = np.empty((len(self.mean), view.height, view.width), dtype=np.float32)
+        for channel, mean, std in zip(range(len(self.mean)), self.mean, self.std, strict=True):
+            # In place: a large picture must not exist as floats several times over.
+            pixels = inputs[channel]
+            np.divide(np.asarray(view.getchannel(channel)), np.float32(255), out=pixels, dtype=np.float32)
+            pixels -= np.float32(mean)
+            pixels /= np.float32(std)
+        return torch.from_numpy(inputs)
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """From the model's space (..., C, H, W) back to values in [0, 1]; what lies outside is clipped."""
@@ -63,18 +85,34 @@ class Preprocess:
         shape = (len(self.mean), 1, 1)
         return like.new_tensor(self.mean).view(shape), like.new_tensor(self.std).view(shape)
 
-    def _resized(self, photo: Image.Image, short: int) -> Image.Image:
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after resizing."""
+        short = self.resize
+        if short is None:
+            return width, height
+        # torchvision truncates the long side; rounding it instead would shift the whole picture by a fraction.
+        return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+
+    def _cut(self, photo: Image.Image, size: tuple[int, int], cut: tuple[int, int]) -> Image.Image:
+        """The centre `cut` of the photo at `size`; what lies outside the photo is black. All are (width, height)."""
         from PIL import Image
 
         resample = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[self.interpolation]
-        width, height = photo.size
-        # torchvision truncates the long side; rounding it instead would shift the whole picture by a fraction.
-        portrait = width <= height
-        size = (short, int(short * height / width)) if portrait else (int(short * width / height), short)
-        return photo if size == photo.size else photo.resize(size, resample)
-
-    def _cropped(self, photo: Image.Image) -> Image.Image:
-        height, width = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop or photo.size[::-1]
-        left = round((photo.width - width) / 2.0)
-        top = round((photo.height - height) / 2.0)
-        return photo.crop((left, top, left + width, top + height))
+        left, top = (round((whole - part) / 2.0) for whole, part in zip(size, cut, strict=True))
+        window = (left, top, left + cut[0], top + cut[1])
+        if size[0] * size[1] <= MOST_PIXELS:
+            photo = photo if size == photo.size else photo.resize(size, resample)
+            return photo if size == cut else photo.crop(window)
+        # A strip of 1 x 60000 would be 4 billion pixels at a short side of 256: only what is kept is made of it.
+        inner = (max(window[0], 0), max(window[1], 0), min(window[2], size[0]), min(window[3], size[1]))
+        across, down = photo.width / size[0], photo.height / size[1]
+        box = (
+            inner[0] * across,
+            inner[1] * down,
+            min(inner[2] * across, photo.width),
+            min(inner[3] * down, photo.height),
+        )
+        kept = photo.resize((inner[2] - inner[0], inner[3] - inner[1]), resample, box)
+        canvas = Image.new(photo.mode, cut)
+        canvas.paste(kept, (inner[0] - left, inner[1] - top))
+        return canvas

@@ -149,13 +149,22 @@ def class_named(name: str, classes: Sequence[str] | None) -> int:
     Raises:
         ValueError: no class of that name; close ones are listed.
     """
-    if name.lstrip("-").isdigit():
-        return int(name)
-    if classes is None:
+    lowered = [known.lower() for known in classes or ()]
+    named = [index for index, known in enumerate(lowered) if known == name.strip().lower()]
+    try:
+        number = int(name)
+    except ValueError:
+        number = None
+    if classes is None and number is None:
         raise ValueError(f"`target` {name!r} is a name, and the model's classes have none; give an index")
-    lowered = [known.lower() for known in classes]
-    if name.lower() in lowered:
-        return lowered.index(name.lower())
+    meant = sorted({*named, *([number] if number is not None else [])})
+    if len(meant) > 1:
+        raise ValueError(
+            f"`target` {name!r} may mean any of the classes {', '.join(map(str, meant))}; give another name"
+        )
+    if meant:
+        return meant[0]
+    assert classes is not None
     close = difflib.get_close_matches(name.lower(), lowered, n=4, cutoff=0.5) or lowered[:4]
     listed = ", ".join(repr(classes[lowered.index(match)]) for match in close)
     raise ValueError(f"`target` {name!r} is not one of the model's {len(classes)} classes; close are {listed}")

@@ -175,9 +175,10 @@ class AbstractMethod(ABC):
         return self.engine.run(lambda adopted: self.recipe(adopted, resolution, sample_ids), inputs, target)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(['engine', *self._settings()])})"
+        return f"{type(self).__name__}({', '.join(['engine', *self.settings_in_words()])})"
 
-    def _settings(self) -> list[str]:
+    def settings_in_words(self) -> list[str]:
+        """Every setting as `name=value`, in the order of the signature."""
         return [f"{f.name}={_text(getattr(self, f.name))}" for f in dataclasses.fields(self) if f.kw_only]
 
 

@@ -147,7 +147,7 @@ class SmoothGrad(AbstractMethod):
         return Cost(1 + self.n_samples * rows.forwards, self.n_samples * rows.backwards)
 
     def __repr__(self) -> str:
-        return f"SmoothGrad({', '.join([repr(self.method), *self._settings()])})"
+        return f"SmoothGrad({', '.join([repr(self.method), *self.settings_in_words()])})"
 
     def _check(self) -> None:
         check_count(self.n_samples, "n_samples")

@@ -10,6 +10,7 @@ from xai_fast.ops._dispatch import BackendError as BackendError
 from xai_fast.ops._dispatch import Op as Op
 from xai_fast.ops._dispatch import all_ops as all_ops
 from xai_fast.ops._dispatch import backends as backends
+from xai_fast.ops._dispatch import check_available as check_available
 from xai_fast.ops._dispatch import using as using
 from xai_fast.ops._grids import cell_extent as cell_extent
 from xai_fast.ops._library import instruction_sets as instruction_sets

@@ -166,6 +166,16 @@ def check_backend(name: str, source: str) -> None:
         raise ValueError(f"`{source}` is {name!r}, which is no backend; choose one of {', '.join(BACKENDS)}")
 
 
+def check_available() -> None:
+    """Raises ValueError where the environment forces a backend that does not exist, or that cannot run here."""
+    if forced := os.environ.get(VARIABLE):
+        check_backend(forced, VARIABLE)
+        if (why := backends()[forced]) is not None:
+            raise ValueError(
+                f"`{VARIABLE}` is {forced!r}, which cannot run here: {why}; unset it for the best that can"
+            )
+
+
 @contextmanager
 def using(backend: str | None) -> Iterator[None]:
     """Forces one backend for every op called inside, in this thread; None lifts an outer choice.

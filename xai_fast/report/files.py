@@ -8,7 +8,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
+
+MARK = "xai_fast"
+"""Near the beginning of every file of results, so that a later run knows which files it may replace."""
+_BEGINNING = 1024
+_KINDS = (b"\x89PNG", b"<!doctype html>", b'{"__metadata__":{"xai_fast"')
+
+
+def is_ours(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds results of ours: a picture, a page or values that carry the mark."""
+    try:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            beginning = file.read(_BEGINNING)
+    except OSError:
+        return False
+    kind = beginning if beginning[:1] in (b"\x89", b"<") else beginning[8:]
+    return kind.startswith(_KINDS) and MARK.encode() in beginning
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> Path:
@@ -38,5 +56,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
 
 
 def save_png(image: Image.Image, path: str | os.PathLike[str]) -> Path:
-    """Save a picture as PNG, whatever the suffix of `path`, by `write_atomically`."""
-    return write_atomically(path, lambda file: image.save(file, format="PNG"))
+    """Save a picture as PNG with our mark, whatever the suffix of `path`, by `write_atomically`."""
+    facts = PngImagePlugin.PngInfo()
+    facts.add_text("Software", MARK)
+    return write_atomically(path, lambda file: image.save(file, format="PNG", pnginfo=facts))

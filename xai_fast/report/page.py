@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from xai_fast.report.files import write_atomically
+from xai_fast.report.printing import printable
 
 AnyPath = str | os.PathLike[str]
 
@@ -103,6 +104,7 @@ def write_page(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters["seconds"] = _seconds
     environment.filters["href"] = lambda target: href(target, path.parent)
@@ -125,6 +127,11 @@ def href(target: AnyPath, folder: AnyPath) -> str:
     if os.path.isabs(target):
         target = os.path.relpath(target, os.path.abspath(folder))
     return quote(os.fsencode(Path(target).as_posix()), safe="/")
+
+
+def _shown(value: object) -> object:
+    """A text as the page shows it: a control character in a name must not act where the page's source is printed."""
+    return printable(value) if type(value) is str else value
 
 
 def _seconds(value: float) -> str:
