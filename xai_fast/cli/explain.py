@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
 
 from xai_fast.core.explained import Explained, suffixes_of
 from xai_fast.core.photos import ImageError, names_of, to_input
@@ -79,7 +80,7 @@ def _check_on_first_image(job: Job) -> None:
     A refusal counts once two images of one shape met it, or no further image is there: an image may be too small for
     settings that fit the others. What a model's own code raises is a matter of that image.
     """
-    refused: dict[tuple[int, ...], Exception] = {}
+    refused: dict[tuple[int, ...], BaseException] = {}
     for path in job.images:
         try:
             inputs, _ = to_input(path, job.engine.preprocess)
@@ -89,25 +90,27 @@ def _check_on_first_image(job: Job) -> None:
         if shape in refused:
             raise refused[shape]
         try:
-            for method in job.methods:
-                method.cost(shape)
-                method.layers(inputs)
-            if job.target is not None:
-                job.engine.scores(inputs, job.target)
-        except (ValueError, TypeError) as error:
-            if not _ours(error):
-                continue
-            refused[shape] = error
-        except (Exception, SystemExit):
-            continue
-        else:
+            _try(job, inputs)
             return
+        except (Exception, SystemExit) as error:
+            if _is_refusal(error):
+                refused[shape] = error
     if refused:
         raise next(iter(refused.values()))
 
 
-def _ours(error: Exception) -> bool:
-    """Whether the package itself raised it, and not a model that it called."""
+def _try(job: Job, inputs: Tensor) -> None:
+    for method in job.methods:
+        method.cost(tuple(inputs.shape))
+        method.layers(inputs)
+    if job.target is not None:
+        job.engine.scores(inputs, job.target)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the package itself refused, and not a model that it called."""
+    if not isinstance(error, ValueError | TypeError):
+        return False
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ class Folder:
         except OSError as error:
             self._leave()
             raise ValueError(
-                f"`--out` {shown} cannot be written to ({error.strerror or error}); give a folder, or a name for a new one"
+                f"`--out` {shown} cannot be written to ({error.strerror or error}); give a folder, or a new name"
             ) from None
         except BaseException:
             self._leave()
@@ -60,10 +61,8 @@ class Folder:
     def release_reserve(self) -> None:
         """Gives back the space that was held for the page."""
         if self._lock is not None:
-            try:
+            with contextlib.suppress(OSError):
                 self._lock.truncate(0)
-            except OSError:
-                pass
 
     def _make(self) -> None:
         missing = [path for path in (self.directory, *self.directory.parents) if not os.path.lexists(path)]
@@ -103,10 +102,8 @@ class Folder:
 
     def _leave(self) -> None:
         if self._lock is not None:
-            try:
+            with contextlib.suppress(OSError):
                 (self.directory / LOCK).unlink(missing_ok=True)
-            except OSError:
-                pass
             _close(self._lock)
             self._lock = None
         for path in reversed(self._made):
@@ -146,7 +143,5 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def _close(file: BinaryIO) -> None:
-    try:
+    with contextlib.suppress(OSError):  # what was left in its buffer may not fit the disk
         file.close()
-    except OSError:  # what was left in its buffer does not fit the disk
-        pass

@@ -29,28 +29,30 @@ def target_of_each(target: Any, count: int, classes: Sequence[str] | None) -> li
     Raises:
         TypeError, ValueError: there are more or fewer targets than photographs, or one of them is no target.
     """
+    each = [_for_one(one, classes) for one in _divided(target, count)]
+    for one in each:
+        Objective(one, 1)
+    return each
+
+
+def _divided(target: Any, count: int) -> list[Any]:
+    """One target per photograph, as the caller wrote it."""
+    if isinstance(target, ScoreTarget):
+        parts = [_part(entry, count, target.name) for entry in target.classes]
+        return [dataclasses.replace(target, classes=tuple(part[n] for part in parts)) for n in range(count)]
+    if isinstance(target, OutputTarget):
+        return [_given(target, n, count) for n in range(count)]
+    if callable(target) and not isinstance(target, Tensor):
+        return [_of_image(target, n) for n in range(count)] if takes_sample(target) else [target] * count
     if isinstance(target, Mapping):
         raise TypeError(
             "`target` came as a mapping; give one target for all images, or a sequence with one per image, in order"
         )
-    if isinstance(target, ScoreTarget):
-        parts = [_part(entry, count, target.name) for entry in target.classes]
-        each: list[Any] = [dataclasses.replace(target, classes=tuple(part[n] for part in parts)) for n in range(count)]
-    elif isinstance(target, OutputTarget):
-        each = [_given(target, n, count) for n in range(count)]
-    elif callable(target) and not isinstance(target, Tensor):
-        each = [_of_image(target, n) for n in range(count)] if takes_sample(target) else [target] * count
-    elif target is None or isinstance(target, str | int) or getattr(target, "ndim", 1) == 0:
-        each = [target] * count
-    elif isinstance(target, Iterable):
-        each = list(target)
-        if len(each) != count:
-            raise ValueError(f"`target` holds {len(each)} and `images` {count}; give one per image, or one for all")
-    else:
-        each = [target] * count
-    each = [_for_one(one, classes) for one in each]
-    for one in each:
-        Objective(one, 1)
+    if isinstance(target, str) or not isinstance(target, Iterable) or getattr(target, "ndim", 1) == 0:
+        return [target] * count
+    each = list(target)
+    if len(each) != count:
+        raise ValueError(f"`target` holds {len(each)} and `images` {count}; give one per image, or one for all")
     return each
 
 
@@ -90,7 +92,7 @@ def _given(target: OutputTarget, n: int, count: int) -> OutputTarget:
     return dataclasses.replace(target, given=given)
 
 
-def _of_image(target: Callable[..., Tensor], n: int) -> Callable[..., Tensor]:
+def _of_image(target: Callable[..., Any], n: int) -> Callable[..., Tensor]:
     """The target with the photograph's own index, where a call on it alone would say 0."""
 
     @functools.wraps(target, assigned=())

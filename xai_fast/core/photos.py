@@ -36,8 +36,8 @@ def to_input(source: Any, preprocess: Callable[[Any], Tensor] | None) -> tuple[T
     if isinstance(source, Tensor):
         if source.ndim != 3 or not source.is_floating_point() or not source.isfinite().all():
             raise ImageError(
-                f"`images` holds a tensor {tuple(source.shape)} of {source.dtype}; give finite floating (C, H, W) in the "
-                "model's own space"
+                f"`images` holds a tensor {tuple(source.shape)} of {source.dtype}; give finite floating "
+                "(C, H, W) in the model's own space"
             )
     elif preprocess is None:
         raise ValueError(

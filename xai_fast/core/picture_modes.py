@@ -25,7 +25,8 @@ def plain(photo: Image.Image) -> Image.Image:
             without its transparency the picture is one colour.
     """
     if photo.mode == "F" or photo.mode.startswith("I"):
-        return _scaled(photo, *_range_of(photo))
+        low, high = _range_of(photo)
+        return _scaled(photo, low, high)
     if photo.mode in ("L", "RGB"):
         return photo
     colours = photo.convert("RGBA" if "transparency" in photo.info else "RGB").convert("RGB")

@@ -157,10 +157,11 @@ def class_named(name: str, classes: Sequence[str] | None) -> int:
         number = None
     if classes is None and number is None:
         raise ValueError(f"`target` {name!r} is a name, and the model's classes have none; give an index")
-    meant = sorted({*named, *([number] if number is not None else [])})
+    meant = named if number is None or number in named else [*named, number]
     if len(meant) > 1:
+        listed = ", ".join(map(str, meant))
         raise ValueError(
-            f"`target` {name!r} may mean any of the classes {', '.join(map(str, meant))}; give another name"
+            f"`target` {name!r} may mean any of the classes {listed}; in Python an int is always the index"
         )
     if meant:
         return meant[0]

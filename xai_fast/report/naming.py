@@ -1,4 +1,4 @@
-"""Which files the results of each image go to: never two to one name, and never to one that somebody else's file has."""
+"""Which files the results of each image go to: never two to one name, never to one that another's file has."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stems_for(
 
 
 def occupied_in(directory: Path, inputs: Iterable[str | os.PathLike[str]]) -> Callable[[str], bool]:
-    """Whether a name in a folder belongs to a file that must stay: one of the `inputs`, or one that we did not write."""
+    """Whether a name in a folder is of a file that must stay: one of the `inputs`, or one that we did not write."""
     kept = {os.path.realpath(path) for path in inputs}
 
     def occupied(name: str) -> bool:
