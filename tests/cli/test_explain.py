@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from cli_support import run, write_models
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 import xai_fast as xf
-from xai_fast.cli.app import app
 from xai_fast.models.demo import photograph
 
 NAN_MODEL = """
@@ -39,10 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photograph("cat").save(folder / "cat.jpg")
     photograph("coffee").save(folder / "coffee.png")
     return folder
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["explain", *map(str, arguments)])
 
 
 def test_writes_pictures_values_and_a_page(folder: Path, tmp_path: Path) -> None:
@@ -163,14 +158,38 @@ def test_bad_images_beside_a_good_one(folder: Path, tmp_path: Path) -> None:
         (["--model", "nothing"], ["`model`", "nothing"]),
         (["--weights", "no_such.pth"], ["`weights`", "no_such.pth"]),
         (["--unknown", "1"], ["unknown"]),
+        (["--method", ""], ["`--method`", "GradCAM"]),
+        (["--method", " , "], ["`--method`", "GradCAM"]),
+        (["--method", "GradCAM", "--target", "\N{SUPERSCRIPT THREE}"], ["`target`"]),
+        (["--method", "GradCAM", "--target", "9" * 30], ["`target`"]),
+        (["--method", "Occlusion", "--set", "window=8", "--set", "window=16"], ["`--set` 'window=16'", "once"]),
+        (["--method", "GradCAM", "--layer", "a", "--set", "layer=b"], ["`--set` 'layer=b'", "once"]),
+        (["--weights", "."], ["`weights`", "folder"]),
+        (["--weights", "/dev/zero"], ["`weights`", "no ordinary file"]),
+        (["--weights", __file__], ["`weights`", "test_explain.py"]),
+        (["--model", "FILE:ends"], ["`model`", "SystemExit"]),
+        (["--model", "FILE:fails"], ["`model`", "ZeroDivisionError"]),
+        (["--model", "FILE:oddly"], ["Odd"]),
+        (["--model", "FILE:nothing"], ["`model`", "NoneType"]),
+        (["--model", "FILE:missing"], ["`model`", "missing"]),
     ],
 )
 def test_wrong_usage_runs_nothing(folder: Path, tmp_path: Path, options: list[str], named: list[str]) -> None:
+    options = [option.replace("FILE", str(write_models(tmp_path))) for option in options]
     result = run(folder / "cat.jpg", *options, "--out", tmp_path / "out")
     assert result.exit_code == 2, result.output
     for part in named:
         assert part in result.stderr, result.stderr
     assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("backend", ["fastest", "cuda"])
+def test_a_backend_that_cannot_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    monkeypatch.setenv("XAI_FAST_BACKEND", backend)
+    result = run(folder / "cat.jpg", "--method", "GradCAM", "--out", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    assert f"`XAI_FAST_BACKEND` is '{backend}'" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

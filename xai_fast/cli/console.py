@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import IO, Any, cast
@@ -10,6 +11,21 @@ from rich.console import Console
 from rich.text import Text
 
 from xai_fast.report.printing import printable
+
+
+def prepare_streams() -> None:
+    """Makes the process's own streams safe to print help and errors of options to, which do not come through here."""
+    for number in (0, 1, 2):  # one that came closed would be the number of the next file that is opened, and printed to
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Stream:

@@ -64,7 +64,7 @@ def prepare(request: Request, mode: Any) -> Job:
     check_available()
     names = list(dict.fromkeys(request.methods))
     settings = settings_for(names, request.settings, request.layer)
-    engine = Engine(load(request.model, weights=request.weights).model, mode=mode)
+    engine = Engine(_loaded(request), mode=mode)
     methods = tuple(build(name, engine, chosen) for name, chosen in settings.items())
     target = None if request.target is None else class_named(request.target, engine.classes)
     if target is None:
@@ -72,6 +72,15 @@ def prepare(request: Request, mode: Any) -> Job:
     job = Job(request.images, request.model, engine, methods, target)
     _check_on_first_image(job)
     return job
+
+
+def _loaded(request: Request) -> Any:
+    try:
+        return load(request.model, weights=request.weights).model
+    except Exception as error:
+        if _is_refusal(error):
+            raise
+        raise ValueError(f"`model` {request.model} raised {type(error).__name__}: {reason(error)}") from error
 
 
 def _check_on_first_image(job: Job) -> None:

@@ -155,14 +155,14 @@ def class_named(name: str, classes: Sequence[str] | None) -> int:
         number = int(name)
     except ValueError:
         number = None
+    if number is not None and abs(number) >= 2**63:
+        raise ValueError(f"`target` {name!r} is no class index")
     if classes is None and number is None:
         raise ValueError(f"`target` {name!r} is a name, and the model's classes have none; give an index")
     meant = named if number is None or number in named else [*named, number]
     if len(meant) > 1:
         listed = ", ".join(map(str, meant))
-        raise ValueError(
-            f"`target` {name!r} may mean any of the classes {listed}; in Python an int is always the index"
-        )
+        raise ValueError(f"`target` {name!r} may mean any of the classes {listed}; in Python an int is the index")
     if meant:
         return meant[0]
     assert classes is not None

@@ -36,14 +36,17 @@ def load_python_file(
         (model, preprocess, classes); a `torch.nn.Module` in eval mode.
 
     Raises:
-        ValueError: the file or the function does not exist.
+        ValueError: the file or the function does not exist, or it ends the program. Whatever else it raises is passed.
         TypeError: the function needs arguments, or returns something else than a model.
     """
     path = Path(file).resolve()
     if not path.is_file():
         raise ValueError(f"`model`: there is no file {path}; give FILE.py:FUNCTION with the path of an existing file")
-    with _importable(path.parent):
-        returned = _function(_execute(path), function, path)()
+    try:
+        with _importable(path.parent):
+            returned = _function(_execute(path), function, path)()
+    except SystemExit as error:  # a script's way to end, which must not end its caller
+        raise ValueError(f"`model`: {path.name} ended the program (SystemExit: {error}); guard what it runs") from error
     model, preprocess, classes = _parts(returned, f"`model`: {function}() of {path.name}")
     if isinstance(model, nn.Module):
         model = model.eval()

@@ -97,7 +97,8 @@ def _check_file(path: Path) -> None:
     if not path.exists():
         raise ValueError(f'`weights`: there is no file {path}; give a .safetensors, .pth or .pt file, or "none"')
     if not path.is_file():
-        raise ValueError(f"`weights`: {path} is a folder; give the file of weights in it")
+        there = "is a folder" if path.is_dir() else "is no ordinary file"
+        raise ValueError(f"`weights`: {path} {there}; give a .safetensors, .pth or .pt file")
     if path.stat().st_size == 0:
         raise ValueError(f"`weights`: {path} is empty; download or copy it again")
 
