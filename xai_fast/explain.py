@@ -226,8 +226,6 @@ def labels_of(methods: Sequence[AbstractMethod]) -> list[Label]:
     names = [type(method).__name__ for method in methods]
     labels = []
     for n, (method, name) in enumerate(zip(methods, names, strict=True)):
-        info = registered().get(name)
-        units = {"score": "units of the score", "score per input unit": "score per unit of input"}
         file, title = name, name
         if names.count(name) > 1:
             number = names[: n + 1].count(name)
@@ -235,7 +233,7 @@ def labels_of(methods: Sequence[AbstractMethod]) -> list[Label]:
             others = [m.settings_in_words() for m, other in zip(methods, names, strict=True) if other == name]
             own = [words for words in method.settings_in_words() if not all(words in other for other in others)]
             title = f"{name} ({', '.join(own) or number})"
-        labels.append(Label(file, title, units.get(info.units if info else "", "")))
+        labels.append(Label(file, title))
     return labels
 
 

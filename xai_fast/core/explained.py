@@ -11,6 +11,7 @@ from torch import Tensor
 from xai_fast.report import Bar, Failure, Item, Map, Panel, Row, Scale, figure, overlay, save_png
 
 from .explanation import Explanation
+from .scores import probabilities
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,10 @@ class Label:
     Attributes:
         file: part of its files' names, unique in the run.
         title: for people; with the settings that tell it apart.
-        units: what one unit of its maps is; "" where they have none.
     """
 
     file: str
     title: str
-    units: str = ""
 
 
 def suffixes_of(labels: tuple[Label, ...], n_targets: int) -> list[str]:
@@ -76,10 +75,10 @@ class Explained:
         outputs = next((e.outputs for e in self.explanations if e.outputs is not None), None)
         if outputs is None or not outputs.shape[1]:
             return "", None
-        probabilities = _probabilities(outputs[0].double())
-        best = int(probabilities.argmax())
+        likely = _probabilities(outputs[0].double())
+        best = int(likely.argmax())
         classes = self.explanations[0].classes
-        return (classes[best] if classes and best < len(classes) else f"class {best}"), float(probabilities[best])
+        return (classes[best] if classes and best < len(classes) else f"class {best}"), float(likely[best])
 
     def panels(self) -> list[Panel]:
         """The photo and every map, titled, for a side-by-side picture."""
@@ -88,7 +87,7 @@ class Explained:
         panels = [Panel(self.view, self.name, said)]
         for explanation, label in zip(self.explanations, self.labels, strict=True):
             for picture, scale, target, score in _pictures(explanation, self.view):
-                panels.append(Panel(picture, label.title, f"{target}: {score:.3g}", Bar(scale, label.units)))
+                panels.append(Panel(picture, label.title, f"{target}: {score:.3g}", Bar(scale, _units(explanation))))
         return panels
 
     def save(self, directory: Path, stem: str) -> Item:
@@ -124,7 +123,7 @@ class Explained:
                         layer=", ".join(explanation.layer),
                         seconds=explanation.seconds,
                         evaluations=int(explanation.evaluations.sum()),
-                        note=_note(scale, label.units),
+                        note=_note(scale, _units(explanation)),
                         values=values.name,
                     )
                 )
@@ -133,10 +132,8 @@ class Explained:
 
 
 def _probabilities(outputs: Tensor) -> Tensor:
-    if len(outputs) == 1:
-        return outputs.sigmoid()
-    given = bool((outputs >= 0).all()) and abs(float(outputs.sum()) - 1) < 1e-3
-    return outputs if given else outputs.softmax(0)
+    given = len(outputs) > 1 and bool((outputs >= 0).all()) and abs(float(outputs.sum()) - 1) < 1e-3
+    return outputs if given else probabilities(outputs)
 
 
 def _pictures(explanation: Explanation, view: Image.Image) -> list[tuple[Image.Image, Scale, str, float]]:
@@ -150,6 +147,12 @@ def _pictures(explanation: Explanation, view: Image.Image) -> list[tuple[Image.I
         picture = overlay(view, heatmap, signed=explanation.signed, scale=scale, style=style)
         drawn.append((picture, scale, label, score))
     return drawn
+
+
+def _units(explanation: Explanation) -> str:
+    """What one unit of the map is, in words; "" for a map without."""
+    words = {"score": "units of the score", "score per input unit": "score per unit of input", "none": ""}
+    return words.get(explanation.units, explanation.units)
 
 
 def _note(scale: Scale, units: str) -> str:
