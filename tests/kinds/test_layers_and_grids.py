@@ -284,3 +284,60 @@ def test_the_layer_that_is_chosen_and_how_it_is_read(name):
         named = xf.GradCAM(model, layer=layer).attribute(inputs, score, resolution="native").double()
         assert named.shape == one.shape
         assert torch.allclose(named, one, rtol=1e-3, atol=1e-5 * one.abs().max().item())
+
+
+def near(ours, truth):
+    assert ours.shape == truth.shape
+    assert torch.allclose(ours.double(), truth, rtol=1e-3, atol=1e-5 * truth.abs().max().item())
+
+
+@pytest.mark.parametrize("layer", ["relu:1", "relu:2", "b:input"])
+def test_a_call_and_what_goes_in_have_names(layer):
+    model, inputs = built(reused), inputs_of(IMAGE)
+    alike = "relu:1" if layer == "b:input" else layer  # the same tensor
+    (truth,) = plain_gradcam(model, [alike], as_it_is, first_class, inputs)
+    near(xf.GradCAM(model, layer=layer).attribute(inputs, 1, resolution="native"), truth)
+    with pytest.raises(ValueError, match=r"`layer` 'relu' runs more than once.*'relu:2'"):
+        xf.GradCAM(model, layer="relu").attribute(inputs, 1)
+    with pytest.raises(ValueError, match="`layer` 'relu:3' is a call that does not run: 'relu' runs 2 times"):
+        xf.GradCAM(model, layer="relu:3").attribute(inputs, 1)
+
+
+METHODS = {
+    "GradCAM": xf.GradCAM, "AblationCAM": xf.AblationCAM, "ReciproCAM": xf.ReciproCAM,
+    "GuidedGradCAM": xf.GuidedGradCAM, "FilterActivation": xf.FilterActivation,
+    "ErrorAttribution": lambda model, **settings: xf.ErrorAttribution(model, kind="activation", **settings),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:no ReLU ran")
+@pytest.mark.parametrize("method", METHODS)
+def test_what_the_caller_says_of_the_grid(method):
+    make, shape, (layer,), read, _ = NETS["register tokens"]
+    model, inputs = built(make), inputs_of(shape)
+    target = {} if method == "FilterActivation" else {"target": 1}
+    found, extents, function = (
+        METHODS[method](model, layer=layer, grid=grid).attribute(inputs, resolution="native", **target)
+        for grid in (None, (4, 10), read)
+    )
+    near(extents, found.double())
+    near(function, found.double())
+    with pytest.raises(ValueError, match=r"`grid` \(5, 11\) is not to be found in \(2, 45, 12\)"):
+        METHODS[method](model, layer=layer, grid=(5, 11)).attribute(inputs, **target)
+
+
+def test_what_is_no_grid_is_refused_in_words():
+    model, inputs = built(anchors), inputs_of(IMAGE)
+    with pytest.raises(ValueError, match=r"`layer` gives \(2, 84, 16\), which is no grid.*`grid=\(h, w\)`"):
+        xf.GradCAM(model, layer="head").attribute(inputs, lambda o: o.amax((1, 2)))
+    named = xf.GradCAM(model, layer="head", grid=lambda a: a.unflatten(2, (4, 4)))
+    (truth,) = plain_gradcam(
+        model, ["head"], lambda a: a.unflatten(2, (4, 4)), lambda o: o.square().mean((1, 2)), inputs
+    )
+    near(named.attribute(inputs, lambda o: o.square().mean((1, 2)), resolution="native"), truth)
+    with pytest.raises(TypeError, match="`grid` came as 4"):
+        xf.GradCAM(model, grid=4)
+    with pytest.raises(ValueError, match="`grid` made"):
+        xf.GradCAM(model, layer="head", grid=lambda a: a).attribute(inputs, lambda o: o.amax((1, 2)))
+    with pytest.raises(ValueError, match='`layer` "auto" found no layer'):
+        xf.GradCAM(nn.Sequential(nn.Flatten(), nn.Linear(3072, 5))).attribute(inputs, 1)

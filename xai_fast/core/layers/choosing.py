@@ -101,7 +101,8 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
     ]  # fmt: skip
     kinds = {path for path, part in module.named_modules() if isinstance(part, CHANNELS_FIRST)}
     plain = {tuple(one.activation.shape[1:]) for one in seen if one.path in kinds}
-    widths = {one.activation.shape[1]: one.activation.shape[2] for one in seen if one.activation.ndim == 3}
+    stream = [one for one in seen if one.path not in inside and one.activation.ndim == 3]
+    widths = {one.activation.shape[1]: one.activation.shape[2] for one in stream}
     fallback: Choice | None = None
     for some in ([one for one in usual if one.calls == 1], [one for one in usual if one.calls > 1]):
         for one, reading in _answering(module, some[::-1], example, plain):
