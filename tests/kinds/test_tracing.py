@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -102,6 +103,7 @@ CAPTURED = {
     "no_grad": Net(without_gradient, a=conv()),
     "a function with a backward of its own": Net(lambda s, x: s.a(Straight.apply(x)), a=conv()),
     "rows of a constant": Net(sized, q=nn.Parameter(draw(4, 3))),
+    "a product of sizes": Net(lambda s, x: x.flatten(1) * float(np.prod(x.shape[1:]))),
     "a list of parameters": Net(lambda s, x: x * s.p[1], p=nn.ParameterList([torch.ones(1), torch.full((1,), 3.0)])),
     "a forward called directly": Net(lambda s, x: s.a.forward(x), a=conv()),
     "a scripted part": Net(lambda s, x: s.a(x), a=torch.jit.script(conv())),

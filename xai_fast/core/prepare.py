@@ -51,7 +51,9 @@ def prepare(
     try:
         plain = copied(model)
     except Exception as error:  # anything may refuse to be copied, for any reason of its own
-        note = f"the model cannot be copied ({type(error).__name__}: {error}), so its own object runs, under guard"
+        scripted = isinstance(model, torch.jit.ScriptModule)
+        reason = "it is TorchScript" if scripted else f"{type(error).__name__}: {error}"
+        note = f"the model cannot be copied ({reason}), so its own object runs, under guard"
         own = Prepared(unwrapped(model), copied=False, dtype=dtype, device=device, notes=[note], resists=note)
         return _as_it_is(own, example)
     prepared = Prepared(plain, copied=True, dtype=dtype, device=device)

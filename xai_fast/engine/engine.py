@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from xai_fast.core.copies import traits
@@ -194,7 +195,8 @@ class Engine:
         Raises:
             TypeError, ValueError: as `xai_fast.core.layers.layer_names` and `choose_layers`.
         """
-        if not (isinstance(layer, str) and layer == "auto") or not isinstance(self.model, nn.Module):
+        python = isinstance(self.model, nn.Module) and not isinstance(self.model, torch.jit.ScriptModule)
+        if not (isinstance(layer, str) and layer == "auto") or not python:
             return layer_names(self.model, layer)
         with self._looking() as looking:
             return looking.chosen(inputs, several=several)

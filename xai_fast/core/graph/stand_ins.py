@@ -47,7 +47,9 @@ class StandIn(fx.Proxy):
         if k == "requires_grad":  # it does where gradients are taken, where another way may be taken then
             self.tracer.gradient_gaps = True
             return False
-        if not hasattr(Tensor, k) and not hasattr(self._sizes.one(self.node), k):
+        # A number has no attributes of a tensor, and a tuple that a function returned has more.
+        tensor = not self.tracer.numeric(self.node) and hasattr(Tensor, k)
+        if not tensor and not hasattr(self._sizes.one(self.node), k):
             raise AttributeError(k)
         attribute = _Attribute(self, k)
         if k in TRAITS and not callable(getattr(Tensor, k)):

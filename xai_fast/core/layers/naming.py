@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from xai_fast.core.copies import unwrapped, wrapper
@@ -19,10 +20,15 @@ def layer_names(model: Any, layer: Layer, argument: str = "layer") -> tuple[str,
 
     Raises:
         TypeError: `model` has no layers, or an entry is neither a name nor a module.
-        ValueError: there is no such layer; close matches are listed.
+        ValueError: there is no such layer (close matches are listed), or the model is TorchScript.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"`{argument}` needs a torch.nn.Module, and the model is a plain {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            f"`{argument}` cannot be looked at inside TorchScript, which takes no hooks; give the Python module that "
+            "was scripted or traced, or choose a method that looks at no layer"
+        )
     several = isinstance(layer, Sequence) and not isinstance(layer, str | nn.Module)
     entries: list[Any] = list(layer) if several else [layer]  # type: ignore[arg-type]
     if not entries:
