@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -152,7 +153,7 @@ class Tracer(fx.Tracer):
         def forward(*args: Any, **kwargs: Any) -> Any:
             if self.sizes is not None and self.sizes.running:
                 return own(*args, **kwargs)
-            if sys._getframe(1).f_code is not _CALL:
+            if not _called_by_torch(sys._getframe(1)):
                 return self._direct(module, own, single, args, kwargs)
             start = len(self.order)
             returned = self.create_proxy("call_module", path, args, kwargs) if single else own(*args, **kwargs)
@@ -211,6 +212,11 @@ class Tracer(fx.Tracer):
         for node in reversed(self.order):
             if (node in self._numbers or node.op == "get_attr") and not node.users and node not in kept:
                 self.graph.erase_node(node)
+
+
+def _called_by_torch(frame: FrameType) -> bool:
+    """Whether it is torch's own call of a module that runs here: that, or what it wraps around where hooks are."""
+    return frame.f_code is _CALL or (frame.f_back is not None and frame.f_back.f_code is _CALL)
 
 
 def _refusing(reason: str) -> Callable[..., Any]:
