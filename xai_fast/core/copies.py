@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+from .hooks import HOOKS as _HOOKS
+from .hooks import rebind
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A frozen eval copy of a module. Hooks are shared, not copied: they belong to whoever registered them."""
+    """A frozen eval copy of a module, with its hooks, which look at the copy and collect where they did."""
     memo: dict[int, Any] = {}
-    for module in model.modules():
-        for kind in _HOOKS:
-            memo.update((id(hook), hook) for hook in getattr(module, kind).values())
+    modules = {id(module): module for module in model.modules()}
+    for module in modules.values():
+        memo.update((id(getattr(module, kind)), OrderedDict()) for kind in _HOOKS)
         for value in module.__dict__.values():
             # deepcopy refuses tensors with a history, such as an activation that someone stored on the module.
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    made = copy.deepcopy(unwrapped(model), memo).eval().requires_grad_(False)
+    made = copy.deepcopy(unwrapped(model), memo)
+    memo.pop(id(memo), None)  # what deepcopy keeps alive
+    rebind(memo, modules)
+    made.eval().requires_grad_(False)
     for module in list(made.modules()):
         if parametrize.is_parametrized(module):
             _settle(module)

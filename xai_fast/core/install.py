@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from .graph.captured import Captured, Replaced
 from .graph.scopes import Scope
 from .graph.steps import Graph
+from .hooks import shadowed, tensor_hooks_in
 from .prepared import Prepared
-from .verify import Observation, first_line, row_of, unhooked
+from .verify import Observation, first_line, row_of
 
 
 def installed(prepared: Prepared, parts: list[Scope], seen: Observation, example: Tensor) -> bool:
@@ -42,7 +43,11 @@ def install(prepared: Prepared, graph: Graph, seen: Observation, example: Tensor
     """
     assert isinstance(prepared.module, nn.Module)
     rows = two_rows(prepared, example)
-    with unhooked(prepared.module), torch.no_grad():
+    if hooking := tensor_hooks_in(prepared.module):
+        graph.gradient_gaps = True
+        note = f"gradients go through its own forward, in which `{hooking}` hooks tensors"
+        prepared.notes += [] if note in prepared.notes else [note]
+    with shadowed(prepared.module), torch.no_grad():
         first, both = graph.record(rows)
         captured = Captured(
             graph, fused=prepared.fuses, short_sums=prepared.short_sums, like=like, example=rows[:1].clone()
@@ -118,7 +123,7 @@ def reproduces(prepared: Prepared, seen: Observation, example: Tensor) -> bool:
 def differs(prepared: Prepared, seen: Observation, example: Tensor) -> str | None:
     """In what the prepared module's own forward differs from what the model answered, or None."""
     assert isinstance(prepared.module, nn.Module)
-    with unhooked(prepared.module):
+    with shadowed(prepared.module):
         for number, row in enumerate(prepared.trial(example, prepared.dtype)):
             batch = prepared.empty(1, example).copy_(row)
             reason = seen.differs(number, prepared.module(batch), prepared.dtype or torch.float32)

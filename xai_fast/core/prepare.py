@@ -15,12 +15,13 @@ from .copies import copied, hooked, traits, unwrapped
 from .graph.capture import is_own_leaf
 from .graph.fold import drop_identities, fold_batchnorms
 from .graph.scopes import Scope, scopes
+from .hooks import shadowed
 from .install import differs, install, installed, reproduces, two_rows
 from .layout import ExactStatistics, keep_long_sums_plain, normalises, to_channels_last
 from .prepared import HALVES, Prepared, reducible
 from .rows import mixed_rows
 from .snapshot import Path
-from .verify import Observation, difference, first_line, floats, observe, unhooked
+from .verify import Observation, difference, first_line, floats, observe
 
 
 def prepare(
@@ -156,7 +157,7 @@ def _mixed(plain: nn.Module, prepared: Prepared, seen: Observation, example: Ten
     """Why rows of this model's batches depend on each other; what is not even steady is not told apart from that."""
     if seen.unsteady is not None:
         return None
-    with unhooked(plain):
+    with shadowed(plain):
         return mixed_rows(plain, prepared.trial(example, traits(plain)[0]), seen.outputs)
 
 
@@ -190,7 +191,7 @@ def _captured(prepared: Prepared, anchors: frozenset[str], example: Tensor) -> l
     assert isinstance(prepared.module, nn.Module)
     work = copied(prepared.module)
     hooks_on = {path: module for path, module in work.named_modules() if hooked(module)}
-    with unhooked(work):
+    with shadowed(work):
         parts, refusals = scopes(work, frozenset(map(id, hooks_on.values())), two_rows(prepared, example))
     for part in parts:
         own = part.own(anchors | hooks_on.keys())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .draws import drawn_by
+from .hooks import shadowed
 from .snapshot import Path, Snapshot
 
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -69,7 +70,7 @@ class Observation:
         model, rows = self.asked
         try:
             wide = copy.deepcopy(model).double()
-            with torch.no_grad(), unhooked(wide):
+            with torch.no_grad(), shadowed(wide):
                 return tuple(wide(row.double()) for row in rows)
         except Exception:  # a forward may insist on its dtype, or not fit into memory twice
             return None
@@ -77,7 +78,7 @@ class Observation:
 
 @torch.no_grad()
 def observe(model: nn.Module, rows: Sequence[Tensor]) -> Observation:
-    """Runs `model`, our own copy, on each of `rows` (1, C, *S), the user's hooks off."""
+    """Runs `model`, our own copy, on each of `rows` (1, C, *S); what the user's hooks collect is let go."""
     sizes: list[int] = []
     before = _python_state(model)
 
@@ -85,7 +86,7 @@ def observe(model: nn.Module, rows: Sequence[Tensor]) -> Observation:
         sizes.clear()
         return _one_by_one(model, rows)
 
-    with unhooked(model), _measuring(model, sizes):
+    with shadowed(model), _measuring(model, sizes):
         (outputs, restless), draws = drawn_by(ask)
     own = rows[0].numel() * rows[0].element_size()
     footprint = Footprint(max([own, *sizes]), own + sum(sizes) // len(rows))
@@ -151,19 +152,6 @@ def floats(output: Any) -> list[Tensor]:
         leaves += [leaf] if isinstance(leaf, Tensor) or not hasattr(leaf, "__dict__") else vars(leaf).values()
     found = [leaf for leaf in leaves if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())]
     return [torch.view_as_real(leaf.resolve_conj()) if leaf.is_complex() else leaf for leaf in found]
-
-
-@contextmanager
-def unhooked(module: nn.Module) -> Iterator[None]:
-    """Takes the user's forward hooks off our copy, for runs that the user did not ask for (tracing, verification)."""
-    kept = [(m, kind, dict(getattr(m, kind))) for m in module.modules() for kind in _FORWARD_HOOKS]
-    try:
-        for m, kind, _ in kept:
-            getattr(m, kind).clear()
-        yield
-    finally:
-        for m, kind, hooks in kept:
-            getattr(m, kind).update(hooks)
 
 
 @contextmanager

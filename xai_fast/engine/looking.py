@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from xai_fast.core.copies import copied, traits, unwrapped
 from xai_fast.core.guard import own_model
+from xai_fast.core.hooks import shadowed
 from xai_fast.core.layers import (
     Function,
     Grid,
@@ -20,7 +21,6 @@ from xai_fast.core.layers import (
     layer_activations,
     readings_of,
 )
-from xai_fast.core.verify import unhooked
 
 from .asked import Asked, current
 
@@ -125,7 +125,7 @@ class Looking:
         assert isinstance(self.model, nn.Module)
         try:
             module = copied(self.model)
-            state, ours = unhooked(module), True
+            state, ours = shadowed(module), True
         except Exception:  # as in `prepare`: anything may refuse to be copied
             module = unwrapped(self.model)
             state, ours = own_model(module), False

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from xai_fast.core.graph.captured import Captured, own_forwards
 from xai_fast.core.graph.steps import INPUT, filled
+from xai_fast.core.hooks import shadowed
 from xai_fast.core.prepared import Prepared
-from xai_fast.core.verify import first_line, floats, unhooked
+from xai_fast.core.verify import first_line, floats
 from xai_fast.engine import backward as explicit
 from xai_fast.engine.backward import Rule, rectified
 from xai_fast.engine.replay.tail import Tail
@@ -148,7 +149,7 @@ def _by_autograd(
     module = prepared.module
     assert isinstance(module, nn.Module)
     leaf = row.detach().clone(memory_format=torch.preserve_format)
-    with unhooked(module), nullcontext() if rule == "gradient" else rectified(rule):
+    with shadowed(module), nullcontext() if rule == "gradient" else rectified(rule):
         if not layers:
             leaf.requires_grad_()
             # The copy is for models that write into their input, which autograd forbids on a leaf.

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xai_fast.core.hooks import shadowed
 from xai_fast.core.prepared import Prepared
-from xai_fast.core.verify import unhooked
 from xai_fast.engine.backward import Rule, rectified
 from xai_fast.engine.reach import leads_back, refuse_unreached, returning_none
 
@@ -92,7 +92,7 @@ def _refuse_flat(prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> None:
     captured = prepared.captured.get(tuple(batch.shape[1:]))
     row = batch[:1] if captured is None or captured.example is None else captured.example
     leaf = row.detach().clone().requires_grad_()
-    hooks_off = unhooked(prepared.module) if isinstance(prepared.module, nn.Module) else nullcontext()
+    hooks_off = shadowed(prepared.module) if isinstance(prepared.module, nn.Module) else nullcontext()
     with torch.enable_grad(), hooks_off:
         scores = score_of.at(torch.zeros(1, dtype=torch.long))(prepared.module(leaf.clone()))
         if not (scores.requires_grad and leads_back(scores, leaf, returning_none(scores, leaf))):

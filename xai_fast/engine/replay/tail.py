@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from xai_fast.core.graph.captured import Captured, own_forwards
 from xai_fast.core.graph.cut import Cut, CutError, expanded, handed
 from xai_fast.core.graph.steps import INPUT, filled
+from xai_fast.core.hooks import shadowed
 from xai_fast.core.layers import at_layers
 from xai_fast.core.prepared import Prepared
-from xai_fast.core.verify import difference, row_of, unhooked
+from xai_fast.core.verify import difference, row_of
 
 from .closed import Closed, closed_form
 
@@ -189,7 +190,7 @@ def _differs(tail: Tail, prepared: Prepared, layers: tuple[str, ...], inputs: Te
     assert isinstance(prepared.module, nn.Module)
     rows = torch.cat(prepared.trial(inputs, prepared.dtype))
     batch = prepared.empty(2, inputs).copy_(rows)
-    with unhooked(prepared.module):
+    with shadowed(prepared.module):
         kept = tail.keep(batch.clone(memory_format=torch.preserve_format))
         changed = kept.activation.clone(memory_format=torch.preserve_format)
         # Every second entry along the last axis hidden in one row, the other half in the other: both rows differ.

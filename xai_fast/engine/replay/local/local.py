@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.core.graph.steps import INPUT
+from xai_fast.core.hooks import shadowed
 from xai_fast.core.prepared import Prepared
-from xai_fast.core.verify import difference, first_line, row_of, unhooked
+from xai_fast.core.verify import difference, first_line, row_of
 
 from ...plan import free_memory, unless_full
 from .cost import Costs, Rates, timed
@@ -172,7 +173,7 @@ def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, settings: Sett
             return f"planning costs more than so few rows could save; it is done once {_FEWEST} have been asked for"
         assert isinstance(prepared.module, nn.Module)
         try:
-            with unhooked(prepared.module):  # the user did not ask for these runs
+            with shadowed(prepared.module):  # the user did not ask for these runs
                 found: Local | str = _planned(prepared, inputs, boxes, counts, settings)
                 if isinstance(found, Local):
                     found = _differs(found, prepared, variants, inputs) or found
