@@ -26,6 +26,12 @@ _TENSOR_HOOKS = {
 _CALLS = 6  # as deep as functions that call functions are followed
 
 
+def on_all_modules() -> tuple[int, ...]:
+    """The numbers of the hooks that are registered for every module there is; they are never used again."""
+    world = nn.modules.module
+    return tuple(key for kind in HOOKS for key in getattr(world, f"_global{kind}"))
+
+
 def rebind(copies: Mapping[int, Any], originals: Mapping[int, nn.Module]) -> None:
     """Hangs the hooks of a model on its copy, which has none yet, so that they look at the copy.
 

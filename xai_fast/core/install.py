@@ -94,12 +94,13 @@ def _arguments(prepared: Prepared, parts: list[Scope], example: Tensor) -> dict[
     def watch(path: str) -> Callable[..., None]:
         return lambda _module, args, kwargs: calls[path].append((args, kwargs))
 
-    handles = [part.module.register_forward_pre_hook(watch(part.path), with_kwargs=True) for part in parts]
-    try:
-        prepared.module(two_rows(prepared, example))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with shadowed(prepared.module):
+        handles = [part.module.register_forward_pre_hook(watch(part.path), with_kwargs=True) for part in parts]
+        try:
+            prepared.module(two_rows(prepared, example))
+        finally:
+            for handle in handles:
+                handle.remove()
     return calls
 
 

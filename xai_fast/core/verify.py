@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .draws import drawn_by
-from .hooks import shadowed
+from .hooks import on_all_modules, shadowed
 from .snapshot import Path, Snapshot
 
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -207,6 +207,8 @@ def _unsteady(model: nn.Module, before: dict[str, Any], draws: set[str]) -> str 
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if changed:
         return f"its forward changes `{changed[0]}`"
+    if on_all_modules():
+        return "hooks are registered for all modules, and steps that are no modules would pass them by"
     if draws:
         return "its forward draws random numbers"
     return None

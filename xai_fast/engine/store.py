@@ -13,6 +13,7 @@ from torch import nn
 
 from xai_fast.core.copies import has_hooks
 from xai_fast.core.fingerprint import Fingerprint
+from xai_fast.core.hooks import on_all_modules
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.turns import turn_of
 
@@ -29,7 +30,7 @@ class Store:
     prepared: dict[Key, Prepared] = field(default_factory=dict)
     looked: Looked = field(default_factory=Looked)
     fresh: bool = False  # whether something was prepared in this turn
-    interrupted: int = 0  # as the model's turn had it when the first of this was prepared
+    world: tuple[Any, ...] = ()  # what else it depends on, as that was when the first of this was prepared
 
     def clear(self) -> None:
         """Forgets all of it."""
@@ -75,9 +76,9 @@ class Kept:
         if not isinstance(self._model, nn.Module) or (store is self._compared and self._is_current(store)):
             return store
         changed = store.fingerprint is None or not store.fingerprint.matches(self._model)
-        if changed or store.interrupted != self._turn.interrupted:
+        if changed or store.world != self._world:
             store.clear()
-            store.fingerprint, store.interrupted = Fingerprint(self._model), self._turn.interrupted
+            store.fingerprint, store.world = Fingerprint(self._model), self._world
         self._compared = store
         return store
 
@@ -116,7 +117,11 @@ class Kept:
         return self._running == threading.get_ident()
 
     def _is_current(self, store: Store) -> bool:
-        return (self._in_turn or self._frozen) and store.interrupted == self._turn.interrupted
+        return (self._in_turn or self._frozen) and store.world == self._world
+
+    @property
+    def _world(self) -> tuple[Any, ...]:
+        return self._turn.interrupted, on_all_modules()
 
     def _begin(self) -> None:
         """What was compared or learnt in another call is not relied on."""
