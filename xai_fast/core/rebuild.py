@@ -37,9 +37,9 @@ def _contents(value: types.CellType) -> list[Any]:
 
 
 def _attributes(value: Any) -> Iterable[Any]:
-    plain = type(value) is tuple or type(value) in _SEQUENCES
-    if plain or type(value) in _MAPPINGS:
-        return () if len(value) > _MOST else value if plain else (*value, *value.values())
+    if type(value) in (tuple, *CONTAINERS):
+        beside = value.values() if isinstance(value, dict) else ()
+        return () if len(value) > _MOST else (*value, *beside)
     return () if isinstance(value, _NO_STATE) else getattr(value, "__dict__", {}).values()
 
 
@@ -165,7 +165,7 @@ def _of_another_kind(value: Any, again: Again, keep: Keep, _fresh: bool) -> Any:
         return _container(value, again, keep)
     if isinstance(value, _NO_STATE) or not hasattr(value, "__dict__"):
         return value
-    made = keep(type(value).__new__(type(value)))
+    made = keep(object.__new__(type(value)))
     vars(made).update((name, again(part)) for name, part in vars(value).items())
     return made
 
