@@ -28,7 +28,7 @@ def check_baseline(baseline: Baseline, *, segmented: bool = False) -> None:
             raise ValueError(problem)
         return
     try:
-        torch.as_tensor(baseline)
+        torch.as_tensor(baseline, device=baseline.device if isinstance(baseline, Tensor) else "cpu")
     except (RuntimeError, TypeError, ValueError):
         raise TypeError(problem) from None
     if isinstance(baseline, Tensor):

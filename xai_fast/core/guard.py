@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
+from .devices import own_on_cpu
 from .draws import alone, undrawn
 
 # A fork does not have the threads of its parent's OpenMP, and GNU's waits for them for ever, in plain torch too, unless
@@ -36,6 +37,7 @@ def untouched(*, deterministic: bool = False) -> Iterator[None]:
     by_itself = alone()
     with ExitStack() as stack:
         stack.enter_context(undrawn())
+        stack.enter_context(own_on_cpu())
         stack.callback(lambda: torch.set_grad_enabled(grad))
         # One per process: where other threads run, it is theirs to change.
         stack.callback(lambda: torch.set_default_dtype(dtype) if by_itself and alone() else None)
