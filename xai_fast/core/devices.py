@@ -38,6 +38,7 @@ class _OwnOnCpu(TorchFunctionMode):
 
 def _is_ours(frame: Any) -> bool:
     """Whether this package asked for it, itself or through torch."""
-    while frame is not None and (name := frame.f_globals.get("__name__", "")).startswith("torch."):
-        frame = frame.f_back
-    return frame is not None and name.startswith(f"{_PACKAGE}.") and name != _CALLERS
+    name = "torch."
+    while frame is not None and name.startswith("torch."):
+        name, frame = frame.f_globals.get("__name__", ""), frame.f_back
+    return name.startswith(f"{_PACKAGE}.") and name != _CALLERS
