@@ -34,6 +34,7 @@ _MOST_ASIDE = 300
 _BEAM = 96
 _CLEAR = 0.5  # the least correlation of coordinates with a grid that is believed
 _TIE = 0.02
+_MOST_BESIDE = 0.5
 
 
 Array = NDArray[np.float64]
@@ -211,7 +212,16 @@ def _tokens(centres: Tensor, grid: tuple[int, ...] | None) -> Tokens | None:
     best = max(score for score, _, _ in whole)
     # Among equals the one that leaves fewer tokens aside: a grid without its last row fits the rest as well.
     close = sorted((entry for entry in whole if entry[0] > best - _TIE), key=lambda entry: (entry[1], entry[0]))
-    return close[-1][2]
+    found = close[-1][2]
+    # What lies beside a grid answers to all places alike. A head's anchors of other levels do not: that is no grid.
+    return found if _beside(own, found.first, prod(found.shape)) < _MOST_BESIDE else None
+
+
+def _beside(own: Array, first: int, cells: int) -> float:
+    """How strongly the tokens beside a grid answer to places, as a share of those on it."""
+    energy = np.square(own).sum(0)
+    rest = np.concatenate([energy[:first], energy[first + cells :]])
+    return float(rest.mean() / max(energy[first : first + cells].mean(), 1e-12)) if len(rest) else 0.0
 
 
 def _extents(own: Array, *, first: bool, alone: bool) -> list[int]:

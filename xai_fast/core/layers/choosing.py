@@ -104,6 +104,7 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
     stream = [one for one in seen if one.path not in inside and one.activation.ndim == 3]
     widths = {one.activation.shape[1]: one.activation.shape[2] for one in stream}
     fallback: Choice | None = None
+    classes = 0
     for some in ([one for one in usual if one.calls == 1], [one for one in usual if one.calls > 1]):
         for one, reading in _answering(module, some[::-1], example, plain):
             if not _sees_positions(one, reading, depends=depends):
@@ -111,8 +112,12 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
             if isinstance(reading, Tokens) and one.activation.shape[2] != widths[one.activation.shape[1]]:
                 continue  # inside a block tokens are wider; the stream has one width
             choice = Choice((one.name,), (reading,))
-            if _is_class_scores(one, reading, scores):
-                fallback = fallback or choice
+            width = reading(one.activation).shape[1]
+            if width == classes or _is_class_scores(one, reading, scores):
+                fallback, classes = (
+                    fallback or choice,
+                    width,
+                )  # what they are rectified or scaled from are scores as well
                 continue
             return _pyramid(module, one, usual, example, plain, depends=depends) or choice
     if fallback is not None:
