@@ -53,7 +53,7 @@ class Kept:
         self._model, self._frozen, self._turn = model, frozen, turn_of(model)
         self._own: Store | None = None
         self._compared: Store | None = None  # in this turn, or once where frozen, with the model as it is
-        self._running: int | None = None  # the thread whose turn it is
+        self._running: tuple[int, int] | None = None  # the thread whose turn it is, and in which fork
 
     @contextmanager
     def turn(self) -> Iterator[bool]:
@@ -62,7 +62,7 @@ class Kept:
             if self._in_turn:
                 yield False
                 return
-            self._running = threading.get_ident()
+            self._running = self._here()
             try:
                 self._begin()
                 yield True
@@ -114,7 +114,11 @@ class Kept:
 
     @property
     def _in_turn(self) -> bool:
-        return self._running == threading.get_ident()
+        return self._running == self._here()
+
+    def _here(self) -> tuple[int, int]:
+        # A thread that a fork left behind may have had the number that another gets in the child.
+        return threading.get_ident(), self._turn.interrupted
 
     def _is_current(self, store: Store) -> bool:
         return (self._in_turn or self._frozen) and store.world == self._world
