@@ -30,7 +30,8 @@ def plain(photo: Image.Image) -> Image.Image:
     if photo.mode in ("L", "RGB"):
         return photo
     colours = photo.convert("RGBA" if "transparency" in photo.info else "RGB").convert("RGB")
-    if photo.has_transparency_data and all(low == high for low, high in colours.getextrema()):
+    extrema: Any = colours.getextrema()
+    if photo.has_transparency_data and all(low == high for low, high in extrema):
         low, high = photo.convert("RGBA").getchannel("A").getextrema()
         if low != high:
             raise ValueError("all of the picture is in its transparency, which models do not see; lay it on a ground")

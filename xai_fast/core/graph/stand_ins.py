@@ -80,7 +80,8 @@ class StandIn(fx.Proxy):
         return len(one)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([operator.getitem(self, part) for part in range(len(self))])
+        whole: Any = self
+        return iter([operator.getitem(whole, part) for part in range(len(self))])
 
     def __hash__(self) -> int:
         value = self._sizes.one(self.node)

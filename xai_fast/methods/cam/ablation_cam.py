@@ -28,8 +28,8 @@ class AblationCAM(AbstractWeightedCAM):
 
     Args:
         model: a module or an `Engine`; a plain callable has no layers.
-        layer: "auto" (the deepest map that the score depends on, several of a detector's pyramid), a name ("relu:2": its
-            second call; "norm:input": what goes in), a module, or a list.
+        layer: "auto" (the deepest map that the score depends on, several of a detector's pyramid), a name ("relu:2":
+            its second call; "norm:input": what goes in), a module, or a list.
         grid: where it is not clear from how a layer answers to the input (channels first or last, tokens of any kind):
             its extents (h, w), or a function from (N, ...) to (N, C, h, w).
         fuse: how the maps of several layers become one, each rectified and resized first: "max" or "mean".

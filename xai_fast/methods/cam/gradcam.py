@@ -24,8 +24,8 @@ class GradCAM(AbstractWeightedCAM):
 
     Args:
         model: a module or an `Engine`; a plain callable has no layers.
-        layer: "auto" (the deepest map that the score depends on, several of a detector's pyramid), a name ("relu:2": its
-            second call; "norm:input": what goes in), a module, or a list. In a transformer that reads a class
+        layer: "auto" (the deepest map that the score depends on, several of a detector's pyramid), a name ("relu:2":
+            its second call; "norm:input": what goes in), a module, or a list. In a transformer that reads a class
             token that is the input norm of the last block.
         grid: where it is not clear from how a layer answers to the input (channels first or last, tokens of any kind):
             its extents (h, w), or a function from (N, ...) to (N, C, h, w).
