@@ -243,6 +243,7 @@ def test_a_model_that_rounds_its_own_output_far_is_judged_by_float64():
     prepared = prepared_for(model, draw(1, 3, 16, 12))
     assert prepared.folded == 1
     assert prepared.captured, prepared.resists
+    assert not prepared.alone
     seen = observe(model, [draw(1, 3, 16, 12)])
     near = seen.outputs[0] + 2.5e-4
     assert difference(seen.outputs[0], near, torch.float32) is not None

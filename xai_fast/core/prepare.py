@@ -157,8 +157,17 @@ def _mixed(plain: nn.Module, prepared: Prepared, seen: Observation, example: Ten
     """Why rows of this model's batches depend on each other; what is not even steady is not told apart from that."""
     if seen.unsteady is not None:
         return None
+    rows = prepared.trial(example, traits(plain)[0])
     with shadowed(plain):
-        return mixed_rows(plain, prepared.trial(example, traits(plain)[0]), seen.outputs)
+        reason = mixed_rows(plain, rows, seen.outputs)
+    wide = seen.wide() if reason is not None and rows[0].dtype is torch.float32 else None
+    if wide is None:
+        return reason
+    try:  # where a model rounds its own output far, float64 tells rounding from rows that mix
+        with shadowed(wide):
+            return mixed_rows(wide, [row.double() for row in rows])
+    except Exception:  # a forward may insist on its dtype
+        return reason
 
 
 def _alone(prepared: Prepared, reason: str) -> Prepared:

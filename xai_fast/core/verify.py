@@ -67,12 +67,20 @@ class Observation:
     @functools.cached_property
     def _exact(self) -> tuple[Any, ...] | None:
         """The answers in float64; None where it has none."""
-        model, rows = self.asked
+        wide = self.wide()
+        if wide is None:
+            return None
         try:
-            wide = copy.deepcopy(model).double()
             with torch.no_grad(), shadowed(wide):
-                return tuple(wide(row.double()) for row in rows)
-        except Exception:  # a forward may insist on its dtype, or not fit into memory twice
+                return tuple(wide(row.double()) for row in self.asked[1])
+        except Exception:  # a forward may insist on its dtype
+            return None
+
+    def wide(self) -> nn.Module | None:
+        """A copy in float64; None where there can be none."""
+        try:
+            return copy.deepcopy(self.asked[0]).double()
+        except Exception:  # quantised parts have no other dtype, and memory may not hold it twice
             return None
 
 
