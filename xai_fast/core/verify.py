@@ -111,8 +111,9 @@ def _one_by_one(model: nn.Module, rows: Sequence[Tensor]) -> tuple[tuple[Any, ..
     return tuple(outputs), frozenset.intersection(*changed)
 
 
-def difference(truth: Any, answer: Any, dtype: torch.dtype) -> str | None:
-    """Why `answer` is not what `truth` says, up to the rounding of `dtype`; None where it is."""
+def difference(truth: Any, answer: Any, dtype: torch.dtype, tolerance: float | None = None) -> str | None:
+    """Why `answer` is not what `truth` says, up to the rounding of `dtype` or a tolerance; None where it is."""
+    tolerance = _TOLERANCE.get(dtype, 1e-4) if tolerance is None else tolerance
     left, right = floats(truth), floats(answer)
     if not left:
         return "its output holds no tensor by which it could be checked"
@@ -124,7 +125,7 @@ def difference(truth: Any, answer: Any, dtype: torch.dtype) -> str | None:
         error = a.new_zeros(())
         if finite.any():
             error = (a - b)[finite].abs().amax() / a[finite].abs().amax().clamp_min(1e-30)
-        if not torch.equal(finite, b.isfinite()) or not error <= _TOLERANCE.get(dtype, 1e-4):
+        if not torch.equal(finite, b.isfinite()) or not error <= tolerance:
             return f"it moves the output by {float(error):.1e} of its largest value"
     return None
 

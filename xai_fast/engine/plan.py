@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from xai_fast.core.memory import out_of_memory
 from xai_fast.core.verify import Footprint
 
 # Rows per forward that are tried, each twice: the first run of a size pays for its set-up and is not counted. CPUs are
@@ -133,15 +134,6 @@ def free_memory(device: torch.device) -> int:
     except (OSError, StopIteration):
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return available // 2
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on whatever device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        phrase in str(error).lower() for phrase in ("out of memory", "can't allocate memory", "not enough memory")
-    )
 
 
 def unless_full(call: Callable[..., Any], *args: Any) -> Any:

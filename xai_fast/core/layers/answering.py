@@ -59,13 +59,8 @@ def coordinates(module: nn.Module, layers: Sequence[str], row: Tensor, *, around
     Raises:
         ValueError: a layer runs more than once and no call is named, or never.
     """
-    batch = _banded(row, around)
-    try:
-        return _measured(module, layers, [batch])
-    except ValueError:
-        raise
-    except Exception:  # some forwards take one row only, and for many there may be no memory
-        return _measured(module, layers, list(batch.split(1)))
+    # One by one: rows of a batch may depend on each other, and for several there may be no memory.
+    return _measured(module, layers, list(_banded(row, around).split(1)))
 
 
 def _banded(row: Tensor, around: bool) -> Tensor:
