@@ -341,3 +341,21 @@ def test_what_is_no_grid_is_refused_in_words():
         xf.GradCAM(model, layer="head", grid=lambda a: a).attribute(inputs, lambda o: o.amax((1, 2)))
     with pytest.raises(ValueError, match='`layer` "auto" found no layer'):
         xf.GradCAM(nn.Sequential(nn.Flatten(), nn.Linear(3072, 5))).attribute(inputs, 1)
+
+
+def test_channels_are_folded_where_the_layer_has_them():
+    """Channels last: folding axis 1 would fold rows of the picture."""
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.mix, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.mix(self.first(x).permute(0, 2, 3, 1)).relu().mean((1, 2)))
+
+    model, inputs = Last().eval(), torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    whole = xf.Saliency(model, layer="mix").attribute(inputs, target=1)
+    assert whole.shape == (2, 8, 8, 8)
+    folded = xf.Saliency(model, layer="mix", channels="sum").attribute(inputs, target=1)
+    torch.testing.assert_close(folded, whole.sum(3, keepdim=True))

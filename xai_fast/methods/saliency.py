@@ -30,7 +30,7 @@ class Saliency(AbstractGradientMethod):
         layer: None for the input; a layer's name or module gives the gradient by that layer's output, in its shape.
         absolute: whether the sign is dropped.
         channels: None keeps them, (N, C, *S); "max", "mean" or "sum" fold them into one, (N, 1, *S), after the
-            absolute value.
+            absolute value. At a layer they are the axis that answers to no place of the input, be it the last.
 
     Returns (`attribute`): (N, C, *S) or (N, 1, *S); at a layer, in the layer's shape.
 
@@ -53,18 +53,21 @@ class Saliency(AbstractGradientMethod):
 
     def asked(self, source: Source, inputs: Tensor) -> Asked:
         """The gradient of each sample."""
-        return self._formula(source, inputs, lambda _at, gradient: self._folded(gradient))
+        if self.layer is None or self.channels is None:
+            return self._formula(source, inputs, lambda _at, gradient: self._folded(gradient, 2))
+        (reading,) = self.engine.readings(self.layers(inputs), inputs, flat=True)
+        return self._formula(source, inputs, lambda at, gradient: self._folded(gradient, 1 + reading.channel_axis(at)))
 
-    def _folded(self, gradient: Tensor) -> Tensor:
-        """(rows, K, C, ...) by the settings."""
+    def _folded(self, gradient: Tensor, axis: int) -> Tensor:
+        """(rows, K, C, ...) by the settings, the channels at `axis`."""
         gradient = gradient.abs() if self.absolute else gradient
         match self.channels:
             case "max":
-                return gradient.amax(2, keepdim=True)
+                return gradient.amax(axis, keepdim=True)
             case "mean":
-                return gradient.mean(2, keepdim=True)
+                return gradient.mean(axis, keepdim=True)
             case "sum":
-                return gradient.sum(2, keepdim=True)
+                return gradient.sum(axis, keepdim=True)
             case _:
                 return gradient
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map
 
 from xai_fast.core.verify import first_line
 
 from .kinds import Kind, kind_of, operation_of
 from .sizes import plain
-from .steps import INPUT, Graph, Returned, Step, Value
+from .steps import INPUT, Graph, Returned, Step, Value, mapped
 from .tracing import Tracer
 
 # Libraries whose leaf modules do nothing but compute, so that tracing may look inside.
@@ -95,7 +94,7 @@ def _graph(
         path: [Returned(numbers[pair[0]], numbers[pair[1]]) if pair is not None else None for pair in pairs]
         for path, pairs in returned.items()
     }
-    output = tree_map(lambda leaf: value(leaf) if isinstance(leaf, fx.Node) else leaf, output)
+    output = mapped(lambda leaf: value(leaf) if isinstance(leaf, fx.Node) else leaf, output)
     return Graph(steps, output, anchors, constants, gradient_gaps)
 
 

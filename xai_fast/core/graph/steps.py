@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 import torch
@@ -80,28 +81,37 @@ class Step:
         return self.call(*filled(self.args, values), **filled(dict(self.kwargs), values))
 
 
+def mapped(function: Callable[[Any], Any], structure: Any) -> Any:
+    """A nest of tuples, lists, dicts, slices and dataclasses of the user, with `function` of each leaf in its place."""
+
+    def each(leaf: Any) -> Any:
+        if isinstance(leaf, slice):
+            return slice(*map(function, (leaf.start, leaf.stop, leaf.step)))
+        if not _holds_fields(leaf):
+            return function(leaf)
+        made = copy.copy(leaf)
+        for name, part in vars(leaf).items():
+            object.__setattr__(made, name, mapped(function, part))  # also where it is frozen
+        return made
+
+    return tree_map(each, structure, is_leaf=lambda part: isinstance(part, slice))
+
+
+def _holds_fields(leaf: Any) -> bool:
+    own = is_dataclass(leaf) and not isinstance(leaf, type | Value | nn.Module)
+    return own and hasattr(leaf, "__dict__")
+
+
 def values_in(structure: Any) -> list[Value]:
-    """Every `Value` in a nest of tuples, lists, dicts and slices."""
-    found = []
-    for leaf in tree_leaves(structure, is_leaf=lambda part: isinstance(part, slice)):
-        if isinstance(leaf, Value):
-            found.append(leaf)
-        elif isinstance(leaf, slice):
-            found += [part for part in (leaf.start, leaf.stop, leaf.step) if isinstance(part, Value)]
+    """Every `Value` in a nest of tuples, lists, dicts, slices and dataclasses."""
+    found: list[Value] = []
+    mapped(lambda leaf: found.append(leaf) if isinstance(leaf, Value) else None, structure)
     return found
 
 
 def filled(structure: Any, values: Mapping[int, Any] | Sequence[Any]) -> Any:
     """The structure with every `Value` replaced by what it stands for."""
-
-    def fill(leaf: Any) -> Any:
-        if isinstance(leaf, Value):
-            return values[leaf.number]
-        if isinstance(leaf, slice):
-            return slice(fill(leaf.start), fill(leaf.stop), fill(leaf.step))
-        return leaf
-
-    return tree_map(fill, structure, is_leaf=lambda part: isinstance(part, slice))
+    return mapped(lambda leaf: values[leaf.number] if isinstance(leaf, Value) else leaf, structure)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from xai_fast.core.copies import wrapper
 
 from .sizes import Sizes, trait
 from .stand_ins import Functions, Read, StandIn
+from .steps import mapped
 
 _CALL = nn.Module._call_impl.__code__
 
@@ -77,7 +78,7 @@ class Tracer(fx.Tracer):
         with _as_found(self.root), torch.enable_grad(), Functions():
             batch = self.create_proxy("placeholder", "batch", (), {})
             self._watch(self.root, "")
-            output = tree_map(self._leaf, self.root(batch))
+            output = mapped(self._leaf, self.root(batch))
         for name, constant in self._constants.items():
             # A buffer, so that it follows the module to another dtype.
             self.root.register_buffer(name, constant, persistent=False)
@@ -208,7 +209,8 @@ class Tracer(fx.Tracer):
 
     def _forget_numbers(self, output: Any) -> None:
         """Takes out what was only asked for: sizes that nothing reads, and checks of them."""
-        kept = {leaf for leaf in tree_leaves(output) if isinstance(leaf, fx.Node)}
+        kept: set[fx.Node] = set()
+        mapped(lambda leaf: kept.add(leaf) if isinstance(leaf, fx.Node) else None, output)
         for node in reversed(self.order):
             if (node in self._numbers or node.op == "get_attr") and not node.users and node not in kept:
                 self.graph.erase_node(node)
