@@ -330,6 +330,7 @@ def test_superpixels_re_run_their_boxes(small, own):
 
 
 @pytest.mark.parametrize("make", [*test_tail.STUBBORN, *test_tail.WILLING])
+@pytest.mark.filterwarnings("ignore:rows of a batch depend")  # some branch on what the whole batch holds
 def test_a_forward_with_state_never_gives_a_wrong_number(make):
     model, inputs = test_tail.subject(make)
     torch.manual_seed(3)
@@ -343,6 +344,7 @@ def test_a_forward_with_state_never_gives_a_wrong_number(make):
 
 
 @pytest.mark.parametrize("make", test_tail.STUBBORN)
+@pytest.mark.filterwarnings("ignore:rows of a batch depend")  # some branch on what the whole batch holds
 def test_a_forced_local_plan_says_why_it_cannot(make):
     model, inputs = test_tail.subject(make)
     refused = occlusion(model, "local", inputs, 2)

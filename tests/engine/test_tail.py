@@ -270,6 +270,8 @@ def test_narrow_torchvision_networks(name, method):
     model, inputs = narrow(name), networks.photos(1, 64).double()
     shapes = activations(model, inputs)
     layers = list(shapes) if method == "GradCAM" else affordable(shapes, method, rows=64)
+    # In eval mode it returns what it was given, which no graph tells from what gave it.
+    layers = [layer for layer in layers if not layer.endswith("stochastic_depth")]
     assert_tail_equals_dense(model, method, spread(layers, 6), inputs)
 
 
@@ -505,6 +507,7 @@ def subject(make):
 @one_or_two
 @every_method
 @pytest.mark.parametrize("make", [*STUBBORN, *WILLING])
+@pytest.mark.filterwarnings("ignore:rows of a batch depend")  # some branch on what the whole batch holds
 def test_a_forward_with_state_never_gives_a_wrong_number(make, method, layer):
     model, inputs = subject(make)
     answers = []
@@ -518,6 +521,7 @@ def test_a_forward_with_state_never_gives_a_wrong_number(make, method, layer):
 
 @every_method
 @stubborn
+@pytest.mark.filterwarnings("ignore:rows of a batch depend")  # some branch on what the whole batch holds
 def test_the_plan_says_why(make, method):
     model, inputs = subject(make)
     engine = xf.Engine(model)
@@ -529,6 +533,7 @@ def test_the_plan_says_why(make, method):
 
 @every_method
 @stubborn
+@pytest.mark.filterwarnings("ignore:rows of a batch depend")  # some branch on what the whole batch holds
 def test_a_forced_tail_refuses_what_no_graph_can_hold(make, method):
     model, inputs = subject(make)
     with pytest.raises(ValueError, match="`plan`"):
@@ -577,6 +582,7 @@ def test_a_layer_that_never_runs_is_refused_under_every_plan(method, plan):
 
 
 @every_method
+@pytest.mark.filterwarnings("ignore:rows of a batch depend")  # some branch on what the whole batch holds
 def test_rows_that_see_each_other_are_seen_in_the_same_company(method):
     """What such a model should answer is nobody's to say, but with one row per forward it is clear."""
     model, inputs = subject(AcrossRows)

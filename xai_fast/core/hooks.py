@@ -71,6 +71,19 @@ def shadowed(module: nn.Module) -> Iterator[None]:
             live.update(hooks)
 
 
+@contextmanager
+def unhooked(module: nn.Module) -> Iterator[None]:
+    """No hook of our copy's fires."""
+    kept = [(getattr(m, kind), dict(getattr(m, kind))) for m in module.modules() for kind in HOOKS]
+    try:
+        for live, _ in kept:
+            live.clear()
+        yield
+    finally:
+        for live, hooks in kept:
+            live.update(hooks)
+
+
 def _belongings(model: nn.Module) -> dict[int, Any]:
     """By id, what a forward of the model can read: what its modules hold, and what their forwards close over and name.
 

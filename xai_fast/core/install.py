@@ -26,7 +26,7 @@ def installed(prepared: Prepared, parts: list[Scope], seen: Observation, example
             prepared.resists = f"what was captured does not reproduce the model: {first_line(error)}"
             prepared.notes.append(prepared.resists)
         else:
-            return True
+            return prepared.fuses or reproduces(prepared, seen, example)  # unfused its own forward is what runs
     elif not prepared.resists:
         prepared.resists = next((note for note in prepared.notes if note.startswith("not traceable")), "")
     if not reproduces(prepared, seen, example):

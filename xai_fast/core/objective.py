@@ -105,12 +105,17 @@ class Objective:
         scores = self._indexable(raw, sample)
         return self._formula(scores, self._index[sample.cpu()].to(scores.device))
 
+    @property
+    def rescales(self) -> bool:
+        """Whether `rescaled` is anything else than the scores."""
+        return isinstance(self._given, ScoreTarget)
+
     def rescaled(self, raw: Any, references: Any, sample: Tensor) -> Tensor:
         """What has (rows, K) gradients by the raw output that are the rescale rule's multipliers against `references`.
 
         Those of a formula of `xai_fast.targets`; of any other function, whose formula is not known, its gradient.
         """
-        if not isinstance(self._given, ScoreTarget):
+        if not isinstance(self._given, ScoreTarget):  # as `rescales` says
             return self(raw, sample)
         scores, others = self._indexable(raw, sample), self._indexable(references, sample)
         return self._given.rescaled(scores, others, self._index[sample.cpu()].to(scores.device))[:, None]

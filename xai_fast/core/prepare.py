@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Callable
@@ -15,13 +16,13 @@ from .copies import copied, hooked, traits, unwrapped
 from .graph.capture import is_own_leaf
 from .graph.fold import drop_identities, fold_batchnorms
 from .graph.scopes import Scope, scopes
-from .hooks import shadowed
+from .hooks import shadowed, unhooked
 from .install import differs, install, installed, reproduces, two_rows
 from .layout import ExactStatistics, keep_long_sums_plain, normalises, to_channels_last
 from .prepared import HALVES, Prepared, reducible
 from .rows import mixed_rows
 from .snapshot import Path
-from .verify import Observation, difference, first_line, floats, observe
+from .verify import Observation, difference, first_line, floats, observe, row_of
 
 
 def prepare(
@@ -114,7 +115,7 @@ def _made_fast(
     elif seen.unsteady is not None:
         prepared.resists = seen.unsteady
     else:
-        parts = _captured(prepared, anchors, example)
+        parts = _captured(prepared, anchors, seen, example)
     if prepared.resists:
         prepared.notes.append(f"the model runs as it is: {prepared.resists}")
         prepared.module = copied(model)  # tracing and observing may have changed what `plain` keeps
@@ -148,6 +149,8 @@ def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) 
 
 def _as_it_is(prepared: Prepared, example: Tensor) -> Prepared:
     """What is not copied, told whether its rows depend on each other."""
+    if getattr(prepared.module, "rows_are_apart", False):
+        return prepared
     with prepared.running():
         reason = mixed_rows(prepared.module, prepared.trial(example, prepared.dtype))
     return prepared if reason is None else _alone(prepared, reason)
@@ -195,13 +198,22 @@ def _shared(model: nn.Module, copy: nn.Module) -> frozenset[Path]:
     )
 
 
-def _captured(prepared: Prepared, anchors: frozenset[str], example: Tensor) -> list[Scope]:
+def _captured(prepared: Prepared, anchors: frozenset[str], seen: Observation, example: Tensor) -> list[Scope]:
     """Captures and folds a second copy, which becomes the prepared module; returns what was captured."""
     assert isinstance(prepared.module, nn.Module)
     work = copied(prepared.module)
     hooks_on = {path: module for path, module in work.named_modules() if hooked(module)}
-    with shadowed(work):
-        parts, refusals = scopes(work, frozenset(map(id, hooks_on.values())), two_rows(prepared, example))
+    barriers, rows = frozenset(map(id, hooks_on.values())), two_rows(prepared, example)
+    parts: list[Scope] = []
+    refusals: list[str] = []
+    with (
+        unhooked(work),
+        contextlib.suppress(Exception),
+    ):  # a forward that waits for what a hook brings may raise anything
+        parts, refusals = scopes(work, barriers, rows)  # hooks fire where their modules are called, when steps run
+    if hooks_on and not _carried(parts, work, rows, seen):
+        with shadowed(work):  # they carry what one layer returns to another, which is a part of the graph
+            parts, refusals = scopes(work, barriers, rows)
     for part in parts:
         own = part.own(anchors | hooks_on.keys())
         prepared.folded += fold_batchnorms(work, part.graph, own)
@@ -209,6 +221,20 @@ def _captured(prepared: Prepared, anchors: frozenset[str], example: Tensor) -> l
     prepared.notes += [f"not traceable: {reason}" for reason in refusals]
     prepared.module = work
     return parts
+
+
+def _carried(parts: list[Scope], work: nn.Module, rows: Tensor, seen: Observation) -> bool:
+    """Whether the steps alone, with hooks firing at the modules that they call, give what the model gives."""
+    whole = next((part.graph for part in parts if not part.path), None)
+    if whole is None:
+        return False
+    try:
+        with shadowed(work):
+            first, both = whole.record(rows)
+    except Exception:  # as there
+        return False
+    answers = [floats(first), row_of(both, 1, 2)]
+    return all(seen.differs(row, answer, rows.dtype) is None for row, answer in enumerate(answers))
 
 
 def _start_over(prepared: Prepared, model: nn.Module, seen: Observation, example: Tensor) -> None:

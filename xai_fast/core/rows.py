@@ -44,6 +44,7 @@ def mixed_rows(
     except Exception as error:  # a forward that knows one row only may raise anything
         if out_of_memory(error):
             return None  # then no two rows will run together
+        ask(rows[0])  # what fails for one row as well has nothing to do with how many there are
         return f"it fails where two rows run together ({first_line(error)})"
     return f"a row's answer changes when another row runs beside it ({reason})"
 

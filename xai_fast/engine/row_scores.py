@@ -37,6 +37,11 @@ class RowScores:
             self._objective.settle(raw, self._sample)
         return self._objective(raw, self._sample)
 
+    @property
+    def rescales(self) -> bool:
+        """Whether `rescaled` is anything else than the scores, or these have to be read first."""
+        return self._learn is not None or self._objective.rescales
+
     def rescaled(self, raw: Any, references: Any) -> Tensor:
         """What has the rescale rule's multipliers against `references` as gradients (rows, K) by the raw output."""
         return self._objective.rescaled(raw, references, self._sample)

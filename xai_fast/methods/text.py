@@ -32,6 +32,8 @@ _ROWS = 64  # texts at once
 class _Masked:
     """A text as a model of which features are shown: (rows, 1, features) of 0 and 1 to scores (rows, K)."""
 
+    rows_are_apart = True  # a classifier is asked about strings, each by itself
+
     def __init__(self, scores: Scores, pieces: Pieces) -> None:
         self._scores, self._pieces = scores, pieces
 

@@ -26,6 +26,7 @@ _PASSED_OVER = (
     *(getattr(nn, f"Adaptive{kind}Pool{axes}d") for kind in ("Avg", "Max") for axes in (1, 2, 3)),
 )
 _ATTENTION = re.compile(r"attention|attn|mha", re.IGNORECASE)
+_HEAD = re.compile(r"head|predictor|detect", re.IGNORECASE)
 _PYRAMIDS = (dict, OrderedDict, list, tuple)  # and not a library's record of outputs, whose parts may feed nothing
 _AT_ONCE = 6  # candidates whose answers are measured in one run
 
@@ -92,13 +93,8 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
     if ours and not depends:
         _wake(module)
         seen, scores, depends = _recorded(module, example, score_of)
-    inside = _inside_attention(module)
-    passed_over = {path for path, part in module.named_modules() if isinstance(part, _PASSED_OVER)}
-    usual = [
-        one for one in seen
-        if one.path not in inside | passed_over and one.activation.ndim >= 3 and len(one.activation) == len(example)
-        and (_matters(one) or not depends)
-    ]  # fmt: skip
+    inside = _small_parts(module, _ATTENTION, itself=False)  # queries, keys and values are no map of the block's
+    usual = _usual(module, seen, len(example), inside, boxes=scores is None, depends=depends)
     kinds = {path for path, part in module.named_modules() if isinstance(part, CHANNELS_FIRST)}
     plain = {tuple(one.activation.shape[1:]) for one in seen if one.path in kinds}
     stream = [one for one in seen if one.path not in inside and one.activation.ndim == 3]
@@ -114,10 +110,8 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
             choice = Choice((one.name,), (reading,))
             width = reading(one.activation).shape[1]
             if width == classes or _is_class_scores(one, reading, scores):
-                fallback, classes = (
-                    fallback or choice,
-                    width,
-                )  # what they are rectified or scaled from are scores as well
+                # What they are rectified or scaled from are scores as well.
+                fallback, classes = fallback or choice, width
                 continue
             return _pyramid(module, one, usual, example, plain, depends=depends) or choice
     if fallback is not None:
@@ -127,6 +121,21 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
         '`layer` "auto" found no layer that keeps the axes of the input and on which the score depends; '
         f"name one{f': the deepest are {near}' if near else ''}"
     )
+
+
+def _usual(
+    module: nn.Module, seen: list[_Seen], rows: int, inside: set[str], *, boxes: bool, depends: bool
+) -> list[_Seen]:
+    """The calls that may have made a map of features."""
+    passed_over = {path for path, part in module.named_modules() if isinstance(part, _PASSED_OVER)}
+    found = [
+        one for one in seen
+        if one.path not in inside | passed_over and one.activation.ndim >= 3 and len(one.activation) == rows
+        and (_matters(one) or not depends)
+    ]  # fmt: skip
+    # What returns boxes makes them in heads, level by level; the features are what those read.
+    heads = _small_parts(module, _HEAD, itself=True) if boxes else set()
+    return [one for one in found if one.path not in heads] or found
 
 
 def _matters(one: _Seen) -> bool:
@@ -215,14 +224,20 @@ def _wake(module: nn.Module) -> None:
             weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
 
 
-def _inside_attention(module: nn.Module) -> set[str]:
-    """Paths of what lies inside attention: queries, keys and values are no map of what the block returns."""
+def _small_parts(module: nn.Module, named: re.Pattern[str], *, itself: bool) -> set[str]:
+    """Paths of what lies inside modules whose class is named so and that hold less than half of all weights.
+
+    Args:
+        module: the model.
+        named: matches names of classes.
+        itself: whether such modules themselves are among them.
+    """
     whole = sum(weight.numel() for weight in module.parameters())
     inside: set[str] = set()
     for path, part in module.named_modules():
-        name = type(part).__name__
-        if path and _ATTENTION.search(name) and sum(w.numel() for w in part.parameters()) < whole / 2:
+        if path and named.search(type(part).__name__) and sum(w.numel() for w in part.parameters()) < whole / 2:
             inside |= {f"{path}.{child}" for child, _ in part.named_modules() if child}
+            inside |= {path} if itself else set()
     return inside
 
 

@@ -50,13 +50,23 @@ def readings_of(
 
     def coarse(rest: Sequence[str]) -> dict[str, Reading | None]:
         plain = _plain_shapes(module, example)
-        return {layer: reading_by_kind(shapes[layer], plain, grid) for layer in rest}
+        return {
+            layer: reading_by_kind(shapes[layer], plain, grid) or _silent(shapes[layer], plain, axes, grid)
+            for layer in rest
+        }
 
     def certain(rest: Sequence[str]) -> dict[str, Reading | None]:
         return {layer: _by_kind(module, layer, shapes[layer], example, grid, rows) for layer in rest}
 
     found: dict[str, Reading] = {}
-    for look in (known, partial(answering, around=False), partial(answering, around=True), coarse, certain):
+    for look in (
+        known,
+        partial(answering, around=False),
+        partial(answering, around=True),
+        coarse,
+        partial(_as_given, module, example, grid),
+        certain,
+    ):
         if rest := [layer for layer in layers if layer not in found]:
             found |= {layer: reading for layer, reading in look(rest).items() if reading is not None}
     return {layer: found[layer] for layer in layers}
@@ -93,6 +103,30 @@ def _plain_shapes(module: nn.Module, example: Tensor) -> set[tuple[int, ...]]:
         for handle in handles:
             handle.remove()
     return shapes
+
+
+def _silent(
+    shape: tuple[int, ...], plain: set[tuple[int, ...]], axes: int, grid: tuple[int, ...] | None
+) -> Reading | None:
+    """What is zero or NaN throughout answers to nothing; beside a convolution of its shape it is a map like that."""
+    fits = grid in (None, shape[1:]) and len(shape) == axes + 1
+    return Axes(1) if fits and shape in plain and len(set(shape)) > 1 else None
+
+
+def _as_given(
+    module: nn.Module, example: Tensor, grid: tuple[int, ...] | None, rest: Sequence[str]
+) -> dict[str, Reading | None]:
+    """How silent activations lie, told from what they are given."""
+    sources = {f"{layer}:input": layer for layer in rest if _rectifies(module, layer)}
+    found = coordinates(module, tuple(sources), example) if sources else {}
+    return {sources[source]: reading_of(centres, grid) for source, centres in found.items()}
+
+
+def _rectifies(module: nn.Module, layer: str) -> bool:
+    """Whether a layer is an activation, which may be silent, and lies as what it is given."""
+    place = address(layer)
+    kind = type(unwrapped(module).get_submodule(place.module))
+    return kind.__module__ == nn.ReLU.__module__ and kind is not nn.MultiheadAttention and not place.input
 
 
 def channels_first(module: Any, layer: str) -> bool:

@@ -117,9 +117,11 @@ def _compared(
 ) -> str | None:
     row = captured.example
     assert row is not None
+    assert isinstance(prepared.module, nn.Module)
     try:
         truth = _by_autograd(prepared, row, layers, rule)
-        found = ours(row.clone(memory_format=torch.preserve_format))
+        with shadowed(prepared.module):  # hooks see the rows that the user asked about
+            found = ours(row.clone(memory_format=torch.preserve_format))
     except Exception as error:  # the user's forward, or steps on another path than it, may raise anything
         return f"{_FORGOTTEN}: {first_line(error)}"
     if [part is None for part in truth] != [part is None for part in found]:

@@ -26,6 +26,11 @@ class ScoreOf(Protocol):
         """The same for some of the rows, by their position in the batch."""
         ...
 
+    @property
+    def rescales(self) -> bool:
+        """Whether `rescaled` is anything else than the scores."""
+        ...
+
     def rescaled(self, raw: Any, references: Any) -> Tensor:
         """What has the rescale rule's multipliers against `references` as gradients (rows, K) by the raw output."""
         ...

@@ -51,8 +51,9 @@ class Multipliers:
         run = rescale(batch[first.to(batch.device)], prepared.empty(len(others), batch).copy_(others))
         raw, against, leaves = run.paired(of, to)
         with torch.no_grad():
-            scores, references = score_of(raw), score_of(against)
+            read, references = score_of(raw) if score_of.rescales else None, score_of(against)
         rises = differentiable(lambda output: score_of.rescaled(output, against), raw)
+        scores = rises.detach() if read is None else read
         (multipliers,) = run.multipliers(rises, of, to, leaves)
         if not self.layers:
             return Answers(scores, multipliers, references=references)
