@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
-
-from xai_fast.core.graph.address import Address
-from xai_fast.core.scores import SCORE_NAMES, find_scores, named_parts
 
 from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
+from .calls import Seen, recorded
 from .grids import Axes, Reading, Tokens
-from .places import first_tensor, with_first
 
 # Their output repeats or pools what came before, so a map read there shows nothing that the layer before does not.
 _PASSED_OVER = (
@@ -27,7 +21,6 @@ _PASSED_OVER = (
 )
 _ATTENTION = re.compile(r"attention|attn|mha", re.IGNORECASE)
 _HEAD = re.compile(r"head|predictor|detect", re.IGNORECASE)
-_PYRAMIDS = (dict, OrderedDict, list, tuple)  # and not a library's record of outputs, whose parts may feed nothing
 _AT_ONCE = 6  # candidates whose answers are measured in one run
 
 
@@ -42,32 +35,6 @@ class Choice:
 
     layers: tuple[str, ...]
     readings: tuple[Reading, ...]
-
-
-@dataclass(eq=False)
-class _Seen:
-    """One call of a module.
-
-    Attributes:
-        path: of the module.
-        call: which of its calls, from 1.
-        activation: what it returned, a tensor of its own under autograd.
-        parts: paths of the modules that made each of the maps, where it returned several.
-        gradient: of the score by `activation`; None where nothing leads from there to the score.
-        calls: how often the module ran in all.
-    """
-
-    path: str
-    call: int
-    activation: Tensor
-    parts: tuple[str, ...]
-    gradient: Tensor | None = None
-    calls: int = 1
-
-    @property
-    def name(self) -> str:
-        """As a caller would write it."""
-        return str(Address(self.path, None if self.calls == 1 else self.call))
 
 
 def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor], *, ours: bool) -> Choice:
@@ -89,10 +56,10 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
     Raises:
         ValueError: no layer fits; names those that come near.
     """
-    seen, scores, depends = _recorded(module, example, score_of)
+    seen, scores, depends = recorded(module, example, score_of)
     if ours and not depends:
         _wake(module)
-        seen, scores, depends = _recorded(module, example, score_of)
+        seen, scores, depends = recorded(module, example, score_of)
     inside = _small_parts(module, _ATTENTION, itself=False)  # queries, keys and values are no map of the block's
     usual = _usual(module, seen, len(example), inside, boxes=scores is None, depends=depends)
     kinds = {path for path, part in module.named_modules() if isinstance(part, CHANNELS_FIRST)}
@@ -124,8 +91,8 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
 
 
 def _usual(
-    module: nn.Module, seen: list[_Seen], rows: int, inside: set[str], *, boxes: bool, depends: bool
-) -> list[_Seen]:
+    module: nn.Module, seen: list[Seen], rows: int, inside: set[str], *, boxes: bool, depends: bool
+) -> list[Seen]:
     """The calls that may have made a map of features."""
     passed_over = {path for path, part in module.named_modules() if isinstance(part, _PASSED_OVER)}
     found = [
@@ -138,81 +105,8 @@ def _usual(
     return [one for one in found if one.path not in heads] or found
 
 
-def _matters(one: _Seen) -> bool:
+def _matters(one: Seen) -> bool:
     return one.gradient is not None and bool(one.gradient.count_nonzero())
-
-
-def _recorded(
-    module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor]
-) -> tuple[list[_Seen], Tensor | None, bool]:
-    """Every call with the score's gradient at what it returned; the class scores, if any; if the input matters."""
-    leaf = example.detach().clone().requires_grad_()
-    depends = False
-    with torch.enable_grad(), _hooked(module) as seen:
-        raw = module(leaf * 1)  # a model may write into its input, which must not be a leaf then
-        scores = score_of(raw)
-        counts: dict[str, int] = {}
-        for one in seen:
-            counts[one.path] = counts.get(one.path, 0) + 1
-        for one in seen:
-            one.calls = counts[one.path]
-        if scores.requires_grad:
-            generator = torch.Generator().manual_seed(0)
-            direction = torch.rand(scores.shape, generator=generator).to(scores) + 0.5
-            watched = [one for one in seen if one.activation.requires_grad]
-            at = [leaf, *(one.activation for one in watched)]
-            own, *gradients = torch.autograd.grad((scores * direction).sum(), at, allow_unused=True)
-            depends = own is not None and bool(own.count_nonzero())
-            for one, gradient in zip(watched, gradients, strict=True):
-                one.gradient = gradient
-    for one in seen:
-        one.activation = one.activation.detach()
-    return seen, _class_scores(raw), depends
-
-
-def _class_scores(raw: Any) -> Tensor | None:
-    """What the output says of classes; None where it only passes features on."""
-    features = not isinstance(raw, Tensor | list | tuple) and not set(SCORE_NAMES) & set(named_parts(raw))
-    try:
-        return None if features else find_scores(raw).detach()
-    except TypeError:
-        return None
-
-
-@contextmanager
-def _hooked(module: nn.Module) -> Iterator[list[_Seen]]:
-    """Collects every call in order of completion; a copy goes on, so that passing something on is not making it."""
-    seen: list[_Seen] = []
-    counts: dict[str, int] = {}
-    makers: dict[int, str] = {}  # of the tensors that were handed on; `seen` keeps none of them from being freed
-    alive: list[Tensor] = []
-
-    def recorder(path: str) -> Any:
-        def record(_layer: nn.Module, _args: Any, output: Any) -> Any:
-            counts[path] = counts.get(path, 0) + 1
-            try:
-                first = first_tensor(output)
-            except TypeError:
-                return None
-            maps = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-            # The module's own name stands for its first map; others that no module made have none.
-            made = [makers.get(id(leaf), path if leaf is first else "") for leaf in maps]
-            parts = tuple(filter(None, made)) if type(output) in _PYRAMIDS else ()
-            own = first.clone()
-            handed = own.clone()
-            makers[id(handed)] = makers.get(id(first), path)
-            alive.append(handed)
-            seen.append(_Seen(path, counts[path], own, parts))
-            return with_first(output, handed)
-
-        return record
-
-    handles = [part.register_forward_hook(recorder(path)) for path, part in module.named_modules() if path]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()
@@ -242,8 +136,8 @@ def _small_parts(module: nn.Module, named: re.Pattern[str], *, itself: bool) -> 
 
 
 def _answering(
-    module: nn.Module, some: Sequence[_Seen], example: Tensor, plain: set[tuple[int, ...]]
-) -> Iterator[tuple[_Seen, Reading]]:
+    module: nn.Module, some: Sequence[Seen], example: Tensor, plain: set[tuple[int, ...]]
+) -> Iterator[tuple[Seen, Reading]]:
     """The calls whose positions answer to the input, in the order given, measured a few at a time."""
     for start in range(0, len(some), _AT_ONCE):
         few = some[start : start + _AT_ONCE]
@@ -261,11 +155,11 @@ def _answering(
                 yield one, reading
 
 
-def _could_be_map(one: _Seen, example: Tensor) -> bool:
+def _could_be_map(one: Seen, example: Tensor) -> bool:
     return one.activation.ndim == example.ndim and one.activation.shape[2:].numel() > 1
 
 
-def _sees_positions(one: _Seen, reading: Reading, *, depends: bool) -> bool:
+def _sees_positions(one: Seen, reading: Reading, *, depends: bool) -> bool:
     """Whether there are several positions, and the score depends on what stands there."""
     grid = reading(one.activation)
     if grid.shape[2:].numel() < 2:
@@ -275,7 +169,7 @@ def _sees_positions(one: _Seen, reading: Reading, *, depends: bool) -> bool:
     return bool(reading(one.gradient).count_nonzero())
 
 
-def _is_class_scores(one: _Seen, reading: Reading, scores: Tensor | None) -> bool:
+def _is_class_scores(one: Seen, reading: Reading, scores: Tensor | None) -> bool:
     """Whether a map holds the scores of the output themselves, per position."""
     if scores is None or not isinstance(reading, Axes):
         return False
@@ -292,8 +186,8 @@ def _is_class_scores(one: _Seen, reading: Reading, scores: Tensor | None) -> boo
 
 def _pyramid(
     module: nn.Module,
-    one: _Seen,
-    usual: Sequence[_Seen],
+    one: Seen,
+    usual: Sequence[Seen],
     example: Tensor,
     plain: set[tuple[int, ...]],
     *,
