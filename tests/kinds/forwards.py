@@ -23,6 +23,16 @@ class Forward(nn.Module):
         return self._function(self, x)
 
 
+class StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return torch.round(x * 8) / 8
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
 def network(outputs=4):
     """Five layers: 0 a convolution, 1 its ReLU, 2 and 3 the mean over positions, 4 the classes."""
     layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, outputs)

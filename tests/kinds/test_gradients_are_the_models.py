@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from forwards import INPUTS, Forward, error, gradient, network
+from forwards import INPUTS, Forward, StraightThrough, error, gradient, network
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,16 +14,6 @@ import xai_fast as xf
 from xai_fast.core.prepare import prepare
 from xai_fast.engine.evaluate.agreement import backward_for, tail_refusal
 from xai_fast.engine.replay.tail import Tail, tail_of
-
-
-class StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return torch.round(x * 8) / 8
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient
 
 
 class Reversed(torch.autograd.Function):

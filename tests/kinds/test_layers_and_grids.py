@@ -6,22 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from forwards import Forward
 from torch import Tensor, nn
 
 import xai_fast as xf
-
-
-class Function(nn.Module):
-    """Modules by name, and a forward that is given."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        self.function = forward
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.function(self, x)
 
 
 class SelfAttention(nn.Module):
@@ -124,7 +112,7 @@ def reused():
     def forward(self, x):
         return self.head(self.relu(self.b(self.relu(self.a(x)))).mean((2, 3)))
 
-    return Function(forward, a=nn.Conv2d(3, 6, 3), b=nn.Conv2d(6, 6, 3), relu=nn.ReLU(), head=nn.Linear(6, 5))
+    return Forward(forward, a=nn.Conv2d(3, 6, 3), b=nn.Conv2d(6, 6, 3), relu=nn.ReLU(), head=nn.Linear(6, 5))
 
 
 def recurrent():
@@ -132,12 +120,12 @@ def recurrent():
         x = self.step(x.tile(1, 2, 1, 1)[:, :4])
         return self.head(self.step(x).mean((2, 3)))
 
-    return Function(forward, step=nn.Conv2d(4, 4, 3, padding=1), head=nn.Linear(4, 5))
+    return Forward(forward, step=nn.Conv2d(4, 4, 3, padding=1), head=nn.Linear(4, 5))
 
 
 def anchors():
     head = nn.Sequential(nn.Conv2d(8, 84, 1), nn.Flatten(2))
-    return Function(lambda self, x: self.head(self.body(x)), body=nn.Conv2d(3, 8, 3, 8, 1), head=head)
+    return Forward(lambda self, x: self.head(self.body(x)), body=nn.Conv2d(3, 8, 3, 8, 1), head=head)
 
 
 def segmenter():
@@ -149,7 +137,7 @@ def segmenter():
     def head():
         return nn.Sequential(nn.Conv2d(6, 7, 3, padding=1), nn.ReLU(), nn.Conv2d(7, 5, 1))
 
-    return Function(forward, body=nn.Conv2d(3, 6, 3, 4, 1), classifier=head(), aux_head=head())
+    return Forward(forward, body=nn.Conv2d(3, 6, 3, 4, 1), classifier=head(), aux_head=head())
 
 
 def detector():
@@ -158,7 +146,7 @@ def detector():
         found = torch.cat([self.head(one).flatten(2) for one in maps], 2)
         return [{"scores": row.amax(1)} for row in found.sigmoid()]
 
-    return Function(forward, backbone=Pyramid(), head=nn.Conv2d(6, 5, 1))
+    return Forward(forward, backbone=Pyramid(), head=nn.Conv2d(6, 5, 1))
 
 
 def volume_tokens():
@@ -220,7 +208,7 @@ NETS = {
         IMAGE, ["1"], as_it_is, first_class,
     ),
     "a map that feeds nothing": (
-        lambda: Function(lambda self, x: self.head(self.backbone(x).pooled), backbone=Backbone(), head=nn.Linear(7, 5)),
+        lambda: Forward(lambda self, x: self.head(self.backbone(x).pooled), backbone=Backbone(), head=nn.Linear(7, 5)),
         IMAGE, ["backbone.stages"], as_it_is, first_class,
     ),
     "a pyramid": (

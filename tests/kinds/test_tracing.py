@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from forwards import Forward, StraightThrough
 from torch import nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
@@ -15,29 +16,6 @@ import xai_fast as xf
 from xai_fast.core.graph.capture import CaptureError, trace
 from xai_fast.core.prepare import prepare
 from xai_fast.core.verify import difference, observe
-
-
-class Net(nn.Module):
-    """A module from layers and a function of (self, x)."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        self._forward = forward
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self._forward(self, x)
-
-
-class Straight(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return torch.round(x * 8) / 8
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient
 
 
 def draw(*shape, seed=0):
@@ -96,34 +74,36 @@ def sized(self, x):
 
 
 CAPTURED = {
-    "a check of the shape": Net(checked, a=conv()),
-    "sizes and rows": Net(of_rows_and_sizes, p=nn.Parameter(draw(1, 3, 1, 1))),
-    "unpacking": Net(unpacked),
-    "writes in place": Net(written),
-    "no_grad": Net(without_gradient, a=conv()),
-    "a function with a backward of its own": Net(lambda s, x: s.a(Straight.apply(x)), a=conv()),
-    "rows of a constant": Net(sized, q=nn.Parameter(draw(4, 3))),
-    "a product of sizes": Net(lambda s, x: x.flatten(1) * float(np.prod(x.shape[1:]))),
-    "a list of parameters": Net(lambda s, x: x * s.p[1], p=nn.ParameterList([torch.ones(1), torch.full((1,), 3.0)])),
-    "a forward called directly": Net(lambda s, x: s.a.forward(x), a=conv()),
-    "a scripted part": Net(lambda s, x: s.a(x), a=torch.jit.script(conv())),
-    "a module with two names": Net(lambda s, x: s.a(x) + s.b(x), **dict.fromkeys("ab", conv())),
-    "branches on weights": Net(lambda s, x: x * 2 if s.g > 0 else -x, g=nn.Parameter(torch.tensor(2.0))),
-    "sizes that are computed": Net(
+    "a check of the shape": Forward(checked, a=conv()),
+    "sizes and rows": Forward(of_rows_and_sizes, p=nn.Parameter(draw(1, 3, 1, 1))),
+    "unpacking": Forward(unpacked),
+    "writes in place": Forward(written),
+    "no_grad": Forward(without_gradient, a=conv()),
+    "a function with a backward of its own": Forward(lambda s, x: s.a(StraightThrough.apply(x)), a=conv()),
+    "rows of a constant": Forward(sized, q=nn.Parameter(draw(4, 3))),
+    "a product of sizes": Forward(lambda s, x: x.flatten(1) * float(np.prod(x.shape[1:]))),
+    "a list of parameters": Forward(
+        lambda s, x: x * s.p[1], p=nn.ParameterList([torch.ones(1), torch.full((1,), 3.0)])
+    ),
+    "a forward called directly": Forward(lambda s, x: s.a.forward(x), a=conv()),
+    "a scripted part": Forward(lambda s, x: s.a(x), a=torch.jit.script(conv())),
+    "a module with two names": Forward(lambda s, x: s.a(x) + s.b(x), **dict.fromkeys("ab", conv())),
+    "branches on weights": Forward(lambda s, x: x * 2 if s.g > 0 else -x, g=nn.Parameter(torch.tensor(2.0))),
+    "sizes that are computed": Forward(
         lambda s, x: functional.interpolate(x, size=(int(x.shape[2] * 1.5), round(x.shape[3] / 2))).flatten(1)
     ),
-    "nested outputs": Net(lambda s, x: {"a": s.a(x), "b": [x.mean(1), 3]}, a=conv()),
+    "nested outputs": Forward(lambda s, x: {"a": s.a(x), "b": [x.mean(1), 3]}, a=conv()),
     "modules that do nothing in a row": nn.Sequential(
         conv(), nn.Dropout(), nn.Identity(), nn.Dropout2d(), nn.ReLU(), nn.Identity(), nn.Identity()
     ),
 }
 REFUSED = {
-    "branches on data": Net(lambda s, x: x if x.sum() > 0 else -x),
-    "numbers taken from data": Net(lambda s, x: x * int(x.argmax())),
-    "branches on rows": Net(lambda s, x: x.squeeze() if len(x) > 1 else x),
-    "a loop over rows": Net(lambda s, x: torch.stack([x[i] * 2 for i in range(x.shape[0])])),
-    "numpy": Net(lambda s, x: torch.from_numpy(x.numpy()) * 2),
-    "hooks of tensors": Net(lambda s, x: (x * 2).register_hook(lambda g: -g)),
+    "branches on data": Forward(lambda s, x: x if x.sum() > 0 else -x),
+    "numbers taken from data": Forward(lambda s, x: x * int(x.argmax())),
+    "branches on rows": Forward(lambda s, x: x.squeeze() if len(x) > 1 else x),
+    "a loop over rows": Forward(lambda s, x: torch.stack([x[i] * 2 for i in range(x.shape[0])])),
+    "numpy": Forward(lambda s, x: torch.from_numpy(x.numpy()) * 2),
+    "hooks of tensors": Forward(lambda s, x: (x * 2).register_hook(lambda g: -g)),
 }
 
 
@@ -162,7 +142,7 @@ def test_modules_that_do_nothing_do_not_cost_the_capture():
 
 
 def test_what_a_forward_keeps_once_does_not_cost_the_capture():
-    model = Net(cached, bias=nn.Parameter(draw(1, 3)), index=torch.tensor([2, 0, 1]), cache={})
+    model = Forward(cached, bias=nn.Parameter(draw(1, 3)), index=torch.tensor([2, 0, 1]), cache={})
     prepared = prepared_for(model, draw(1, 3, 16, 12))
     assert prepared.captured, prepared.resists
     assert not model.cache
@@ -181,7 +161,7 @@ def counted(self, x):
 
 @pytest.mark.parametrize(
     ("model", "name"),
-    [(Net(reference_kept, first=None), "first"), (Net(counted, count=0), "count")],
+    [(Forward(reference_kept, first=None), "first"), (Forward(counted, count=0), "count")],
     ids=["of the first input", "every time"],
 )
 def test_what_a_forward_keeps_of_its_inputs_does(model, name):
@@ -191,7 +171,7 @@ def test_what_a_forward_keeps_of_its_inputs_does(model, name):
 
 
 def test_a_buffer_that_the_forward_changes_is_noticed():
-    model = Net(counted)
+    model = Forward(counted)
     model.register_buffer("count", torch.zeros(()))
     assert prepared_for(model, draw(1, 3, 16, 12)).resists == "its forward changes `count`"
 
@@ -239,7 +219,7 @@ def test_a_model_that_rounds_its_own_output_far_is_judged_by_float64():
     nn.init.uniform_(norm.weight, 0.5, 1.5)
     norm.running_var.uniform_(0.5, 1.5)
     body = nn.Sequential(nn.Conv2d(3, 64, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    model = Net(lambda s, x: s.body(x) + 3000.0 - 3000.0, body=body).eval()  # a rounding of a thousandth
+    model = Forward(lambda s, x: s.body(x) + 3000.0 - 3000.0, body=body).eval()  # a rounding of a thousandth
     prepared = prepared_for(model, draw(1, 3, 16, 12))
     assert prepared.folded == 1
     assert prepared.captured, prepared.resists
