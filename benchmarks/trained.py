@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.preprocess import Preprocess
+from xai_fast.images.preprocess import Preprocess
 from xai_fast.models.demo import CLASSES, PREPROCESS, demo_model, photographs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import xai_fast as xf
-from xai_fast.core.photo_files import open_photo
+from xai_fast.images.photo_files import open_photo
 from xai_fast.models.demo import photograph
 from xai_fast.report import Bar, Panel, Row, Scale, figure, overlay, save_png
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xai_fast.core.preprocess import Preprocess
+from xai_fast.images.preprocess import Preprocess
 from xai_fast.models.demo import CLASSES, photographs
 from xai_fast.models.demo import crops as demo_crops
 from xai_fast.models.demo import samples as demo_samples

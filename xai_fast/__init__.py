@@ -15,16 +15,16 @@ _HOMES = {
     "Engine": "xai_fast.engine",
     "Cost": "xai_fast.engine",
     "NonFiniteError": "xai_fast.engine.run",
-    "Explanation": "xai_fast.core.explanation",
-    "FilterImages": "xai_fast.core.filter_images",
-    "FilterMaps": "xai_fast.core.filter_maps",
-    "TextExplanation": "xai_fast.core.text_explanation",
-    "Preprocess": "xai_fast.core.preprocess",
+    "Explanation": "xai_fast.results.explanation",
+    "FilterImages": "xai_fast.results.filter_images",
+    "FilterMaps": "xai_fast.results.filter_maps",
+    "TextExplanation": "xai_fast.results.text_explanation",
+    "Preprocess": "xai_fast.images.preprocess",
     "MethodInfo": "xai_fast.methods",
     "load": "xai_fast.models",
 }
 _MODULES = {
-    "segments": "xai_fast.core.segments",
+    "segments": "xai_fast.images.segments",
     "targets": "xai_fast.core.targets",
     "methods": "xai_fast.methods",
     "explain": "xai_fast.explain",
@@ -102,13 +102,7 @@ __all__ = [  # noqa: RUF022 - sorted letter by letter, methods in capitals among
 ]
 
 if TYPE_CHECKING:
-    from xai_fast.core import segments as segments
     from xai_fast.core import targets as targets
-    from xai_fast.core.explanation import Explanation as Explanation
-    from xai_fast.core.filter_images import FilterImages as FilterImages
-    from xai_fast.core.filter_maps import FilterMaps as FilterMaps
-    from xai_fast.core.preprocess import Preprocess as Preprocess
-    from xai_fast.core.text_explanation import TextExplanation as TextExplanation
     from xai_fast.engine import Cost as Cost
     from xai_fast.engine import Engine as Engine
     from xai_fast.engine.run import NonFiniteError as NonFiniteError
@@ -142,6 +136,13 @@ if TYPE_CHECKING:
     from xai_fast.methods.text import LimeText as LimeText
     from xai_fast.methods.text import ShapleyText as ShapleyText
     from xai_fast.models import load as load
+
+    from .images import segments as segments
+    from .images.preprocess import Preprocess as Preprocess
+    from .results.explanation import Explanation as Explanation
+    from .results.filter_images import FilterImages as FilterImages
+    from .results.filter_maps import FilterMaps as FilterMaps
+    from .results.text_explanation import TextExplanation as TextExplanation
 
 
 def __getattr__(name: str) -> Any:

@@ -16,9 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from xai_fast._callable import make_callable
-from xai_fast.core.explained import Explained, Label, suffixes_of
-from xai_fast.core.image_targets import target_of_each
-from xai_fast.core.photos import ImageError, as_list, names_of, to_input
 from xai_fast.core.targets import Target
 from xai_fast.engine import Engine
 from xai_fast.methods.base import AbstractMethod
@@ -26,6 +23,10 @@ from xai_fast.methods.build import build, method_named, refuse_other_kinds, refu
 from xai_fast.methods.registry import methods as registered
 from xai_fast.ops import check_available
 from xai_fast.report import Failure, Item, Row, figure, occupied_in, printable, reason, stems_for, write_page
+
+from .images.image_targets import target_of_each
+from .images.photos import ImageError, as_list, names_of, to_input
+from .results.explained import Explained, Label, suffixes_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -137,7 +137,7 @@ def test_files_that_cannot_be_written_cost_their_image(tmp_path: Path, model: li
 def test_a_drawing_that_fails_costs_its_image(
     tmp_path: Path, model: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xai_fast.core import explained
+    from xai_fast.results import explained
 
     overlay, calls = explained.overlay, []
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from xai_fast.engine.estimators.walk import trapezoid
 from xai_fast.engine.samplers.adaptive import FIRST, KEPT, AdaptivePath
-from xai_fast.engine.samplers.walk import trapezoid
 
 # Of steps (n,): scores (n,), and maps (n, P) whose sums are the scores' derivatives.
 Path = Callable[[Tensor], tuple[Tensor, Tensor]]

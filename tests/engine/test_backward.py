@@ -19,11 +19,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from xai_fast.core.graph.onednn import Geometry, PackedWeight
 from xai_fast.core.prepare import prepare
-from xai_fast.engine.backward import backward_of, rectified
-from xai_fast.engine.backward.adjoint import Flipped, Phased, Pointwise, Transposed, adjoint_of
-from xai_fast.engine.backward.gradients import Gradients
+from xai_fast.engine.gradients.backward import backward_of, rectified
+from xai_fast.engine.gradients.backward.adjoint import Flipped, Phased, Pointwise, Transposed, adjoint_of
+from xai_fast.engine.gradients.backward.gradients import Gradients
+from xai_fast.graph.onednn import Geometry, PackedWeight
 
 one_thread = test_tail.one_thread
 

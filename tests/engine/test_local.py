@@ -22,13 +22,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import xai_fast as xf
-from xai_fast.core.processor import assuming
 from xai_fast.engine import Recipe
 from xai_fast.engine.reducers.coverage import CoverageMean
 from xai_fast.engine.replay.local.grouping import grouped
 from xai_fast.engine.replay.local.replay import Replay
 from xai_fast.engine.samplers.masks import HiddenMasks
 from xai_fast.engine.samplers.windows import Windows
+from xai_fast.graph.processor import assuming
 
 one_thread = test_tail.one_thread
 

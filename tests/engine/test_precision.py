@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import xai_fast as xf
-from xai_fast.core.processor import assuming
+from xai_fast.graph.processor import assuming
 
 SETTINGS = {
     "Occlusion": (xf.Occlusion, {"window": 3, "stride": 2}),

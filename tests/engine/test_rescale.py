@@ -23,8 +23,8 @@ import xai_fast as xf
 from xai_fast.core import secants
 from xai_fast.core.copies import copied
 from xai_fast.core.prepare import prepare
-from xai_fast.engine.rescale import Rescale, rescale_of
-from xai_fast.engine.rescale.quotients import quotient
+from xai_fast.engine.gradients.rescale import Rescale, rescale_of
+from xai_fast.engine.gradients.rescale.quotients import quotient
 
 one_thread = test_tail.one_thread
 OF, TO = torch.tensor([0, 1, 1, 0, 1]), torch.tensor([1, 0, 1, 0, 0])  # pairs in no order, one of them twice

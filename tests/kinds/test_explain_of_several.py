@@ -185,5 +185,5 @@ def test_a_cut_part_is_that_part_of_the_whole(monkeypatch: pytest.MonkeyPatch) -
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 400, 3), dtype=np.uint8))
     preprocess = xf.Preprocess(resize=64, crop=(80, 48), mean=(0.0,) * 3, std=(1 / 255,) * 3)
     whole = preprocess(photo)
-    monkeypatch.setattr("xai_fast.core.preprocess.MOST_PIXELS", 80 * 48)
+    monkeypatch.setattr("xai_fast.images.preprocess.MOST_PIXELS", 80 * 48)
     torch.testing.assert_close(preprocess(photo), whole, rtol=0, atol=1.001)

@@ -13,9 +13,9 @@ from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 import xai_fast as xf
-from xai_fast.core.graph.capture import CaptureError, trace
 from xai_fast.core.prepare import prepare
 from xai_fast.core.verify import difference, observe
+from xai_fast.graph.capture import CaptureError, trace
 
 
 def draw(*shape, seed=0):

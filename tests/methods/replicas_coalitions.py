@@ -13,7 +13,7 @@ import replicas
 import torch
 
 from xai_fast.core.random import uniforms
-from xai_fast.engine.samplers.shapley_draws import weighted_draws
+from xai_fast.engine.estimators.shapley_draws import weighted_draws
 
 
 class Game:

@@ -10,7 +10,7 @@ import torch
 from games import GAMES, PLAYERS, played, tanh_game
 
 import xai_fast as xf
-from xai_fast.engine.samplers.shapley_draws import weighted_draws
+from xai_fast.engine.estimators.shapley_draws import weighted_draws
 
 
 @pytest.mark.parametrize("sampler", ["paired", "kernel", "leverage"])

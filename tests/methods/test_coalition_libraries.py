@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import xai_fast as xf
-from xai_fast.core.baselines import resolve_baseline
-from xai_fast.core.segments import SegmentMap
 from xai_fast.engine import Recipe
+from xai_fast.engine.estimators.shapley import OrderMeans, ShapleyRegression
+from xai_fast.engine.estimators.shapley_draws import WeightedDraws
+from xai_fast.engine.estimators.surrogate import Surrogate
 from xai_fast.engine.reducers.coalitions import CoalitionValues, Stage
-from xai_fast.engine.reducers.shapley import OrderMeans, ShapleyRegression
-from xai_fast.engine.reducers.surrogate import Surrogate
 from xai_fast.engine.samplers.coalitions import Coalitions, Prefixes, Table
-from xai_fast.engine.samplers.shapley_draws import WeightedDraws
+from xai_fast.images.baselines import resolve_baseline
+from xai_fast.images.segments import SegmentMap
 
 
 def on_draws(model, inputs, target, labels, baseline, draws, estimator):

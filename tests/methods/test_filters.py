@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 import xai_fast as xf
-from xai_fast.core.filter_images import FilterImages
-from xai_fast.core.filter_maps import FilterMaps
 from xai_fast.methods.activation_maximization import ActivationMaximization
 from xai_fast.methods.distortions import Distortions
 from xai_fast.methods.filter_activation import FilterActivation
 from xai_fast.methods.parametrizations import Pixels, Spectrum
+from xai_fast.results.filter_images import FilterImages
+from xai_fast.results.filter_maps import FilterMaps
 
 PREPROCESS = xf.Preprocess(resize=None, crop=(13, 11), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 parametrizations = pytest.mark.parametrize("parametrization", ["pixels", "fourier"])

@@ -15,12 +15,12 @@ from torch import nn
 
 import xai_fast as xf
 from xai_fast import ops
-from xai_fast.core.graph.linear import FusedLinear
-from xai_fast.core.graph.onednn import FusedConvolution
-from xai_fast.core.graph.probe import refusal
-from xai_fast.core.graph.winograd import MinimalFilter
-from xai_fast.core.processor import assuming
-from xai_fast.engine.backward.tape import Backward
+from xai_fast.engine.gradients.backward.tape import Backward
+from xai_fast.graph.linear import FusedLinear
+from xai_fast.graph.onednn import FusedConvolution
+from xai_fast.graph.probe import refusal
+from xai_fast.graph.processor import assuming
+from xai_fast.graph.winograd import MinimalFilter
 
 METHODS = (
     "Occlusion",

@@ -10,8 +10,8 @@ import torch
 from games import PLAYERS, played, tanh_game
 
 import xai_fast as xf
-from xai_fast.engine.reducers.interactions import without_pairs
-from xai_fast.engine.reducers.surrogate import Surrogate, _lasso_path
+from xai_fast.engine.estimators.interactions import without_pairs
+from xai_fast.engine.estimators.surrogate import Surrogate, _lasso_path
 from xai_fast.engine.samplers.subsets import binomial, opposite_ends
 from xai_fast.methods.lime import proximity
 

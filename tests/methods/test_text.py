@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import xai_fast as xf
-from xai_fast.core.text_pieces import Pieces
+from xai_fast.results.text_pieces import Pieces
 
 GOOD = {"good": 2.0, "great": 1.0, "😀": 0.5}
 BAD = {"bad": -2.0, "not": -1.0}

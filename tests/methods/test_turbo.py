@@ -11,7 +11,7 @@ from subjects import Small, signals
 from test_rise import Bent, expectation
 
 import xai_fast as xf
-from xai_fast.engine.samplers.shapley_draws import weighted_draws
+from xai_fast.engine.estimators.shapley_draws import weighted_draws
 
 SEEDS = 100
 ORDERS = {"n_permutations": 1000}

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from xai_fast.core.known import known, register
-from xai_fast.core.preprocess import Preprocess
+from xai_fast.images.known import known, register
+from xai_fast.images.preprocess import Preprocess
 from xai_fast.models import load
 from xai_fast.models.demo import CLASSES, PREPROCESS
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from beside import WIDTH
-from xai_fast.core.preprocess import Preprocess
+from xai_fast.images.preprocess import Preprocess
 
 PRE = Preprocess(mean=(0.5,), std=(0.2,))
 

@@ -9,7 +9,6 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor
 
-from xai_fast.core.explained import Explained, suffixes_of
 from xai_fast.engine import Engine
 from xai_fast.explain import explain_one, facts
 from xai_fast.methods.base import AbstractMethod
@@ -19,6 +18,7 @@ from xai_fast.models import load
 from xai_fast.models.demo import photograph
 from xai_fast.models.demo.mosaics import Agreement, Mosaic, agreement, counts, mosaics, truth
 from xai_fast.report import Failure, Row, figure, printable, reason, save_png, stems_for, write_page
+from xai_fast.results.explained import Explained, suffixes_of
 
 from .console import line, out, problem
 from .folder import Folder

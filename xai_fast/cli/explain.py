@@ -12,16 +12,16 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
-from xai_fast.core.explained import Explained, suffixes_of
-from xai_fast.core.photos import ImageError, names_of, to_input
 from xai_fast.core.targets import class_named
 from xai_fast.engine import Engine
 from xai_fast.explain import explain_one, facts, labels_of
+from xai_fast.images.photos import ImageError, names_of, to_input
 from xai_fast.methods.base import AbstractMethod
 from xai_fast.methods.build import build, refuse_without_truth
 from xai_fast.models import load
 from xai_fast.ops import check_available
 from xai_fast.report import Failure, Item, printable, reason, stems_for, write_page
+from xai_fast.results.explained import Explained, suffixes_of
 
 from .console import err, line, problem
 from .folder import Folder

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from xai_fast.graph.address import wrapper
+
 from .hooks import HOOKS as _HOOKS
 from .hooks import rebind
 
@@ -66,13 +68,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model  # hooks on the wrapper itself are to fire
         model = inner
     return model
-
-
-def wrapper(model: nn.Module) -> str | None:
-    """The name under which a wrapper holds the module that computes; None for any other module."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return "module"
-    return "_orig_mod" if isinstance(getattr(model, "_orig_mod", None), nn.Module) else None
 
 
 def traits(model: nn.Module) -> tuple[torch.dtype | None, torch.device | None]:

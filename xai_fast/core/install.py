@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .graph.captured import Captured, Replaced
-from .graph.scopes import Scope
-from .graph.steps import Graph
+from xai_fast.graph.captured import Captured, Replaced
+from xai_fast.graph.reasons import first_line
+from xai_fast.graph.scopes import Scope
+from xai_fast.graph.steps import Graph
+
 from .hooks import shadowed, tensor_hooks_in
 from .prepared import Prepared
-from .verify import Observation, first_line, row_of
+from .verify import Observation, row_of
 
 
 def installed(prepared: Prepared, parts: list[Scope], seen: Observation, example: Tensor) -> bool:

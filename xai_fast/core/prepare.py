@@ -11,18 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xai_fast.graph.capture import is_own_leaf
+from xai_fast.graph.fold import drop_identities, fold_batchnorms
+from xai_fast.graph.layout import ExactStatistics, keep_long_sums_plain, normalises, to_channels_last
+from xai_fast.graph.reasons import first_line
+from xai_fast.graph.scopes import Scope, scopes
+
 from .atoms import is_atom
 from .copies import copied, hooked, traits, unwrapped
-from .graph.capture import is_own_leaf
-from .graph.fold import drop_identities, fold_batchnorms
-from .graph.scopes import Scope, scopes
 from .hooks import shadowed, unhooked
 from .install import differs, install, installed, reproduces, two_rows
-from .layout import ExactStatistics, keep_long_sums_plain, normalises, to_channels_last
 from .prepared import HALVES, Prepared, reducible
 from .rows import mixed_rows
 from .snapshot import Path
-from .verify import Observation, difference, first_line, floats, observe, row_of
+from .verify import Observation, difference, floats, observe, row_of
 
 
 def prepare(

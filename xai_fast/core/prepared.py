@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from xai_fast.graph.captured import Captured
+from xai_fast.graph.layout import LAYOUTS, ExactStatistics
+from xai_fast.graph.probe import refusal
+
 from .draws import drawn_by, note
-from .graph.captured import Captured
-from .graph.probe import refusal
 from .guard import own_model
-from .layout import LAYOUTS, ExactStatistics
 from .scores import named_parts
 from .snapshot import Path
 from .verify import Footprint

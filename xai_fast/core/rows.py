@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai_fast.graph.reasons import first_line
+
 from .memory import out_of_memory
-from .verify import difference, first_line, floats, is_list_of_rows
+from .verify import difference, floats, is_list_of_rows
 
 _FAR = 0.02  # of an output, the most that is taken for rounding
 _NEAR = 1e-6  # what kernels of one shape may differ by

@@ -221,8 +221,3 @@ def _unsteady(model: nn.Module, before: dict[str, Any], draws: set[str]) -> str 
     if draws:
         return "its forward draws random numbers"
     return None
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for a note."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from xai_fast.core.copies import traits
 from xai_fast.core.guard import untouched
-from xai_fast.core.known import known
 from xai_fast.core.layers import Grid, Layer, layer_names, modules_of
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import HALVES, Prepared, reducible
 from xai_fast.core.scores import checked_output, class_names
 from xai_fast.core.targets import Target
 from xai_fast.core.turns import turn_of
+from xai_fast.images.known import known
 
 from .asked import asking
 from .inputs import checked, refuse_single_image

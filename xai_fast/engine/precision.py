@@ -8,7 +8,7 @@ import time
 import torch
 from torch import Tensor
 
-from xai_fast.core.processor import said
+from xai_fast.graph.processor import said
 
 _HALF_GAIN = 0.8  # of the time in single precision; carrying differences costs additions
 

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.core.copies import traits
-from xai_fast.core.filter_images import FilterImages
 from xai_fast.core.layers import Grid, Layer, Reading, checked_grid
-from xai_fast.core.preprocess import Preprocess
 from xai_fast.engine import Cost, Engine, Recipe
 from xai_fast.engine.ascent import Ascent
 from xai_fast.engine.evaluate.prefix import ChannelMaps, ChannelSum
 from xai_fast.engine.inputs import checked, refuse_single_image
 from xai_fast.engine.reducers.clean import CleanFormula
 from xai_fast.engine.run import NonFiniteError, Outcome
+from xai_fast.images.preprocess import Preprocess
+from xai_fast.results.filter_images import FilterImages
 
 from .distortions import Distortions
 from .filters import Filters, checked_filters, checked_layer, filters_of, no_score

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from xai_fast.core.explanation import Explanation
 from xai_fast.core.objective import Objective
 from xai_fast.core.plain import plain
 from xai_fast.core.targets import Target
 from xai_fast.engine import Cost, Engine, Recipe
 from xai_fast.engine.inputs import checked, spatial_axes
 from xai_fast.engine.run import Outcome
+from xai_fast.results.explanation import Explanation
 
 from .registry import methods
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from xai_fast.core.baselines import check_baseline
 from xai_fast.core.plain import plain
+from xai_fast.images.baselines import check_baseline
 
 
 def check_count(value: object, name: str, least: int = 1) -> None:

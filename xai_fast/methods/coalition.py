@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai_fast.core.baselines import Baseline, check_baseline, resolve_baseline
-from xai_fast.core.segments import Segments, check_segments, label_map
 from xai_fast.engine import Recipe
 from xai_fast.engine.reducers.coalitions import CoalitionValues, Stage
 from xai_fast.engine.reducers.levels import level_by_level
 from xai_fast.engine.samplers.coalitions import Coalitions, Draws
+from xai_fast.images.baselines import Baseline, check_baseline, resolve_baseline
+from xai_fast.images.segments import Segments, check_segments, label_map
 
 from .base import AbstractMethod, Resolution
 from .checks import check_seed

@@ -7,7 +7,6 @@ from typing import final
 
 from torch import Tensor
 
-from xai_fast.core.baselines import Baseline
 from xai_fast.core.layers import Layer
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.evaluate import Answers, Multipliers
@@ -16,6 +15,7 @@ from xai_fast.engine.reducers.maps import SampleMaps, Stored
 from xai_fast.engine.samplers.clean import Clean
 from xai_fast.engine.samplers.path import Repeated, Source
 from xai_fast.engine.samplers.references import References
+from xai_fast.images.baselines import Baseline
 
 from .base import Resolution
 from .checks import check_baselines

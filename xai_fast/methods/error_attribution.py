@@ -17,13 +17,13 @@ from xai_fast.core.scores import class_indices, find_scores, refuse_beyond, scor
 from xai_fast.core.targets import Target, cross_entropy, margin
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.budgets import beside
+from xai_fast.engine.estimators.quadrature import quadrature
 from xai_fast.engine.evaluate import Answers, InputGradient, LayerPath
 from xai_fast.engine.inputs import checked
 from xai_fast.engine.reducers.cam import Grid, grid_of
 from xai_fast.engine.reducers.clean import CleanFormula
 from xai_fast.engine.reducers.gap import WithGap
 from xai_fast.engine.run import Outcome
-from xai_fast.engine.samplers.quadrature import quadrature
 from xai_fast.ops import cam_reduce
 
 from .base import AbstractMethod, Resolution

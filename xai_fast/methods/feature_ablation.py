@@ -7,12 +7,12 @@ from typing import final
 
 from torch import Tensor
 
-from xai_fast.core.baselines import Baseline, check_baseline, resolve_baseline
-from xai_fast.core.segments import SegmentMap, Segments, check_segments, most_segments, resolve_segments
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.reducers.segments import MaskMeans, SegmentValues
 from xai_fast.engine.samplers.masks import HiddenMasks
 from xai_fast.engine.samplers.segments import HiddenSegments
+from xai_fast.images.baselines import Baseline, check_baseline, resolve_baseline
+from xai_fast.images.segments import SegmentMap, Segments, check_segments, most_segments, resolve_segments
 
 from .base import AbstractMethod, Resolution
 

@@ -8,15 +8,15 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from xai_fast.core.filter_maps import FilterMaps, resized
 from xai_fast.core.layers import Grid, Layer, checked_grid
 from xai_fast.core.objective import Objective
-from xai_fast.core.pictures import snapshots
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.evaluate import Answers
 from xai_fast.engine.evaluate.prefix import ChannelMaps
 from xai_fast.engine.reducers.clean import CleanFormula
 from xai_fast.engine.run import Outcome
+from xai_fast.images.pictures import snapshots
+from xai_fast.results.filter_maps import FilterMaps, resized
 
 from .base import AbstractMethod, Resolution
 from .filters import Filters, checked_filters, checked_layer, filters_of, no_score

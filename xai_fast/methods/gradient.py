@@ -11,8 +11,8 @@ from torch import Tensor
 
 from xai_fast.core.layers import Layer, layer_names
 from xai_fast.engine import Cost, Recipe
-from xai_fast.engine.backward import Rule
 from xai_fast.engine.evaluate import Answers, Evaluate, InputGradient, LayerResponse
+from xai_fast.engine.gradients.backward import Rule
 from xai_fast.engine.recipe import Variants
 from xai_fast.engine.reducers.clean import CleanFormula
 from xai_fast.engine.reducers.maps import Parts, SampleMaps, Stored, Whole

@@ -8,12 +8,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from xai_fast.core.baselines import Baseline
 from xai_fast.core.layers import Layer
 from xai_fast.engine import Cost
 from xai_fast.engine.evaluate import Answers, InputGradient, LayerBetween
 from xai_fast.engine.samplers.path import RandomPoints, Source
 from xai_fast.engine.samplers.references import References
+from xai_fast.images.baselines import Baseline
 
 from .checks import check_baselines, check_count, check_seed, check_sigma
 from .gradient import AbstractGradientMethod, Asked

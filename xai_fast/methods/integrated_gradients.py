@@ -8,10 +8,10 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from xai_fast.core.baselines import Baseline, check_baseline, resolve_baseline
 from xai_fast.core.layers import Layer
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.budgets import beside
+from xai_fast.engine.estimators.quadrature import QUADRATURES, quadrature
 from xai_fast.engine.evaluate import Answers, InputGradient, LayerPath, Line, Score, Summed
 from xai_fast.engine.recipe import Sweep
 from xai_fast.engine.reducers.adaptive import AdaptiveMaps
@@ -20,7 +20,7 @@ from xai_fast.engine.reducers.gap import WithGap
 from xai_fast.engine.reducers.maps import SampleMaps, Stored
 from xai_fast.engine.samplers.clean import Clean
 from xai_fast.engine.samplers.path import PathPoints, Source
-from xai_fast.engine.samplers.quadrature import QUADRATURES, quadrature
+from xai_fast.images.baselines import Baseline, check_baseline, resolve_baseline
 
 from .base import Resolution
 from .checks import check_count, check_tolerance

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final, get_args
 
-from xai_fast.core.segments import most_segments
 from xai_fast.engine import Cost
+from xai_fast.engine.estimators.shapley import ShapleyRegression
+from xai_fast.engine.estimators.shapley_draws import Sampler, WeightedDraws, weighted_draws
 from xai_fast.engine.reducers.coalitions import Stage
 from xai_fast.engine.reducers.levels import marks
-from xai_fast.engine.reducers.shapley import ShapleyRegression
 from xai_fast.engine.samplers.coalitions import Table
-from xai_fast.engine.samplers.shapley_draws import Sampler, WeightedDraws, weighted_draws
+from xai_fast.images.segments import most_segments
 
 from .checks import check_choice, check_count, check_tolerance
 from .coalition import AbstractCoalitionMethod, Drawn, all_coalitions, table_of

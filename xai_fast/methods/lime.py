@@ -10,13 +10,13 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from xai_fast.core.baselines import Baseline
-from xai_fast.core.segments import Segments
 from xai_fast.engine import Cost
+from xai_fast.engine.estimators.surrogate import Surrogate
 from xai_fast.engine.reducers.coalitions import Stage
-from xai_fast.engine.reducers.surrogate import Surrogate
 from xai_fast.engine.samplers.coalitions import Table
 from xai_fast.engine.samplers.subsets import binomial, coins, every_subset, opposite_ends
+from xai_fast.images.baselines import Baseline
+from xai_fast.images.segments import Segments
 
 from .checks import check_choice, check_count, check_positive
 from .coalition import AbstractCoalitionMethod, Drawn, all_coalitions, table_of

@@ -8,10 +8,10 @@ from typing import final
 
 from torch import Tensor
 
-from xai_fast.core.baselines import Baseline, check_baseline, resolve_baseline
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.reducers.coverage import CoverageMean
 from xai_fast.engine.samplers.windows import HiddenWindows, Windows, check_extent, per_axis
+from xai_fast.images.baselines import Baseline, check_baseline, resolve_baseline
 
 from .base import AbstractMethod, Resolution
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xai_fast.core.preprocess import Preprocess
+from xai_fast.images.preprocess import Preprocess
 
 # Of the natural photographs that scikit-image ships with in colour (astronaut, chelsea, coffee, rocket, the left one of
 # stereo_motorcycle), the covariance of RGB in [0, 1], each divided by its trace, was averaged. Along these three

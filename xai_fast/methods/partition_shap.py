@@ -7,10 +7,10 @@ from typing import final
 
 from torch import Tensor
 
-from xai_fast.core.baselines import Baseline, check_baseline, resolve_baseline
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.reducers.partition import OwenMaps
 from xai_fast.engine.samplers.partition import splits_of
+from xai_fast.images.baselines import Baseline, check_baseline, resolve_baseline
 
 from .base import AbstractMethod, Resolution
 from .checks import check_count, check_seed

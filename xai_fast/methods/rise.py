@@ -9,11 +9,11 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from xai_fast.core.baselines import Baseline, check_baseline, resolve_baseline
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.reducers.grids import GridMeans
 from xai_fast.engine.reducers.levels import level_by_level, marks
 from xai_fast.engine.samplers.grids import BehindGrids, GridDraws
+from xai_fast.images.baselines import Baseline, check_baseline, resolve_baseline
 
 from .base import AbstractMethod, Resolution
 from .checks import check_choice, check_count, check_seed, check_tolerance

@@ -9,13 +9,13 @@ from typing import Literal, final
 
 import torch
 
-from xai_fast.core.segments import most_segments
 from xai_fast.engine import Cost
+from xai_fast.engine.estimators.shapley import OrderMeans
 from xai_fast.engine.reducers.coalitions import Stage
 from xai_fast.engine.reducers.levels import marks
-from xai_fast.engine.reducers.shapley import OrderMeans
 from xai_fast.engine.samplers.coalitions import Prefixes
 from xai_fast.engine.samplers.subsets import orders
+from xai_fast.images.segments import most_segments
 
 from .checks import check_choice, check_count, check_tolerance
 from .coalition import AbstractCoalitionMethod, Drawn

@@ -10,11 +10,11 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
-from xai_fast.core.preprocess import Preprocess
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.evaluate import InputGradient, Summed
 from xai_fast.engine.reducers.maps import Aggregate, SampleMaps, Stored
 from xai_fast.engine.samplers.noisy import Noisy
+from xai_fast.images.preprocess import Preprocess
 
 from .base import AbstractMethod, Resolution
 from .checks import check_count, check_seed, check_sigma

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.classifier import Scores, scores_of
-from xai_fast.core.segments import SegmentMap
-from xai_fast.core.text_explanation import TextExplanation, name_of
-from xai_fast.core.text_pieces import Pieces, Unit
 from xai_fast.engine import Engine, Recipe
+from xai_fast.engine.estimators.shapley import ShapleyRegression
+from xai_fast.engine.estimators.shapley_draws import Players, weighted_draws
+from xai_fast.engine.estimators.surrogate import Surrogate
 from xai_fast.engine.reducers.coalitions import CoalitionValues, Estimator, Stage
-from xai_fast.engine.reducers.shapley import ShapleyRegression
-from xai_fast.engine.reducers.surrogate import Surrogate
 from xai_fast.engine.samplers.coalitions import Coalitions, Table
-from xai_fast.engine.samplers.shapley_draws import Players, weighted_draws
 from xai_fast.engine.samplers.subsets import drawn_sizes, of_sizes
+from xai_fast.images.segments import SegmentMap
+from xai_fast.results.text_explanation import TextExplanation, name_of
+from xai_fast.results.text_pieces import Pieces, Unit
 
 from .checks import check_choice, check_count, check_positive, check_seed
 from .lime import proximity

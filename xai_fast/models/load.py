@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from xai_fast.core.known import register
-from xai_fast.core.preprocess import Preprocess
+from xai_fast.images.known import register
+from xai_fast.images.preprocess import Preprocess
 
 FORMS = '"demo", "torchvision:NAME" or "FILE.py:FUNCTION"'
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from xai_fast.core.preprocess import Preprocess
+from xai_fast.images.preprocess import Preprocess
 from xai_fast.models.weights import load_weights, read_state_dict
 
 KEYS = ("model", "preprocess", "classes")
@@ -134,7 +134,7 @@ def _preprocess(value: Any, who: str) -> Preprocess | None:
             return translated
     raise TypeError(
         f"{who} returned {_kind(value)} where the preprocessing belongs; return an "
-        "xai_fast.core.preprocess.Preprocess, the transforms() of torchvision weights, or None"
+        "xai_fast.images.preprocess.Preprocess, the transforms() of torchvision weights, or None"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.preprocess import Preprocess
+from xai_fast.images.preprocess import Preprocess
 from xai_fast.models.weights import fit_keys, load_weights, read_state_dict
 
 AUXILIARY = {"aux_logits": ("aux1.", "AuxLogits."), "aux_loss": ("aux_classifier.",)}

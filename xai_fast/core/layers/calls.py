@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from xai_fast.core.graph.address import Address
 from xai_fast.core.scores import SCORE_NAMES, find_scores, named_parts
+from xai_fast.graph.address import Address
 
 from .places import first_tensor, with_first
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from xai_fast.core.copies import unwrapped, wrapper
-from xai_fast.core.graph.address import Address, address
+from xai_fast.core.copies import unwrapped
+from xai_fast.graph.address import Address, address, wrapper
 
 Layer = str | nn.Module | Sequence[str | nn.Module]
 

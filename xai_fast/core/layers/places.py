@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from xai_fast.core.graph.address import address, refuse_absent, refuse_again
+from xai_fast.graph.address import address, refuse_absent, refuse_again
 
 # From what a layer returns, or is given, to what goes on in its place; None: the same.
 Take = Callable[[Tensor], Tensor | None]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.core.copies import unwrapped
-from xai_fast.core.graph.address import address
+from xai_fast.graph.address import address
 
 from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
 from .grids import Axes, Flat, Function, Grid, Reading, Tokens, candidates

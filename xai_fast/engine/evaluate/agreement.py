@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.graph.captured import Captured, own_forwards
-from xai_fast.core.graph.steps import INPUT, filled
 from xai_fast.core.hooks import shadowed
 from xai_fast.core.prepared import Prepared
-from xai_fast.core.verify import first_line, floats
-from xai_fast.engine import backward as explicit
-from xai_fast.engine.backward import Rule, rectified
+from xai_fast.core.verify import floats
+from xai_fast.engine.gradients import backward as explicit
+from xai_fast.engine.gradients.backward import Rule, rectified
 from xai_fast.engine.replay.tail import Tail
+from xai_fast.graph.captured import Captured, own_forwards
+from xai_fast.graph.reasons import first_line
+from xai_fast.graph.steps import INPUT, filled
 
 from .watch import in_order, watched
 
 if TYPE_CHECKING:
-    from xai_fast.engine.backward import Backward
-    from xai_fast.engine.rescale import Rescale
+    from xai_fast.engine.gradients.backward import Backward
+    from xai_fast.engine.gradients.rescale import Rescale
 
 # How far two backwards may be apart, as a share of the gradient's norm: they agree to 1e-6 in float32, or, where
 # rounding moves a value over a ReLU's kink, to 2 % (ResNet-50, MobileNetV2, DenseNet-121 with awakened weights).
@@ -80,7 +81,9 @@ def rescale_for(prepared: Prepared, shape: tuple[int, ...], layers: tuple[str, .
 
     Arguments and errors as of `rescale_of`.
     """
-    from xai_fast.engine.rescale import rescale_of  # few need it, and every import of the engine would pay for it
+    from xai_fast.engine.gradients.rescale import (
+        rescale_of,  # few need it, and every import of the engine would pay for it
+    )
 
     rescale = rescale_of(prepared, shape, layers)
     if isinstance(rescale, str):

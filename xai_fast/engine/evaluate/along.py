@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from xai_fast.core.layout import LAYOUTS
 from xai_fast.core.prepared import Prepared
-from xai_fast.core.processor import said
 from xai_fast.engine.precision import wait
+from xai_fast.graph.layout import LAYOUTS
+from xai_fast.graph.processor import said
 from xai_fast.ops import path_points
 
 if TYPE_CHECKING:
-    from xai_fast.engine.backward import Backward, Run
+    from xai_fast.engine.gradients.backward import Backward, Run
 
 _FEWEST = 3  # rows of which the two ends cost less than the rows themselves
 _CHUNKS = 2  # timed of each way

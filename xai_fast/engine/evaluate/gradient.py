@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from xai_fast.core.hooks import shadowed
 from xai_fast.core.prepared import Prepared
-from xai_fast.engine.backward import Rule, rectified
+from xai_fast.engine.gradients.backward import Rule, rectified
 from xai_fast.engine.reach import leads_back, refuse_unreached, returning_none
 
 from .agreement import backward_for

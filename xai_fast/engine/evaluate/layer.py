@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.core.prepared import Prepared
-from xai_fast.engine.backward import Rule
+from xai_fast.engine.gradients.backward import Rule
 from xai_fast.engine.replay.tail import Kept, Tail
 
 from .agreement import backward_for

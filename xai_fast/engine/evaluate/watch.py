@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import Tensor, nn
 
-from xai_fast.core.graph.captured import own_forwards
 from xai_fast.core.layers.places import Take, at_layers
 from xai_fast.core.prepared import Prepared
+from xai_fast.graph.captured import own_forwards
 
 from .answers import Response
 

@@ -9,10 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from xai_fast.core.segments import SegmentMap
 from xai_fast.engine.evaluate import Answers
 from xai_fast.engine.recipe import Details
 from xai_fast.engine.samplers.coalitions import Coalitions
+from xai_fast.images.segments import SegmentMap
 
 from .levels import well_enough
 from .segments import laid_over

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xai_fast.core.segments import SegmentMap
 from xai_fast.engine.evaluate import Answers
+from xai_fast.images.segments import SegmentMap
 
 
 class Drops:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.graph.captured import Captured
-from xai_fast.core.graph.cut import Cut, CutError, cut
-from xai_fast.core.graph.kinds import Kind
-from xai_fast.core.graph.program import Program
-from xai_fast.core.graph.steps import Graph, Returned, Step, Value, filled
 from xai_fast.core.verify import difference, row_of
+from xai_fast.graph.captured import Captured
+from xai_fast.graph.cut import Cut, CutError, cut
+from xai_fast.graph.kinds import Kind
+from xai_fast.graph.program import Program
+from xai_fast.graph.steps import Graph, Returned, Step, Value, filled
 
 if TYPE_CHECKING:
     from .tail import Kept, Tail

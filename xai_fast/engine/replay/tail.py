@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.graph.captured import Captured, own_forwards
-from xai_fast.core.graph.cut import Cut, CutError, expanded, handed
-from xai_fast.core.graph.steps import INPUT, filled
 from xai_fast.core.hooks import shadowed
 from xai_fast.core.layers import at_layers
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.verify import difference, row_of
+from xai_fast.graph.captured import Captured, own_forwards
+from xai_fast.graph.cut import Cut, CutError, expanded, handed
+from xai_fast.graph.steps import INPUT, filled
 
 from .closed import Closed, closed_form
 

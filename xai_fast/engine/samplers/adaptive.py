@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from .walk import Sums, Walk, squared_norm, trapezoid
+from xai_fast.engine.estimators.walk import Sums, Walk, squared_norm, trapezoid
 
 FIRST = 8
 """Steps of the first level."""

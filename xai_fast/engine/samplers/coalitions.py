@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_fast.core.segments import SegmentMap
+from xai_fast.images.segments import SegmentMap
 from xai_fast.ops import hide_segments
 
 from .segments import changed_by

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from xai_fast.core.baselines import Baseline, resolve_baseline
 from xai_fast.core.plain import plain
+from xai_fast.images.baselines import Baseline, resolve_baseline
 
 
 class References:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from xai_fast.core.segments import SegmentMap
+from xai_fast.images.segments import SegmentMap
 from xai_fast.ops import hide_segments, region_gather
 
 

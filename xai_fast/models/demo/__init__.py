@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from xai_fast.core.preprocess import Preprocess
+from xai_fast.images.preprocess import Preprocess
 from xai_fast.models.demo.network import DemoNetwork
 from xai_fast.models.demo.photos import CLASSES, photograph, photographs
 

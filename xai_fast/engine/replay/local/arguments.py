@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from xai_fast.core.graph.steps import Step, values_in
+from xai_fast.graph.steps import Step, values_in
 
 from .rule import Scene
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_fast.core.graph.captured import Captured
-from xai_fast.core.graph.steps import INPUT, last_uses
 from xai_fast.engine.precision import wait
+from xai_fast.graph.captured import Captured
+from xai_fast.graph.steps import INPUT, last_uses
 from xai_fast.ops import region_gather
 
 from .boxes import Spans, lengths

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.graph.steps import INPUT
 from xai_fast.core.hooks import shadowed
 from xai_fast.core.prepared import Prepared
-from xai_fast.core.verify import difference, first_line, row_of
+from xai_fast.core.verify import difference, row_of
+from xai_fast.graph.reasons import first_line
+from xai_fast.graph.steps import INPUT
 
 from ...plan import free_memory, unless_full
 from .cost import Costs, Rates, timed

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from xai_fast.core.graph.kinds import Kind
-from xai_fast.core.graph.linear import FusedLinear
-from xai_fast.core.graph.steps import Step, Value, values_in
+from xai_fast.graph.kinds import Kind
+from xai_fast.graph.linear import FusedLinear
+from xai_fast.graph.steps import Step, Value, values_in
 
 from .arguments import taken
 from .boxes import Grid, Spans, hull

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from xai_fast.core.graph.captured import Captured
-from xai_fast.core.graph.steps import INPUT, Graph, Step
-from xai_fast.core.graph.straight import Straight, straightened
+from xai_fast.graph.captured import Captured
+from xai_fast.graph.steps import INPUT, Graph, Step
+from xai_fast.graph.straight import Straight, straightened
 
 from .boxes import Grid
 from .rule import Rule, Scene

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_fast.core.graph import care
-from xai_fast.core.graph.magnitudes import sizes
-from xai_fast.core.graph.steps import INPUT, Step, filled, last_uses
-from xai_fast.core.graph.straight import on_copies
+from xai_fast.graph import care
+from xai_fast.graph.magnitudes import sizes
+from xai_fast.graph.steps import INPUT, Step, filled, last_uses
+from xai_fast.graph.straight import on_copies
 
 from .boxes import Boxes, Grid, Spans, covering
 from .differences import Differences

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xai_fast.core.graph.steps import Step
+from xai_fast.graph.steps import Step
 
 from .arguments import per_axis, taken
 from .boxes import Boxes, Grid, Spans, clipped, covering

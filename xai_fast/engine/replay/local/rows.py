@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from xai_fast.core.graph.steps import Step
+from xai_fast.graph.steps import Step
 from xai_fast.ops import region_gather
 
 from .boxes import Boxes, Grid

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from xai_fast.core.graph.steps import Graph, Step, Value
+from xai_fast.graph.steps import Graph, Step, Value
 
 from .boxes import Boxes, Grid, Spans, covering
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from xai_fast.core.graph.kinds import Kind
-from xai_fast.core.graph.linear import FusedAttention
-from xai_fast.core.graph.steps import Step
+from xai_fast.graph.kinds import Kind
+from xai_fast.graph.linear import FusedAttention
+from xai_fast.graph.steps import Step
 
 from . import pooling, positions, resampling, views, windows
 from .rule import Rule, Scene

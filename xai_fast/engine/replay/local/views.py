@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai_fast.core.graph.steps import Step, Value, values_in
+from xai_fast.graph.steps import Step, Value, values_in
 
 from .boxes import Grid
 from .rule import Border, Rule, Scene

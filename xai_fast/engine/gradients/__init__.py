@@ -1,0 +1,1 @@
+"""Gradients and multipliers of a captured model, step by step without autograd."""
