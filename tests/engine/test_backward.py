@@ -21,9 +21,6 @@ from torch.utils._pytree import tree_leaves
 
 from xai_fast.core.prepare import prepare
 from xai_fast.engine.gradients.backward import backward_of, rectified
-from xai_fast.engine.gradients.backward.adjoint import Flipped, Phased, Pointwise, Transposed, adjoint_of
-from xai_fast.engine.gradients.backward.gradients import Gradients
-from xai_fast.graph.onednn import Geometry, PackedWeight
 
 one_thread = test_tail.one_thread
 
@@ -486,63 +483,3 @@ def test_a_layer_that_does_not_run_is_named():
     prepared = made_ready(test_tail.Plain(), networks.photos(1, 16))
     with pytest.raises(ValueError, match="does not run"):
         backward_of(prepared, (3, 16, 16), ("nowhere",))
-
-
-# Input gradients of convolutions
-
-CONVOLUTIONS = [
-    # in, out, size, kernel, stride, padding, dilation, groups, form
-    (8, 12, (9, 7), (3, 3), (1, 1), (1, 1), (1, 1), 1, Flipped),
-    (8, 12, (9, 7), (3, 5), (1, 1), (0, 2), (2, 1), 4, Flipped),
-    (8, 8, (9, 7), (3, 3), (1, 1), (1, 1), (1, 1), 8, Flipped),
-    (8, 12, (9, 7), (1, 1), (1, 1), (1, 1), (1, 1), 1, Transposed),
-    (8, 12, (10, 7), (1, 1), (2, 3), (0, 0), (1, 1), 1, Pointwise),
-    (8, 12, (9, 8), (1, 1), (2, 2), (0, 0), (1, 1), 2, Pointwise),
-    (3, 16, (32, 33), (7, 7), (2, 2), (3, 3), (1, 1), 1, Phased),
-    (3, 16, (35, 30), (11, 11), (4, 4), (2, 2), (1, 1), 1, Phased),
-    (2, 6, (17, 16), (2, 5), (3, 2), (0, 1), (1, 1), 1, Phased),
-    (3, 8, (32, 32), (4, 4), (4, 4), (0, 0), (1, 1), 1, Phased),
-    (1, 5, (13, 13), (1, 3), (4, 1), (0, 0), (1, 1), 1, Phased),
-    (8, 12, (9, 10), (3, 3), (2, 2), (1, 1), (1, 1), 1, Transposed),
-    (8, 12, (10, 9), (3, 2), (2, 1), (1, 0), (2, 1), 2, Transposed),
-    (8, 8, (10, 9), (3, 3), (2, 2), (1, 1), (1, 1), 8, Transposed),
-]
-
-
-@pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
-def test_adjoints_of_convolutions(case, rows):
-    """Alone, and added to a gradient that is there already."""
-    channels, out, size, kernel, stride, padding, dilation, groups, form = case
-    weight = torch.randn(out, channels // groups, *kernel)
-    x = torch.randn(rows, channels, *size, dtype=torch.float64, requires_grad=True)
-    y = F.conv2d(x, weight.double(), None, stride, padding, dilation, groups)
-    gradient = torch.randn_like(y)
-    (expected,) = torch.autograd.grad(y, x, gradient)
-    gradient = gradient.float().contiguous(memory_format=torch.channels_last)
-    source = PackedWeight(weight, None, Geometry(stride, padding, dilation, groups))
-    adjoint = adjoint_of(source, (channels, *size), short_sums=False)
-    assert type(adjoint) is form
-    gradients = Gradients(wanted=())
-    with torch.no_grad():
-        adjoint(gradient, 1, gradients)
-        torch.testing.assert_close(gradients.take(1).tensor.double(), expected, rtol=1e-4, atol=1e-4)
-        adjoint(gradient, 2, gradients)
-        adjoint(-2 * gradient, 2, gradients)
-        torch.testing.assert_close(gradients.take(2).tensor.double(), -expected, rtol=1e-4, atol=1e-4)
-
-
-def test_long_sums_are_cut_into_stretches():
-    weight, gradient = (
-        torch.randn(512, 8, 3, 3),
-        torch.randn(2, 512, 6, 6).contiguous(memory_format=torch.channels_last),
-    )
-    source = PackedWeight(weight, None, Geometry((1, 1), (1, 1), (1, 1), 1))
-    truth = F.conv_transpose2d(gradient.double(), weight.double(), padding=1)
-    found = {}
-    with torch.no_grad():
-        for short in (False, True):
-            gradients = Gradients(wanted=())
-            adjoint_of(source, (8, 6, 6), short_sums=short)(gradient, 1, gradients)
-            found[short] = (gradients.take(1).tensor - truth).square().mean().sqrt().item()
-    assert found[True] < 0.7 * found[False]

@@ -10,14 +10,13 @@ from torch.nn import functional
 
 import xai_fast as xf
 from xai_fast.core.prepare import prepare
-from xai_fast.graph import linear, onednn, probe, stages
+from xai_fast.graph import stages
 from xai_fast.graph.capture import trace
 from xai_fast.graph.captured import Captured, Replaced
+from xai_fast.graph.fused.onednn.probe import failed
 from xai_fast.graph.kinds import Kind, kind_of, operation_of
-from xai_fast.graph.linear import FusedLinear
-from xai_fast.graph.onednn import Activation, FusedConvolution, FusedResidual, Geometry, PackedWeight
 
-fused_only = pytest.mark.skipif(probe.refusal() is not None, reason=str(probe.refusal()))
+fused_only = pytest.mark.skipif(failed() is not None, reason=str(failed()))
 
 
 def prepared_for(model, inputs, anchors=()):
@@ -50,115 +49,6 @@ def outputs(prepared, inputs):
 def test_module_function_and_method_have_one_name(same, name, kind):
     assert [operation_of(target) for target in same] == [name] * len(same)
     assert kind_of(name) is kind
-
-
-# Fused operators
-
-GEOMETRIES = [
-    Geometry((1, 1), (1, 1), (1, 1), 1),
-    Geometry((2, 1), (0, 2), (1, 1), 1),
-    Geometry((1, 1), (2, 2), (2, 2), 1),
-    Geometry((1, 2), (1, 0), (1, 1), 4),
-    Geometry((1, 1), (1, 1), (1, 1), 8),
-]
-ACTIVATIONS = [
-    Activation("none"),
-    Activation("relu"),
-    Activation("hardtanh", (0.0, 6.0)),
-    Activation("swish"),
-    Activation("hardswish"),
-    Activation("leaky_relu", (0.2,)),
-    Activation("gelu", (), "none"),
-    Activation("gelu", (), "tanh"),
-    Activation("sigmoid"),
-    Activation("tanh"),
-]
-
-
-def draw(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-@fused_only
-@pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-@torch.no_grad()
-def test_fused_convolutions_are_the_public_ones(geometry, parts):
-    if geometry.groups > 1 and parts > 1:
-        pytest.skip("only sums over all channels are cut")
-    x = draw(3, 8, 9, 7).contiguous(memory_format=torch.channels_last)
-    weight, bias = draw(16, 8 // geometry.groups, 3, 3, seed=1), draw(16, seed=2)
-    plain = functional.conv2d(
-        x.double(),
-        weight.double(),
-        bias.double(),
-        geometry.stride,
-        geometry.padding,
-        geometry.dilation,
-        geometry.groups,
-    )
-    for activation in ACTIVATIONS:
-        fused = FusedConvolution(PackedWeight(weight, bias, geometry, parts), activation)
-        for rows in (3, 1):
-            torch.testing.assert_close(fused(x[:rows]).double(), activation(plain[:rows].clone()), rtol=1e-5, atol=1e-5)
-        # What the private operators cannot take goes through the public ones.
-        torch.testing.assert_close(fused(x.double().float().requires_grad_()).double(), activation(plain.clone()),
-                                   rtol=1e-5, atol=1e-5)  # fmt: skip
-    other = draw(*plain.shape, seed=3).contiguous(memory_format=torch.channels_last)
-    for consumes in (False, True):
-        given = other.clone(memory_format=torch.preserve_format)
-        residual = FusedResidual(PackedWeight(weight, bias, geometry, parts), rectified=True, consumes=consumes)
-        torch.testing.assert_close(residual(x, given).double(), (plain + other).relu(), rtol=1e-5, atol=1e-5)
-        assert consumes or torch.equal(given, other)
-
-
-@fused_only
-@torch.no_grad()
-def test_fused_linear_layers_are_the_public_ones():
-    x, weight, bias = draw(2, 5, 24), draw(16, 24, seed=1), draw(16, seed=2)
-    for activation in ACTIVATIONS:
-        linear = FusedLinear(weight, bias, activation)
-        truth = activation(functional.linear(x.double(), weight.double(), bias.double()))
-        torch.testing.assert_close(linear(x).double(), truth, rtol=1e-5, atol=1e-5)
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, 10)
-        torch.testing.assert_close(linear._fused(x, packed).double(), truth, rtol=1e-5, atol=1e-5)
-        assert linear(x[:, :0]).shape == (2, 0, 16)
-
-
-@fused_only
-@torch.no_grad()
-@pytest.mark.parametrize("pays", [True, False])
-def test_linear_layers_of_one_size_are_timed_once(monkeypatch, pays):
-    timed = []
-
-    def seconds(call):
-        timed.append(call)
-        return float((len(timed) == 1) == pays)  # the plain operator comes first
-
-    monkeypatch.setattr(linear, "_pays", {})
-    monkeypatch.setattr(linear, "_fastest", seconds)
-    layers = [FusedLinear(draw(16, 24, seed=seed), None) for seed in range(3)]
-    for x in (draw(2, 5, 24), draw(10, 24), draw(2, 5, 24)):
-        for layer in layers:
-            torch.testing.assert_close(layer(x), functional.linear(x, layer.weight), rtol=1e-5, atol=1e-5)
-    assert len(timed) == 2
-    assert [(layer._choices[10] is not None) for layer in layers] == [pays] * 3
-
-
-@pytest.mark.parametrize("told", [True, False])
-def test_packed_weights_of_many_shapes_take_little_room(monkeypatch, told):
-    """Where torch tells how a packed weight lies in memory, shapes share what is alike; else few shapes are kept."""
-    if probe.refusal() is not None:
-        pytest.skip("nothing is packed here")
-    if not told:
-        monkeypatch.setattr(onednn, "_form", lambda packed: None)
-    source = PackedWeight(draw(4, 2, 3, 3), None, GEOMETRIES[0])
-    with torch.no_grad():
-        for side in range(4, 14):
-            x = draw(2, 2, side, side).contiguous(memory_format=torch.channels_last)
-            torch.testing.assert_close(FusedConvolution(source)(x), onednn.F.conv2d(x, source.weight, padding=1))
-    kept = {id(part) for parts in source._packed.values() for part in parts}
-    assert len(kept) <= onednn._MOST_SHAPES
 
 
 # Whole models

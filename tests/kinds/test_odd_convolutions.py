@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import xai_fast as xf
-from xai_fast.graph.onednn import stretches
+from xai_fast.graph.fused.onednn.convolution import stretches
 
 ODD = {
     "patches as long sums": (nn.Conv2d(3, 8, 48, stride=48), (3, 96, 96)),

@@ -16,11 +16,12 @@ from torch import nn
 import xai_fast as xf
 from xai_fast import ops
 from xai_fast.engine.gradients.backward.tape import Backward
-from xai_fast.graph.linear import FusedLinear
-from xai_fast.graph.onednn import FusedConvolution
-from xai_fast.graph.probe import refusal
+from xai_fast.graph.fused import FusedConvolution
+from xai_fast.graph.fused.onednn.linear import PackedLinear
+from xai_fast.graph.fused.onednn.probe import failed
+from xai_fast.graph.fused.onednn.winograd import MinimalFilter
+from xai_fast.graph.fused.public import Convolution
 from xai_fast.graph.processor import assuming
-from xai_fast.graph.winograd import MinimalFilter
 
 METHODS = (
     "Occlusion",
@@ -31,7 +32,8 @@ METHODS = (
     "IntegratedGradients",
     "GuidedBackprop",
 )
-SWITCHES = [(name, way) for name in ("packed", "minimal", "stem") for way in (True, False)] + [("fused", False)]
+SWITCHES = [(name, way) for name in ("packed", "minimal", "stem") for way in (True, False)]
+SWITCHES += [("fused", False), ("implementation", "public")]
 TARGETS = [1, 3, 0]
 
 
@@ -96,11 +98,11 @@ def test_maps_are_those_of_the_replicas_without_a_compiler(case):
         assert_as_its_replica(case)
 
 
-WAYS = {"packed": (FusedLinear, "_fused"), "minimal": (MinimalFilter, "__call__"), "stem": (Backward, "from_stem"),
-        "fused": (FusedConvolution, "__call__")}  # fmt: skip
+WAYS = {"packed": (PackedLinear, "fused"), "minimal": (MinimalFilter, "__call__"), "stem": (Backward, "from_stem"),
+        "fused": (FusedConvolution, "__call__"), "implementation": (Convolution, "plain")}  # fmt: skip
 
 
-@pytest.mark.skipif(refusal() is not None, reason=str(refusal()))
+@pytest.mark.skipif(failed() is not None, reason=str(failed()))
 @pytest.mark.parametrize(("switch", "way"), SWITCHES, ids=str)
 def test_a_switch_decides_which_way_is_taken(monkeypatch, switch, way):
     owner, name = WAYS[switch]
@@ -108,7 +110,7 @@ def test_a_switch_decides_which_way_is_taken(monkeypatch, switch, way):
     monkeypatch.setattr(owner, name, lambda *args, **kwargs: calls.append(1) or run(*args, **kwargs))
     with assuming(**{switch: way}):
         xf.IntegratedGradients(wide(), n_steps=12, baseline=0.5).attribute(signals(), 2)
-    assert bool(calls) == way
+    assert bool(calls) == bool(way)
 
 
 def test_there_is_no_other_switch():

@@ -52,7 +52,7 @@ def install(prepared: Prepared, graph: Graph, seen: Observation, example: Tensor
     with shadowed(prepared.module), torch.no_grad():
         first, both = graph.record(rows)
         captured = Captured(
-            graph, fused=prepared.fuses, short_sums=prepared.short_sums, like=like, example=rows[:1].clone()
+            graph, fused_by=prepared.fused_by, short_sums=prepared.short_sums, like=like, example=rows[:1].clone()
         )
         answers = [(first, 0, 1), (both, 1, 2)]
         if captured.fuses:
@@ -77,7 +77,7 @@ def _replace_parts(prepared: Prepared, parts: list[Scope], seen: Observation, ex
             args, kwargs = calls[part.path][0] if len(calls[part.path]) == 1 else ((), {})
             if len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].ndim > 1 and len(args[0]) == 2:
                 part.graph.record(args[0])
-                captured = Captured(part.graph, fused=True, short_sums=prepared.short_sums)
+                captured = Captured(part.graph, fused_by=prepared.fused_by, short_sums=prepared.short_sums)
                 part.module.forward = Replaced(part.module, captured, args[0].shape[1:])  # type: ignore[method-assign]
         if reason := differs(prepared, seen, example):
             raise ValueError(reason)

@@ -257,7 +257,7 @@ def _lay_out(prepared: Prepared, *, fast: bool, plain: nn.Module, channels_last:
     if fast and dtype is not None and device is not None:
         prepared.dtype = HALVES.get(device.type, dtype)
         module.to(prepared.dtype)
-    # oneDNN and cuDNN both prefer it; in float64 the CPU's convolutions would copy back and forth.
+    # The libraries of CPUs and GPUs both prefer it; in float64 the CPU's convolutions would copy back and forth.
     prepared.channels_last = channels_last and not (
         device is not None and device.type == "cpu" and dtype is torch.float64
     )

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from xai_fast.graph.captured import Captured
+from xai_fast.graph.fused import Implementation, implementation_for
 from xai_fast.graph.layout import LAYOUTS, ExactStatistics
-from xai_fast.graph.probe import refusal
 
 from .draws import drawn_by, note
 from .guard import own_model
@@ -149,9 +149,16 @@ class Prepared:
         return self.dtype is torch.float32 and self.device is not None and self.device.type == "cpu"
 
     @property
+    def fused_by(self) -> Implementation | None:
+        """What runs its fused steps; None where none are fused."""
+        if self.device is None or self.dtype is None or not self.channels_last:
+            return None
+        return implementation_for(self.device, self.dtype)
+
+    @property
     def fuses(self) -> bool:
-        """Whether steps may be fused: oneDNN's operators are there, and it runs in float32 on the CPU."""
-        return self.single_on_cpu and self.channels_last and refusal() is None
+        """Whether steps may be fused."""
+        return self.fused_by is not None
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from . import care
 from .address import address, refuse_absent, refuse_again
 from .cut import Cut, CutError, cut
 from .fuse import Fusion
+from .fused import Implementation
 from .program import Program
 from .stages import stages
 from .steps import INPUT, Graph, Returned, Step, filled
@@ -24,7 +25,7 @@ class Captured:
 
     Args:
         graph: recorded on inputs of one shape; another shape needs another recording.
-        fused: whether steps are fused for the CPU.
+        fused_by: the implementation of fused steps; None where none are fused.
         short_sums: see `Fusion`.
         like: the same steps recorded on another shape, whose packed weights are shared.
         example: (1, C, *S) the clean input on which it was compared with the model; None where that ran as a part.
@@ -38,16 +39,20 @@ class Captured:
         self,
         graph: Graph,
         *,
-        fused: bool,
+        fused_by: Implementation | None,
         short_sums: bool,
         like: Captured | None = None,
         example: Tensor | None = None,
     ) -> None:
         self.graph, self.short_sums, self.example = graph, short_sums, example
         self.agreements: dict[tuple[Any, ...], str | None] = {}
-        self._fusion = Fusion(graph, short_sums=short_sums, like=like and like._fusion) if fused else None
+        self._fusion = None
+        if fused_by is not None:
+            self._fusion = Fusion(graph, fused_by, short_sums=short_sums, like=like and like._fusion)
         self._whole = self.program(graph.steps, (), graph.results)
-        self._stages = stages(graph, self._whole.steps, lambda steps, wanted: Program(graph, steps, (wanted,)))
+        self._stages = []
+        if fused_by is not None and fused_by.regroups:
+            self._stages = stages(graph, self._whole.steps, lambda steps, wanted: Program(graph, steps, (wanted,)))
         self._rows = min((stage.rows for stage in self._stages), default=0)
 
     def __call__(self, batch: Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""When fused operators may run: oneDNN's ReLU answers 0 for NaN, so they run only where none can come up.
+"""When fused operators may run: the ReLU of some answers 0 for NaN, so they run only where none can come up.
 
 Where every input of a step is of ordinary size, no sum in it can overflow, and neither NaN nor Inf arises. Sizes are
 bounded when steps are fused (see `magnitudes`), and measured at the few steps where the bound would grow too large.

@@ -1,17 +1,25 @@
-"""Rewrite steps for the CPU: convolutions and linear layers with what follows them in one call, weights prepacked."""
+"""Rewrite steps: convolutions and linear layers with what follows them in one call, whatever computes that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from .fused import (
+    Activation,
+    Convolution,
+    FusedAttention,
+    FusedConvolution,
+    FusedLinear,
+    FusedResidual,
+    Geometry,
+    Implementation,
+    Linear,
+)
 from .kinds import Kind
-from .linear import FusedAttention, FusedLinear
 from .magnitudes import cared
-from .onednn import Activation, FusedConvolution, FusedResidual, Geometry, PackedWeight, stretches
 from .steps import INPUT, Graph, Step, Value, last_uses
 
 
@@ -19,15 +27,18 @@ class Fusion:
     """Fuses the steps of one graph; packed weights are shared by everything that is fused from it.
 
     Args:
-        graph: recorded and bound, of a float32 module on the CPU.
+        graph: recorded and bound.
+        implementation: of fused steps.
         short_sums: whether long sums are cut into stretches, for networks without normalisation.
         like: a fusion of the same steps recorded on another shape, whose packed weights are shared.
     """
 
-    def __init__(self, graph: Graph, *, short_sums: bool, like: Fusion | None = None) -> None:
-        self._graph, self._short_sums = graph, short_sums
-        self._convolutions: dict[int, PackedWeight] = like._convolutions if like is not None else {}
-        self._linears: dict[int, FusedLinear] = like._linears if like is not None else {}
+    def __init__(
+        self, graph: Graph, implementation: Implementation, *, short_sums: bool, like: Fusion | None = None
+    ) -> None:
+        self._graph, self._implementation, self._short_sums = graph, implementation, short_sums
+        self._convolutions: dict[int, Convolution] = like._convolutions if like is not None else {}
+        self._linears: dict[int, Linear] = like._linears if like is not None else {}
 
     def __call__(self, steps: Sequence[Step], given: Collection[int], kept: Collection[int]) -> list[Step]:
         """The steps with every convolution, linear layer and attention that allows it fused.
@@ -43,27 +54,27 @@ class Fusion:
                 continue
             if step.operation == "conv2d" and (source := self._convolution(step)) is not None:
                 self._fuse_convolution(plan, position, source)
-            elif step.operation == "linear" and (linear := self._linear(step)) is not None:
-                self._fuse_linear(plan, position, linear)
+            elif step.operation == "linear" and (source := self._linear(step)) is not None:
+                self._fuse_linear(plan, position, source)
             elif step.operation == "multi_head_attention" and plan.reads_only_first(step):
                 attention = self._attention(step)
                 if attention is not None:
                     plan.fused[position] = _step(step.makes, attention, (step.args[0],), step.operation, step.label)
-        return cared(plan.result(), self._graph)
+        return cared(plan.result(), self._graph) if self._implementation.hides_nan else plan.result()
 
-    def _fuse_linear(self, plan: _Plan, position: int, linear: FusedLinear) -> None:
+    def _fuse_linear(self, plan: _Plan, position: int, source: Linear) -> None:
         """Fuses the linear layer with the activation that follows it."""
         step = plan.steps[position]
         follower = plan.only_user(step.makes)
         activation = activation_of(plan.steps[follower]) if follower is not None else None
-        makes = step.makes
+        makes, linear = step.makes, FusedLinear(source)
         if follower is not None and activation is not None:
-            linear = FusedLinear(linear.weight, linear.bias, activation)
+            linear = FusedLinear(source, activation)
             makes = plan.steps[follower].makes
             plan.fused[follower] = None
         plan.fused[position] = _step(makes, linear, (step.args[0],), "linear", step.label)
 
-    def _fuse_convolution(self, plan: _Plan, position: int, source: PackedWeight) -> None:
+    def _fuse_convolution(self, plan: _Plan, position: int, source: Convolution) -> None:
         """Fuses the convolution with the activation, or with the sum and the ReLU, that follow it."""
         step = plan.steps[position]
         x = step.args[0]
@@ -76,7 +87,7 @@ class Fusion:
             plan.fused[position] = _step(plan.steps[follower].makes, call, (x,), "conv2d", step.label)
             plan.fused[follower] = None
 
-    def _fuse_residual(self, plan: _Plan, position: int, follower: int, source: PackedWeight) -> bool:
+    def _fuse_residual(self, plan: _Plan, position: int, follower: int, source: Convolution) -> bool:
         """Fuses the convolution with the sum that follows it, and with a ReLU behind that; False where that is none."""
         step, total = plan.steps[position], plan.steps[follower]
         x = step.args[0]
@@ -96,24 +107,21 @@ class Fusion:
         plan.fused[follower] = _step(makes, call, (x, Value(other)), "conv2d", step.label)
         return True
 
-    def _convolution(self, step: Step) -> PackedWeight | None:
-        """The packed weight of a convolution that oneDNN can run."""
+    def _convolution(self, step: Step) -> Convolution | None:
+        """The convolution of a step that can be fused."""
         if step.makes in self._convolutions:
             return self._convolutions[step.makes]
         found = _parameters(step, self._graph)
         if found is None or not isinstance(step.args[0], Value):
             return None
         weight, bias, stride, padding, dilation, groups = found
-        if weight.dtype is not torch.float32 or weight.ndim != 4 or isinstance(padding, str):
+        if weight.ndim != 4 or isinstance(padding, str):
             return None
-        depthwise = weight.shape[1] == 1
-        parts = stretches(weight, groups) if self._short_sums else 1
         geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-        if depthwise and groups > 1 and _pair(dilation) != (1, 1):
-            return None  # oneDNN's speed there is not measured; the public operator stays
-        return self._convolutions.setdefault(step.makes, PackedWeight(weight, bias, geometry, parts))
+        found = self._implementation.convolution(weight, bias, geometry, short_sums=self._short_sums)
+        return None if found is None else self._convolutions.setdefault(step.makes, found)
 
-    def _linear(self, step: Step) -> FusedLinear | None:
+    def _linear(self, step: Step) -> Linear | None:
         if step.makes in self._linears:
             return self._linears[step.makes]
         module = step.module
@@ -126,9 +134,8 @@ class Fusion:
             weight, bias = found[0], found[1]
         if len(step.reads) - (0 if module is not None else 1 + (bias is not None)) != 1:
             return None
-        if weight is None or weight.ndim != 2 or weight.dtype is not torch.float32:
-            return None
-        return self._linears.setdefault(step.makes, FusedLinear(weight, bias))
+        linear = None if weight is None or weight.ndim != 2 else self._implementation.linear(weight, bias)
+        return None if linear is None else self._linears.setdefault(step.makes, linear)
 
     def _attention(self, step: Step) -> FusedAttention | None:
         module = step.module
@@ -140,9 +147,11 @@ class Fusion:
         trait = self._graph.traits.get(step.reads[0])
         if not plain or masked or not same or trait is None or trait.shape is None or len(trait.shape) != 3:
             return None
-        inward = FusedLinear(module.in_proj_weight, module.in_proj_bias)
-        outward = FusedLinear(module.out_proj.weight, module.out_proj.bias)
-        return FusedAttention(inward, outward, module.num_heads)
+        inward = self._implementation.linear(module.in_proj_weight, module.in_proj_bias)
+        outward = self._implementation.linear(module.out_proj.weight, module.out_proj.bias)
+        if inward is None or outward is None:
+            return None
+        return FusedAttention(FusedLinear(inward), FusedLinear(outward), module.num_heads)
 
     def _summand(self, step: Step, convolved: int) -> int | None:
         """The other side of a plain sum of two maps of one shape."""
@@ -253,15 +262,14 @@ def _constants(step: Step, graph: Graph, count: int) -> list[Tensor | None] | No
 
 
 def activation_of(step: Step) -> Activation | None:
-    """The step as an activation that oneDNN can add to a convolution or linear layer."""
+    """The step as an activation that can be added to a convolution or linear layer."""
     module = step.module
     if len(step.reads) != 1 or (module is None and len([a for a in step.args if not isinstance(a, bool)]) > 1):
         return None
     extra = {key: value for key, value in step.kwargs.items() if key != "inplace"}
     match step.operation:
         case "relu" | "silu" | "hardswish" | "sigmoid" | "tanh" | "relu6" if not extra:
-            name = {"silu": "swish", "relu6": "hardtanh"}.get(step.operation, step.operation)
-            return Activation(name, (0.0, 6.0) if step.operation == "relu6" else ())
+            return Activation("hardtanh", (0.0, 6.0)) if step.operation == "relu6" else Activation(step.operation)
         case "gelu":
             approximate = module.approximate if isinstance(module, nn.GELU) else extra.pop("approximate", "none")
             return Activation("gelu", (), str(approximate)) if not extra else None

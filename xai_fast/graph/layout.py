@@ -32,10 +32,10 @@ def to_channels_last(module: nn.Module) -> None:
 def keep_long_sums_plain(module: nn.Module) -> int:
     """Puts convolutions over many products back into the plain layout; returns how many.
 
-    oneDNN sums a channels-last convolution in one float32 chain and a plain one in short chains: over 1152 products and
-    more the first errs three to five times more. Where normalisation follows, its own rounding hides that (a ResNet's
-    maps stay within twice the plain error), so this is for networks without any: a VGG's maps would be four times
-    further from float64 than an unprepared model's.
+    On the CPU a channels-last convolution is summed in one float32 chain and a plain one in short chains: over 1152
+    products and more the first errs three to five times more. Where normalisation follows, its own rounding hides that
+    (a ResNet's maps stay within twice the plain error), so this is for networks without any: a VGG's maps would be four
+    times further from float64 than an unprepared model's.
     """
     count = 0
     for layer in module.modules():

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .care import LIMIT, ORDINARY, Care
+from .fused import FusedAttention, FusedResidual, FusedStep, gain
 from .kinds import Kind, kind_of
-from .linear import FusedAttention, FusedLinear
-from .onednn import FusedConvolution, FusedResidual, gain
 from .steps import Graph, Step, Value
 
 _UNKNOWN = math.inf
@@ -53,7 +52,7 @@ class _Bounds:
     def settled(self, step: Step) -> Step:
         """The step as it is to run; its result is known afterwards."""
         call = step.call
-        if isinstance(call, FusedConvolution | FusedResidual | FusedLinear | FusedAttention):
+        if isinstance(call, FusedStep):
             care = self._fused(step, call)
             step = replaced_call(step, replace(call, care=care))
             found = min(care.bound, _activated(call, care.bound)) if care.bound <= LIMIT else _UNKNOWN
@@ -177,9 +176,9 @@ def replaced_call(step: Step, call: Callable[..., Any]) -> Step:
 def _sum_of(call: Any, sizes: Sequence[float]) -> float:
     """What the sums of a fused step stay below, for inputs of these sizes; infinite where there is no bound."""
     if isinstance(call, FusedAttention):
-        found = _attention(call.inward.gain, call.outward.gain, sizes[0])
+        found = _attention(call.inward.source.gain, call.outward.source.gain, sizes[0])
     else:
-        per_input, offset = call.gain if isinstance(call, FusedLinear) else call.source.gain
+        per_input, offset = call.source.gain
         found = per_input * sizes[0] + offset + (sizes[-1] if isinstance(call, FusedResidual) else 0.0)
     return found if found <= LIMIT else _UNKNOWN  # NaN too
 

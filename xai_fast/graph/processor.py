@@ -17,14 +17,16 @@ class Processor:
 
     Attributes:
         halves: convolutions are faster in half precision than in single.
-        fused: oneDNN's private operators give what the public ones give; True does not make them.
-        packed: linear layers are faster with weights in oneDNN's own form.
+        fused: steps are fused where an implementation runs them; True does not make one.
+        implementation: the name of the only implementation of fused steps that may run them (see `graph.fused`).
+        packed: linear layers are faster with prepacked weights.
         minimal: 3x3 convolutions run by minimal filtering, by the kernel or, where there is none, its reference.
         stem: points of a line are faster interpolated behind a model's first layer than run through it.
     """
 
     halves: bool | None = None
     fused: bool | None = None
+    implementation: str | None = None
     packed: bool | None = None
     minimal: bool | None = None
     stem: bool | None = None
@@ -39,7 +41,7 @@ def said() -> Processor:
 
 
 @contextmanager
-def assuming(**answers: bool) -> Iterator[None]:
+def assuming(**answers: bool | str) -> Iterator[None]:
     """Puts answers in force, in all threads: for tests. Models that were prepared before keep what they are.
 
     Raises:
@@ -47,7 +49,7 @@ def assuming(**answers: bool) -> Iterator[None]:
     """
     global _said
     before = _said
-    _said = replace(before, **answers)
+    _said = replace(before, **answers)  # type: ignore[arg-type]
     try:
         yield
     finally:

@@ -8,34 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from xai_fast.graph.onednn import Activation
+from xai_fast.graph.fused import Activation
 
 from .gradients import Held
 from .rectifier import Mask, passed
 
 _aten = torch.ops.aten
-# Out of place: what is kept for the backward stays what it is.
-_FORWARD: dict[str, Callable[[Tensor, Activation], Tensor]] = {
-    "relu": lambda x, _: x.relu(),
-    "hardtanh": lambda x, a: F.hardtanh(x, a.scalars[0], a.scalars[1]),
-    "leaky_relu": lambda x, a: F.leaky_relu(x, a.scalars[0]),
-    "sigmoid": lambda x, _: x.sigmoid(),
-    "tanh": lambda x, _: x.tanh(),
-    "swish": lambda x, _: F.silu(x),
-    "hardswish": lambda x, _: F.hardswish(x),
-    "gelu": lambda x, a: F.gelu(x, approximate=a.algorithm),
-}
 # From the gradient by the output and what is kept, into a tensor, which may be the gradient itself.
 _BACKWARD: dict[str, Callable[[Tensor, Tensor, Activation, Tensor], Tensor]] = {
     "hardtanh": lambda g, y, a, to: _aten.hardtanh_backward.grad_input(g, y, *a.scalars, grad_input=to),
     "leaky_relu": lambda g, y, a, to: _aten.leaky_relu_backward.grad_input(g, y, *a.scalars, True, grad_input=to),
     "sigmoid": lambda g, y, _, to: _aten.sigmoid_backward.grad_input(g, y, grad_input=to),
     "tanh": lambda g, y, _, to: _aten.tanh_backward.grad_input(g, y, grad_input=to),
-    "swish": lambda g, x, _, to: _aten.silu_backward.grad_input(g, x, grad_input=to),
+    "silu": lambda g, x, _, to: _aten.silu_backward.grad_input(g, x, grad_input=to),
     "hardswish": lambda g, x, _, to: _aten.hardswish_backward.out(g, x, out=to),
-    "gelu": lambda g, x, a, to: _aten.gelu_backward.grad_input(g, x, approximate=a.algorithm, grad_input=to),
+    "gelu": lambda g, x, a, to: _aten.gelu_backward.grad_input(g, x, approximate=a.approximate, grad_input=to),
 }
 _FROM_OUTPUT = {"relu", "hardtanh", "sigmoid", "tanh"}
 
@@ -66,11 +54,11 @@ class Derivative:
     @property
     def known(self) -> bool:
         """Whether there is a formula for it."""
-        return self.from_output or self.activation.name in ("swish", "hardswish", "gelu")
+        return self.from_output or self.activation.name in ("silu", "hardswish", "gelu")
 
     def forward(self, x: Tensor) -> Tensor:
         """The activation, out of place."""
-        return _FORWARD[self.activation.name](x, self.activation)
+        return self.activation.apart(x)
 
     def kept(self, output: Tensor) -> Mask | Tensor:
         """What to keep of what the activation returned, where that tells its derivative."""
@@ -95,6 +83,6 @@ class Derivative:
 
 
 def derivative_of(activation: Any, rule: str) -> Derivative | None:
-    """The derivative of an activation of oneDNN's; None where there is no formula for it."""
+    """The derivative of an activation; None where there is no formula for it."""
     found = Derivative(activation, rule)
     return found if found.known else None

@@ -9,6 +9,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from xai_fast.graph.fused import Strided
+
 _MANY = 1 << 30  # holders of a tensor that is never ours alone
 
 
@@ -45,21 +47,6 @@ class Held:
             return self
         self.release()
         return Held(tensor)
-
-
-@dataclass(frozen=True)
-class Sparse:
-    """A gradient that is zero except at every `stride`-th position.
-
-    Attributes:
-        tensor: (rows, C, h, w) at those positions.
-        stride: (height, width).
-        shape: (C, H, W) of the whole.
-    """
-
-    tensor: Tensor
-    stride: tuple[int, int]
-    shape: tuple[int, ...]
 
 
 @dataclass
@@ -103,7 +90,7 @@ class Gradients:
     def __init__(self, wanted: Collection[int]) -> None:
         self._wanted = wanted
         self._dense: dict[tuple[int, int], Held] = {}
-        self._sparse: dict[int, list[Sparse]] = {}
+        self._strided: dict[int, list[Strided]] = {}
         self._joined: dict[int, list[_Joined]] = {}
         self.found: dict[int, Tensor] = {}
 
@@ -124,9 +111,9 @@ class Gradients:
             there.release()
             held.release()
 
-    def add_sparse(self, value: int, sparse: Sparse) -> None:
+    def add_strided(self, value: int, strided: Strided) -> None:
         """Adds a gradient at every few positions; it waits until the value is taken."""
-        self._sparse.setdefault(value, []).append(sparse)
+        self._strided.setdefault(value, []).append(strided)
 
     def add_joined(self, values: tuple[int, ...], channels: tuple[int, ...], held: Held) -> None:
         """Adds the gradient of values side by side; where others have joined the same and more, in one sum."""
@@ -151,18 +138,18 @@ class Gradients:
             for tensor in joined.parts(value):
                 self.add(value, Held(tensor, own=False))
         held = self._dense.pop((value, part), None)
-        for sparse in self._sparse.pop(value, []):
-            held = _spread(sparse, held)
+        for strided in self._strided.pop(value, []):
+            held = _spread(strided, held)
         if held is not None and value in self._wanted:
             self.found[value] = held.share().tensor
         return held
 
 
-def _spread(sparse: Sparse, held: Held | None) -> Held:
-    """The sparse gradient added to a dense one."""
-    tensor, (high, wide) = sparse.tensor, sparse.stride
+def _spread(strided: Strided, held: Held | None) -> Held:
+    """The strided gradient added to a dense one."""
+    tensor, (high, wide) = strided.tensor, strided.stride
     if held is None:
-        shape = (len(tensor), *sparse.shape)
+        shape = (len(tensor), *strided.shape)
         whole = torch.empty(shape, dtype=tensor.dtype, device=tensor.device, memory_format=torch.channels_last)
         held = Held(whole.zero_())
     elif not held.own:

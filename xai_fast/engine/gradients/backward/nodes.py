@@ -9,11 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from xai_fast.graph.onednn import NOTHING, Activation
+from xai_fast.graph.fused import NOTHING, Activation, FusedConvolution, FusedLinear, FusedResidual, Strided
 from xai_fast.graph.steps import Step
 
 from .activations import Derivative
-from .adjoint import Adjoint
 from .gradients import Gradients, Held
 from .rectifier import Mask
 
@@ -97,11 +96,11 @@ class Affine(AbstractStepNode):
     """A fused convolution or linear layer: an affine map, perhaps plus another value, then perhaps an activation.
 
     Attributes:
-        adjoint: of the affine map; None where nothing asks for the gradient of what it reads.
+        shape: (C, ...) of what it reads first; None where nothing asks for the gradient of that.
         other: the value that is added; None where there is none, or where nothing asks for its gradient.
     """
 
-    adjoint: Adjoint | None
+    shape: tuple[int, ...] | None
     other: int | None
 
     def forward(self, values: Values) -> Mask | Tensor | None:
@@ -116,13 +115,30 @@ class Affine(AbstractStepNode):
         held = self.before_activation(kept, gradients)
         if held is None:
             return
-        if self.adjoint is not None:
-            self.adjoint(held.tensor, self.step.reads[0], gradients)
+        if self.shape is not None:
+            self.add_input_gradient(held.tensor, gradients)
         # Last, because whoever adds to it next may do so in place.
         if self.other is not None:
             gradients.add(self.other, held)
         else:
             held.release()
+
+    def add_input_gradient(self, gradient: Tensor, gradients: Gradients) -> None:
+        """Adds the gradient of what the affine map reads, from that of what it makes, before anything is added."""
+        call, value = self.step.call, self.step.reads[0]
+        assert self.shape is not None
+        if isinstance(call, FusedLinear):
+            gradients.add(value, Held(call.source.input_gradient(gradient)))
+            return
+        assert isinstance(call, FusedConvolution | FusedResidual)
+        there = gradients.place(value)
+        found = call.source.input_gradient(gradient, self.shape, None if there is None else there.tensor)
+        if isinstance(found, Strided):
+            gradients.add_strided(value, found)
+        elif there is not None:
+            there.tensor = found
+        else:
+            gradients.add(value, Held(found))
 
 
 @dataclass(eq=False)

@@ -11,16 +11,13 @@ from torch.utils._pytree import SUPPORTED_NODES
 from xai_fast.graph.captured import Captured
 from xai_fast.graph.cut import CutError
 from xai_fast.graph.fuse import activation_of
-from xai_fast.graph.linear import FusedLinear
-from xai_fast.graph.onednn import NOTHING, RELU, FusedConvolution, FusedResidual
+from xai_fast.graph.fused import NOTHING, RELU, FusedConvolution, FusedLinear, FusedResidual
 from xai_fast.graph.program import Program
 from xai_fast.graph.steps import INPUT, Graph, Step, Value
 from xai_fast.graph.straight import straightened
 
 from .activations import Derivative, derivative_of
-from .adjoint import Adjoint, LinearAdjoint
 from .nodes import Affine, Concatenated, Elementwise, FusedNormalisation, Node, Normalised, Sum
-from .packed import Packed
 from .recorded import Recorded
 
 
@@ -41,14 +38,13 @@ class Plan:
     results: dict[int, int]
 
 
-def plan_of(captured: Captured, layers: Sequence[str], rule: str, packed: Packed) -> Plan:
+def plan_of(captured: Captured, layers: Sequence[str], rule: str) -> Plan:
     """The plan for gradients at the layers' outputs, or at the input where there are none.
 
     Args:
         captured: the model.
         layers: their names.
         rule: of its ReLUs, see `rectifier.passed`.
-        packed: what has been packed already; gets what is new.
 
     Raises:
         CutError: the graph does not show a layer's output, or writes in place tie values together.
@@ -71,7 +67,7 @@ def plan_of(captured: Captured, layers: Sequence[str], rule: str, packed: Packed
     early -= {INPUT, *graph.fixed}
     # Without normalisation the plain layout is more exact, and it matters on which side of a kink a value falls.
     prefix = captured.program(before, {INPUT}, tuple(early), plain=captured.short_sums)
-    nodes = _Builder(captured, rule, roots, reached, packed).nodes(after, early, wanted)
+    nodes = _Builder(captured, rule, roots, reached).nodes(after, early, wanted)
     return Plan(prefix, tuple(nodes), roots, results)
 
 
@@ -83,13 +79,10 @@ class _Builder:
         rule: of its ReLUs.
         roots: the values at which gradients are asked for.
         reached: the values that depend on them.
-        packed: see `plan_of`.
     """
 
-    def __init__(
-        self, captured: Captured, rule: str, roots: Sequence[int], reached: Collection[int], packed: Packed
-    ) -> None:
-        self._captured, self._graph, self._rule, self._packed = captured, captured.graph, rule, packed
+    def __init__(self, captured: Captured, rule: str, roots: Sequence[int], reached: Collection[int]) -> None:
+        self._captured, self._graph, self._rule = captured, captured.graph, rule
         self._roots = roots
         self._active = {number for number in {*reached, *roots} if _differentiable(self._graph, number)}
 
@@ -98,7 +91,7 @@ class _Builder:
         kept = {*wanted, *self._told(steps)}
         while True:
             fused = _normalisations_fused(self._captured.fused(steps, {INPUT, *given}, kept), wanted)
-            fused = [self._shortened(step) for step in fused] if self._captured.short_sums else fused
+            fused = [_exact(step) for step in fused] if self._captured.short_sums else fused
             nodes = self._grouped(fused, wanted)
             lost = self._lost(fused, nodes)
             if not lost:
@@ -173,23 +166,9 @@ class _Builder:
         elif call.activation != NOTHING:
             derivative = derivative_of(call.activation, self._rule)
             assert derivative is not None
-        adjoint = self._adjoint(step.reads[0], call) if step.reads[0] in self._active else None
-        return Affine(step, derivative, adjoint, other)
-
-    def _adjoint(self, value: int, call: FusedConvolution | FusedResidual | FusedLinear) -> Adjoint:
-        """The adjoint of the affine map of a value, packed once for all plans."""
-        if isinstance(call, FusedLinear):
-            return LinearAdjoint(call)
-        shape = self._graph.traits[value].shape
+        shape = self._graph.traits[step.reads[0]].shape
         assert shape is not None
-        return self._packed.adjoint(call.source, shape[1:], short_sums=self._captured.short_sums)
-
-    def _shortened(self, step: Step) -> Step:
-        """The step with its convolution in short stretches."""
-        if not isinstance(step.call, FusedConvolution | FusedResidual):
-            return step
-        call = replace(step.call, source=self._packed.shortened(step.call.source))
-        return Step(step.makes, call, step.args, step.kwargs, step.operation, step.kind, step.label)
+        return Affine(step, derivative, shape[1:] if step.reads[0] in self._active else None, other)
 
     def _derivative(self, step: Step) -> Derivative | None:
         activation = activation_of(step)
@@ -227,6 +206,14 @@ class _Builder:
         assert shape is not None
         derivative = derivative_of(call.activation, self._rule) if call.activation != NOTHING else None
         return Normalised(step, derivative, call.scale.view(-1, *[1] * (len(shape) - 2)))
+
+
+def _exact(step: Step) -> Step:
+    """The step with its convolution rounding as little as in the plain layout."""
+    if not isinstance(step.call, FusedConvolution | FusedResidual):
+        return step
+    call = replace(step.call, source=step.call.source.exact())
+    return Step(step.makes, call, step.args, step.kwargs, step.operation, step.kind, step.label)
 
 
 def _normalisations_fused(steps: Sequence[Step], wanted: Collection[int]) -> list[Step]:

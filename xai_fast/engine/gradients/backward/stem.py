@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from xai_fast.graph.care import LIMIT, within
+from xai_fast.graph.fused import NOTHING, FusedConvolution, FusedLinear
 from xai_fast.graph.kinds import Kind
-from xai_fast.graph.linear import FusedLinear
-from xai_fast.graph.onednn import NOTHING, FusedConvolution
 from xai_fast.graph.steps import INPUT, Graph
 
 from .gradients import Gradients
@@ -51,8 +50,8 @@ class Stem:
     def backward(self, kept: Mask | Tensor | None, gradients: Gradients, sums: RowSums) -> None:
         """The stem's backward after a sum over rows."""
         held = self.node.before_activation(kept, gradients)
-        if held is not None and self.node.adjoint is not None:
-            self.node.adjoint(sums(held.tensor), INPUT, gradients)
+        if held is not None and self.node.shape is not None:
+            self.node.add_input_gradient(sums(held.tensor), gradients)
 
     @property
     def _call(self) -> FusedConvolution | FusedLinear:

@@ -17,7 +17,6 @@ from xai_fast.graph.steps import INPUT, filled
 
 from .gradients import Gradients, Held
 from .nodes import Values
-from .packed import Packed
 from .plan import Plan, plan_of
 from .recorded import as_leaves
 from .rectifier import Rule
@@ -34,7 +33,6 @@ class Backward:
         captured: the model, recorded on inputs of the shape that will come.
         layers: names of the layers at whose outputs gradients are asked for; none for the input.
         rule: of its ReLUs, see `rectifier.passed`.
-        packed: see `plan_of`.
 
     Attributes:
         layers: as given.
@@ -44,9 +42,9 @@ class Backward:
         CutError, ValueError: as `plan_of`.
     """
 
-    def __init__(self, captured: Captured, layers: tuple[str, ...], rule: Rule, packed: Packed) -> None:
+    def __init__(self, captured: Captured, layers: tuple[str, ...], rule: Rule) -> None:
         self.layers, self.graph = layers, captured.graph
-        self.plan: Plan = plan_of(captured, layers, rule, packed)
+        self.plan: Plan = plan_of(captured, layers, rule)
         self.stem: Stem | None = None if layers else stem_of(captured.graph, self.plan.nodes)
         self._dead = self._last_uses()
 
@@ -192,9 +190,8 @@ def backward_of(
         return "nothing is fused here, so that autograd is as fast"
     key = (Backward, shape, layers, rule)
     if key not in prepared.tails:
-        packed = prepared.tails.setdefault((Packed,), Packed())
         try:
-            prepared.tails[key] = Backward(captured, layers, rule, packed)
+            prepared.tails[key] = Backward(captured, layers, rule)
         except CutError as error:
             prepared.tails[key] = str(error)
     return prepared.tails[key]

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from xai_fast.graph.fused import FusedLinear
 from xai_fast.graph.kinds import Kind
-from xai_fast.graph.linear import FusedLinear
 from xai_fast.graph.steps import Step, Value, values_in
 
 from .arguments import taken

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from xai_fast.graph.fused import FusedAttention
 from xai_fast.graph.kinds import Kind
-from xai_fast.graph.linear import FusedAttention
 from xai_fast.graph.steps import Step
 
 from . import pooling, positions, resampling, views, windows

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from xai_fast.graph.fused import FusedConvolution, FusedResidual
 from xai_fast.graph.layout import PlainConv2d
-from xai_fast.graph.onednn import FusedConvolution, FusedResidual
 from xai_fast.graph.steps import Step, Value
 
 from .arguments import per_axis, taken

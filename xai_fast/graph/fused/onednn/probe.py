@@ -8,19 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .linear import FusedLinear
-from .onednn import NOTHING, Activation, FusedConvolution, FusedResidual, Geometry, PackedWeight
-from .processor import said
-from .transposed import PackedTransposed
+from xai_fast.graph.fused.parts import NOTHING, RELU, Activation, Geometry
 
-
-def refusal() -> str | None:
-    """Why the private operators are not used here; None where they gave what the public ones give."""
-    return "they are not to be used" if said().fused is False else _failed()
+from .convolution import PackedConvolution
+from .gradients import Transposed
+from .linear import PackedLinear
 
 
 @functools.cache
-def _failed() -> str | None:
+def failed() -> str | None:
+    """Why the private operators are not used here; None where they gave what the public ones give."""
     if not torch.backends.mkldnn.is_available():
         return "torch was built without oneDNN"
     generator = torch.Generator().manual_seed(0)
@@ -36,16 +33,16 @@ def _failed() -> str | None:
     tokens, matrix = draw(3, 7, 8), draw(16, 8)
     try:
         with torch.no_grad():
-            for activation in (Activation("relu"), Activation("swish"), Activation("gelu", (), "none"), NOTHING):
-                _check(FusedConvolution(PackedWeight(weight, bias, geometry), activation)(x), activation(y.clone()))
-                packed = torch.ops.mkldnn._reorder_linear_weight(matrix, 21)
-                linear = FusedLinear(matrix, bias, activation)
-                _check(linear._fused(tokens, packed), linear._plain(tokens))
+            for activation in (RELU, Activation("silu"), Activation("gelu", (), "none"), NOTHING):
+                source = PackedConvolution(weight, bias, geometry)
+                _check(source.forward(x, activation), activation(y.clone()))
+                packed, linear = torch.ops.mkldnn._reorder_linear_weight(matrix, 21), PackedLinear(matrix, bias)
+                _check(linear.fused(tokens, packed, activation), linear.plain(tokens, activation))
             for parts in (1, 2):
-                source = PackedWeight(weight, bias, geometry, parts)
-                _check(FusedConvolution(source, Activation("relu"))(x), y.relu())
-                _check(FusedConvolution(source, Activation("tanh"))(x), y.tanh())
-                _check(FusedResidual(source, rectified=True, consumes=False)(x, other), (y + other).relu())
+                source = PackedConvolution(weight, bias, geometry, parts)
+                _check(source.forward(x, RELU), y.relu())
+                _check(source.forward(x, Activation("tanh")), y.tanh())
+                _check(source.added(x, other, rectified=True, consumes=False), (y + other).relu())
             _check_transposed(draw(4, 4, 3, 3), draw(2, 4, 3, 3))
     except Exception as error:  # private operators may change in any way
         return f"oneDNN's fused operators failed their test ({type(error).__name__}: {error})"
@@ -56,10 +53,10 @@ def _check_transposed(weight: Tensor, gradient: Tensor) -> None:
     """Strided input gradients, of one row and of several, with positions that the stride leaves out."""
     for groups in (1, 2):
         own = weight[:, : 4 // groups].contiguous()
-        packed = PackedTransposed(own, Geometry((2, 2), (1, 1), (1, 1), groups), (4, 6, 6))
+        transposed = Transposed(own, Geometry((2, 2), (1, 1), (1, 1), groups))
         for rows in (1, 2):
             plain = F.conv_transpose2d(gradient[:rows], own, None, 2, 1, 1, groups)
-            _check(packed(gradient[:rows]), plain)
+            _check(transposed(gradient[:rows], (4, 6, 6), None), plain)
 
 
 def _check(fused: Tensor, plain: Tensor) -> None:

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from xai_fast.graph.processor import said
 from xai_fast.ops import all_ops, winograd_convolution, winograd_kernels, winograd_panel
-
-from .processor import said
 
 _PANEL = 16  # where the plain op is to stand in for a kernel
 _USED = 0.5  # share of the positions in tiles of 2x2 that are results, below which the direct sum has less to do

@@ -1,0 +1,47 @@
+"""Fused steps, and the door for devices: what a fused step is, and which implementation runs it where.
+
+`calls` has the steps that everything above knows (inputs, weights, activation, residual). What they compute is a
+`Convolution` or a `Linear`: forward, and the gradient by the input. `public` does both with torch's public operators;
+an implementation for a device overrides them and is entered in the table here, in order of preference.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from xai_fast.graph.processor import said
+
+from .calls import FusedAttention, FusedConvolution, FusedLinear, FusedResidual, FusedStep
+from .onednn import OneDnn
+from .parts import NOTHING, RELU, Activation, Geometry, Strided
+from .public import Convolution, Linear, PublicOperators, gain
+
+__all__ = [
+    "NOTHING",
+    "RELU",
+    "Activation",
+    "Convolution",
+    "FusedAttention",
+    "FusedConvolution",
+    "FusedLinear",
+    "FusedResidual",
+    "FusedStep",
+    "Geometry",
+    "Implementation",
+    "Linear",
+    "Strided",
+    "gain",
+    "implementation_for",
+]
+
+Implementation = PublicOperators
+"""What an implementation offers, of which others are subclasses."""
+IMPLEMENTATIONS: tuple[Implementation, ...] = (OneDnn(), PublicOperators())
+
+
+def implementation_for(device: torch.device, dtype: torch.dtype) -> Implementation | None:
+    """What runs fused steps of a model of that dtype on that device; None where its steps run as they are."""
+    if said().fused is False:
+        return None
+    named = [each for each in IMPLEMENTATIONS if said().implementation in (None, each.name)]
+    return next((each for each in named if each.refusal(device, dtype) is None), None)

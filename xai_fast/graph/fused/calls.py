@@ -1,0 +1,113 @@
+"""The fused steps of a graph: several of the model's steps in one call, whatever implementation computes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from xai_fast.graph.care import Care
+
+from .parts import NOTHING, Activation
+from .public import Convolution, Linear
+
+
+@dataclass(eq=False, repr=False)
+class FusedConvolution:
+    """y = activation(convolution(x)).
+
+    Attributes:
+        source: the convolution.
+        activation: what follows it.
+        pads: whether it pads, as its geometry says; without padding it runs on regions that bring their surroundings.
+        care: what has to be known of its input where the implementation hides NaN; None where NaN shows in any case.
+    """
+
+    source: Convolution
+    activation: Activation = NOTHING
+    pads: bool = True
+    care: Care | None = None
+
+    def unpadded(self) -> FusedConvolution:
+        """The same without padding."""
+        return replace(self, pads=False)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x` (rows, in, H, W)."""
+        if self.care is not None and not self.care.suffices(x):
+            return self.source.plain(x, self.activation, pads=self.pads)
+        return self.source.forward(x, self.activation, pads=self.pads)
+
+
+@dataclass(eq=False, repr=False)
+class FusedResidual:
+    """y = relu(convolution(x) + other), or without the ReLU.
+
+    Attributes:
+        source: the convolution.
+        rectified: whether the ReLU is part of it.
+        consumes: whether nobody needs `other` afterwards, so that the sum may be made in its memory.
+        pads: as in `FusedConvolution`.
+        care: as in `FusedConvolution`, of both inputs.
+    """
+
+    source: Convolution
+    rectified: bool
+    consumes: bool
+    pads: bool = True
+    care: Care | None = None
+
+    def unpadded(self) -> FusedResidual:
+        """The same without padding, for regions of which nobody else needs `other`."""
+        return replace(self, pads=False, consumes=True)
+
+    def __call__(self, x: Tensor, other: Tensor) -> Tensor:
+        """`x` (rows, in, H, W), `other` (rows, out, h, w)."""
+        if self.care is not None and not self.care.suffices(x, other):
+            return self.source.plain_added(x, other, rectified=self.rectified, pads=self.pads)
+        return self.source.added(x, other, rectified=self.rectified, consumes=self.consumes, pads=self.pads)
+
+
+@dataclass(eq=False, repr=False)
+class FusedLinear:
+    """y = activation(linear(x)).
+
+    Attributes:
+        source: the linear layer.
+        activation: what follows it.
+        care: as in `FusedConvolution`.
+    """
+
+    source: Linear
+    activation: Activation = NOTHING
+    care: Care | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x` (..., in)."""
+        if self.care is not None and not self.care.suffices(x):
+            return self.source.plain(x, self.activation)
+        return self.source.forward(x, self.activation)
+
+
+@dataclass(eq=False, repr=False)
+class FusedAttention:
+    """Self-attention over (rows, tokens, width) with its two linear layers fused; returns (output, None)."""
+
+    inward: FusedLinear
+    outward: FusedLinear
+    heads: int
+    care: Care | None = None  # as in `FusedConvolution`, of what nothing here would hide
+
+    def __call__(self, query: Tensor, *_same: Tensor) -> tuple[Tensor, None]:
+        """`query` is key and value as well."""
+        if self.care is not None:
+            self.care.suffices(query)
+        rows, tokens, width = query.shape
+        projected = self.inward(query).view(rows, tokens, 3, self.heads, width // self.heads)
+        q, k, v = projected.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, tokens, width)
+        return self.outward(mixed), None
+
+
+FusedStep = FusedConvolution | FusedResidual | FusedLinear | FusedAttention

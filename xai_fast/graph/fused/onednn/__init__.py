@@ -1,0 +1,42 @@
+"""Fused steps on the CPU in float32: oneDNN's private operators, and minimal filtering for 3x3 convolutions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xai_fast.graph.fused.parts import Geometry
+from xai_fast.graph.fused.public import Convolution, Linear, PublicOperators
+
+from .convolution import stretches
+from .gradients import OneDnnConvolution
+from .linear import PackedLinear
+from .probe import failed
+
+
+class OneDnn(PublicOperators):
+    """oneDNN's fused operators; its ReLU answers 0 for NaN."""
+
+    name = "onednn"
+    hides_nan = True
+    regroups = True
+
+    def refusal(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """See `PublicOperators`."""
+        if device.type != "cpu" or dtype is not torch.float32:
+            return "they run in float32 on the CPU"
+        return failed()
+
+    def convolution(
+        self, weight: Tensor, bias: Tensor | None, geometry: Geometry, *, short_sums: bool
+    ) -> Convolution | None:
+        """See `PublicOperators`."""
+        depthwise = weight.shape[1] == 1 and geometry.groups > 1
+        if weight.dtype is not torch.float32 or (depthwise and geometry.dilation != (1, 1)):
+            return None  # what dilated depthwise ones take is not measured
+        parts = stretches(weight, geometry.groups) if short_sums else 1
+        return OneDnnConvolution(weight, bias, geometry, parts, short_sums=short_sums)
+
+    def linear(self, weight: Tensor, bias: Tensor | None) -> Linear | None:
+        """See `PublicOperators`."""
+        return PackedLinear(weight, bias) if weight.dtype is torch.float32 else None
