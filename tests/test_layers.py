@@ -30,7 +30,7 @@ LEVEL = {layer: level for level, layers in enumerate(ORDER) for layer in layers}
 # Layers that the drawing keeps even further apart than their order says.
 FORBIDDEN = {("report", "ops"): "report knows records and arrays, never tensors' kernels"}
 # What stands outside the layers: the table of contents, and helpers without imports of ours.
-FREE = {"__init__", "_callable", "__main__", "accelerate"}
+FREE = {"__init__", "_callable", "_version", "__main__", "accelerate"}
 LONGEST = 300
 # A file above the limit, and its argument.
 LONG_FILES: dict[str, str] = {"methods/registry.py": "a table: a dozen lines of static data per method"}
@@ -117,6 +117,73 @@ def test_imports_that_point_up_are_seen():
         assert list(wrong_imports(ROOT / "core" / "guard.py", ast.parse(text))), text
     for text in ("from xai_fast.ops import hide_windows", "from .targets import Target", "from ..report import Scale"):
         assert not list(wrong_imports(ROOT / "core" / "guard.py", ast.parse(text))), text
+
+
+def uses(files):
+    """Which of our modules each of our modules imports, type-checking and function-level imports included.
+
+    Args:
+        files: from path to text.
+    """
+    names = {path: dotted(path) for path in files}
+    modules = set(names.values())
+    graph = {}
+    for path, text in files.items():
+        package = ["xai_fast", *path.relative_to(ROOT).parent.parts]
+        graph[names[path]] = set()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                found = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = package[: len(package) - node.level + 1] if node.level else []
+                module = ".".join([*base, *([node.module] if node.module else [])])
+                # What is imported from a package is its submodule, where it has one of that name.
+                parts = [f"{module}.{alias.name}" for alias in node.names]
+                found = [part if part in modules else module for part in parts]
+            else:
+                continue
+            graph[names[path]] |= {module for module in found if module in modules and module != names[path]}
+    return graph
+
+
+def dotted(path):
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def circle(graph):
+    """The modules that import each other: those left when all that import none of the rest are gone."""
+    left = dict(graph)
+    while free := [module for module, used in left.items() if not used & left.keys()]:
+        for module in free:
+            del left[module]
+    # What only leads to a circle is no part of it.
+    while unused := [module for module in left if not any(module in used for used in left.values())]:
+        for module in unused:
+            del left[module]
+    return sorted(left)
+
+
+def test_no_imports_in_a_circle():
+    assert circle(uses({path: path.read_text(encoding="utf-8") for path in FILES})) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from .engine import Engine",
+        "def late():\n    from xai_fast.engine.engine import Engine",
+        "if TYPE_CHECKING:\n    from .engine import Engine",
+        "import xai_fast.engine.engine",
+    ],
+)
+def test_a_circle_is_seen(text):
+    """The test above can fail: the store is what the engine imports."""
+    files = {path: path.read_text(encoding="utf-8") for path in FILES}
+    files[ROOT / "engine" / "store.py"] += f"\n{text}\n"
+    found = circle(uses(files))
+    assert {"xai_fast.engine.store", "xai_fast.engine.engine"} <= set(found)
+    assert "xai_fast.engine.settings" not in found
 
 
 def test_ops_never_see_a_module():

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from xai_fast._callable import make_callable
+from xai_fast._version import __version__
 from xai_fast.core.targets import Target
 from xai_fast.engine import Engine
 from xai_fast.methods.base import AbstractMethod
@@ -175,19 +176,7 @@ def engine_for(
     if preprocess is None and classes is None:
         return Engine.of(model)
     engine = Engine.of(model)
-    return Engine(
-        engine.model,
-        mode=engine.mode,
-        plan=engine.plan,
-        batch_size=engine.batch_size,
-        memory_limit=engine.memory_limit,
-        compile=engine.compile,
-        deterministic=engine.deterministic,
-        progress=engine.progress,
-        output=engine.output,
-        preprocess=preprocess or engine.preprocess,
-        classes=classes or engine.classes,
-    )
+    return engine.like(preprocess=preprocess, classes=classes)
 
 
 def chosen_methods(
@@ -247,10 +236,8 @@ def facts() -> dict[str, object]:
     """What the page's footer says of the run."""
     import datetime
 
-    import xai_fast
-
     today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"xai_fast": xai_fast.__version__, "torch": torch.__version__, "made": today}
+    return {"xai_fast": __version__, "torch": torch.__version__, "made": today}
 
 
 make_callable(__name__, explain)

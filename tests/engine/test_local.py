@@ -64,7 +64,7 @@ def assert_local(model, inputs, target=None, **settings):
 
 def local_plan(engine):
     """The local plan that an engine's last call has kept."""
-    (store,) = engine._kept.store().prepared.values()
+    (store,) = engine.store.contents().prepared.values()
     return next(found for key, found in store.tails.items() if key[0] == "local" and not isinstance(found, str))
 
 

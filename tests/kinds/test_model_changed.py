@@ -614,7 +614,9 @@ def questions(engine):
     return {
         "attribute": lambda: xf.GradCAM(engine).attribute(x, 1),
         "call": lambda: xf.GradCAM(engine)(x, 1),
-        "variants": lambda: xf.Occlusion(xf.Engine(engine.model, batch_size=1, frozen=engine.frozen), window=4)(x, 1),
+        "variants": lambda: xf.Occlusion(
+            xf.Engine(engine.model, batch_size=1, frozen=engine.settings.frozen), window=4
+        )(x, 1),
         "wrapped": lambda: xf.SmoothGrad(xf.Saliency(engine), n_samples=3).attribute(x, 1),
         "scores": lambda: engine.scores(x, 1),
         "plan": lambda: engine.explain_plan(xf.GradCAM(engine), x),

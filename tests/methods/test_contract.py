@@ -221,7 +221,7 @@ def test_deterministic_mode_is_the_callers(case):
                 model.record.react = lambda x, seen=seen: seen.add(torch.get_deterministic_debug_mode())
                 attribute(case, engine, inputs)
                 assert torch.get_deterministic_debug_mode() == debug
-                assert 2 in seen if engine.deterministic else seen == {debug}
+                assert 2 in seen if engine.settings.deterministic else seen == {debug}
             finally:
                 torch.set_deterministic_debug_mode(0)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,7 @@ class _Bar:
 
     def __enter__(self) -> _Bar:
         self._progress.start()
-        self._job.engine.progress = lambda done, total: self._progress.update(self._task, completed=done, total=total)
+        self._report(lambda done, total: self._progress.update(self._task, completed=done, total=total))
         return self
 
     def begin(self, name: str) -> None:
@@ -210,4 +210,8 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-        self._job.engine.progress = False
+        self._report(False)
+
+    def _report(self, progress: bool | Callable[[int, int], Any]) -> None:
+        engine = self._job.engine
+        engine.settings = replace(engine.settings, progress=progress)

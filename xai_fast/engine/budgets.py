@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from xai_fast.core.prepared import Prepared
@@ -11,14 +9,14 @@ from xai_fast.core.prepared import Prepared
 from .evaluate import Evaluate
 from .layer_questions import LayerQuestions
 from .plan import FIRST_SIZE, RowBudget, rows_that_fit, rows_worth_trying
-
-if TYPE_CHECKING:
-    from .engine import Engine
+from .settings import Settings
 
 _CLOSED_SIZE = 512  # rows of a closed form at once: each is one row of a product
 
 
-def budget_for(engine: Engine, prepared: Prepared, inputs: Tensor, question: Evaluate | LayerQuestions) -> RowBudget:
+def budget_for(
+    settings: Settings, prepared: Prepared, inputs: Tensor, question: Evaluate | LayerQuestions
+) -> RowBudget:
     """What decides the rows per forward for one kind of question about inputs of this shape."""
     if isinstance(question, LayerQuestions) and question.closed:
         return RowBudget("cpu", fixed=_CLOSED_SIZE)  # a product, not a run of the model
@@ -28,28 +26,21 @@ def budget_for(engine: Engine, prepared: Prepared, inputs: Tensor, question: Eva
     device = prepared.device or inputs.device
     graph = not isinstance(question, LayerQuestions) and question.backwards > 0
     footprint = prepared.footprints.get(shape)
-    most = rows_that_fit(footprint, device, engine.memory_limit, graph=graph)
+    most = rows_that_fit(footprint, device, settings.memory_limit, graph=graph)
     most = None if most is None else max(1, most // question.together)
-    fixed = None if engine.batch_size == "auto" else max(1, int(engine.batch_size) // question.together)
+    fixed = None if settings.rows is None else max(1, settings.rows // question.together)
     if fixed is None and prepared.compiled is not None:
         fixed = FIRST_SIZE.get(device.type, FIRST_SIZE["cuda"])  # every other size would be compiled anew
     settled = prepared.batch_sizes.get((shape, _key(question)))
     return RowBudget(device.type, fixed, most, settled, rows_worth_trying(footprint, device, graph=graph))
 
 
-def beside(engine: Engine) -> int:
-    """How many points of one row's path run together."""
-    if engine.memory_limit is not None:
-        return 1
-    return 8 if engine.batch_size == "auto" else min(8, int(engine.batch_size))
-
-
 def remember(
-    engine: Engine, prepared: Prepared, inputs: Tensor, question: Evaluate | LayerQuestions, budget: RowBudget
+    settings: Settings, prepared: Prepared, inputs: Tensor, question: Evaluate | LayerQuestions, budget: RowBudget
 ) -> None:
     """Keeps the batch size that a call has settled."""
     closed = isinstance(question, LayerQuestions) and question.closed
-    if engine.batch_size == "auto" and not prepared.alone and budget.settled is not None and not closed:
+    if settings.rows is None and not prepared.alone and budget.settled is not None and not closed:
         prepared.batch_sizes[tuple(inputs.shape[1:]), _key(question)] = budget.settled
 
 

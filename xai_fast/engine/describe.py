@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -15,19 +15,18 @@ from .inputs import checked
 from .plan import RowBudget
 from .recipe import Recipe
 from .replay.choose import Choice, choose
+from .settings import Settings
+from .store import ModelStore
 
-if TYPE_CHECKING:
-    from .engine import Engine
 
-
-def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
+def describe(settings: Settings, store: ModelStore, method: Any, inputs: Tensor) -> str:
     """The plan as a few lines of text; see `Engine.explain_plan`."""
     inputs = checked(inputs)
-    with engine.turn():
-        recipe = method.recipe(engine.adopt(inputs))
-        choice = choose(engine, recipe, inputs)
+    with store.turn(deterministic=settings.deterministic):
+        recipe = method.recipe(store.adopt(inputs))
+        choice = choose(settings, store, recipe, inputs)
         prepared = choice.prepared
-        budget = budget_for(engine, prepared, inputs, recipe.evaluate)
+        budget = budget_for(settings, prepared, inputs, recipe.evaluate)
     variants = len(recipe.variants) if recipe.variants is not None else 0
     chunk = budget.rows(max(variants, len(inputs)))
     lines = [
@@ -39,7 +38,7 @@ def describe(engine: Engine, method: Any, inputs: Tensor) -> str:
         *_gradients(choice, recipe, inputs),
         f"model: {_model(prepared)}",
         *(f"  {note}" for note in prepared.notes),
-        f"preparation: {prepared.seconds:.2f} s; compiled: {'yes' if engine.compile is True else 'no'}",
+        f"preparation: {prepared.seconds:.2f} s; compiled: {'yes' if settings.compile is True else 'no'}",
         f"ops: {_backends()}",
     ]
     return "\n".join(lines)

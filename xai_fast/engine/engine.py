@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from xai_fast.core.copies import traits
-from xai_fast.core.guard import untouched
-from xai_fast.core.layers import Grid, Layer, layer_names, modules_of
+from xai_fast.core.layers import Grid, Layer, layer_names
 from xai_fast.core.objective import Objective
-from xai_fast.core.prepared import HALVES, Prepared, reducible
-from xai_fast.core.scores import checked_output, class_names
+from xai_fast.core.prepared import Prepared
+from xai_fast.core.scores import class_names
 from xai_fast.core.targets import Target
 from xai_fast.core.turns import turn_of
 from xai_fast.images.known import known
 
 from .asked import asking
 from .inputs import checked, refuse_single_image
-from .looking import Looking, Readings, adopted
-from .precision import halves_pay
+from .looking import Looking, Readings
 from .recipe import Recipe
 from .reducers.clean import clean_scores
-from .store import Kept
+from .settings import Mode, Plan, Settings
+from .store import ModelStore
 
 if TYPE_CHECKING:
     from .run import Outcome
-
-Mode = Literal["exact", "fast", "turbo"]
-Plan = Literal["auto", "dense", "local", "tail"]
 
 _ENGINES: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Engine]] = weakref.WeakKeyDictionary()
 
@@ -96,26 +92,20 @@ class Engine:
     ) -> None:
         if not callable(model):
             raise TypeError(f"`model` came as {type(model).__name__}; give a torch.nn.Module or a callable")
-        _one_of("mode", mode, get_args(Mode))
-        _one_of("plan", plan, get_args(Plan))
-        _one_of("compile", compile, ("auto", True, False))
-        _one_of("frozen", frozen, (True, False))
-        if batch_size != "auto" and not _positive(batch_size):
-            raise ValueError(f'`batch_size` came as {batch_size!r}; give "auto" or a number of rows, at least 1')
-        if memory_limit is not None and not _positive(memory_limit):
-            raise ValueError(f"`memory_limit` came as {memory_limit!r}; give a number of bytes, or None")
         self.model = model
-        self.mode: Mode = mode
-        self.plan: Plan = plan
-        self.batch_size: int | Literal["auto"] = batch_size
-        self.memory_limit = memory_limit
-        self.compile: bool | Literal["auto"] = compile
-        self.deterministic = deterministic
-        self.progress = progress
-        self.output = checked_output(output)
-        self.frozen = frozen
+        self.settings = Settings(
+            mode=mode,
+            plan=plan,
+            batch_size=batch_size,
+            memory_limit=memory_limit,
+            compile=compile,
+            deterministic=deterministic,
+            progress=progress,
+            output=output,
+            frozen=frozen,
+        )
         self._preprocess, self._classes = preprocess, class_names(classes)
-        self._kept = Kept(model, frozen=frozen)
+        self.store = ModelStore(model, frozen=frozen)
 
     @classmethod
     def of(cls, model: Any) -> Engine:
@@ -133,7 +123,8 @@ class Engine:
             return engine
 
     def __repr__(self) -> str:
-        settings = f"mode={self.mode!r}, plan={self.plan!r}, batch_size={self.batch_size!r}"
+        chosen = self.settings
+        settings = f"mode={chosen.mode!r}, plan={chosen.plan!r}, batch_size={chosen.batch_size!r}"
         return f"Engine({type(self.model).__name__}, {settings})"
 
     @property
@@ -146,9 +137,16 @@ class Engine:
         """Names of the outputs: as given, or as `xf.load` registered them."""
         return self._classes or known(self.model)[1]
 
+    def like(
+        self, *, preprocess: Callable[[Any], Tensor] | None = None, classes: Sequence[str] | None = None
+    ) -> Engine:
+        """An engine of the same model with the same settings, and other preprocessing or names where they are given."""
+        chosen = {setting.name: getattr(self.settings, setting.name) for setting in fields(self.settings)}
+        return Engine(self.model, preprocess=preprocess or self.preprocess, classes=classes or self.classes, **chosen)
+
     def refresh(self) -> None:
         """Forgets everything prepared, for changes of the model that cannot be seen, or under a `frozen` engine."""
-        self._kept.refresh()
+        self.store.refresh()
 
     def scores(self, inputs: Tensor, target: Target = None) -> Tensor:
         """The scores that a method would explain: (N,), or (N, K) for a target of that shape.
@@ -168,26 +166,20 @@ class Engine:
         inputs = checked(inputs)
         refuse_single_image(inputs, self.model)
         with self.turn():
-            objective = Objective(target, len(inputs), self.output, self.classes)
-            with asking(objective, target, self.output):
+            objective = Objective(target, len(inputs), self.settings.output, self.classes)
+            with asking(objective, target, self.settings.output):
                 recipe = recipe_of(self.adopt(inputs))
-            return run(self, recipe, inputs, objective), objective
+            return run(self.settings, self.store, recipe, inputs, objective), objective
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """One call: no other runs beside it, the model is compared once, and everything is put back afterwards.
-
-        The copy is shared by all engines of the model and takes hooks while it runs; what cannot be copied is shared by
-        everybody. A turn in a turn is part of it.
-        """
-        with self._kept.turn() as first, ExitStack() as stack:
-            if first:
-                stack.enter_context(untouched(deterministic=self.deterministic))
+        """One call; see `ModelStore.turn`."""
+        with self.store.turn(deterministic=self.settings.deterministic):
             yield
 
     def adopt(self, inputs: Tensor) -> Tensor:
         """The inputs on the model's device, detached, before anything is prepared."""
-        return adopted(self.model, inputs)
+        return self.store.adopt(inputs)
 
     def layers(self, layer: Layer, inputs: Tensor, *, several: bool = False) -> tuple[str, ...]:
         """Names of the given layers; "auto" for inputs (N, C, *S) is found by `Looking.chosen`.
@@ -214,35 +206,11 @@ class Engine:
     @contextmanager
     def _looking(self) -> Iterator[Looking]:
         with self.turn():
-            yield Looking(self.model, self._kept.current().looked, self.output)
-
-    def saw(self, layers: Sequence[str], shape: Sequence[int], activations: Sequence[Tensor]) -> None:
-        """Remembers what layers return for an input of shape (C, *S), without its contents."""
-        self._kept.store().looked.saw(layers, shape, activations)
+            yield self.store.looking(self.settings.output)
 
     def prepared(self, anchors: frozenset[str], inputs: Tensor, *, exact: bool = False) -> Prepared:
-        """The prepared model for these anchors, verified on inputs of this shape; in full precision where `exact`."""
-        from xai_fast.core.prepare import prepare, verify  # tracing is slow to import, and nothing has run before this
-
-        store, anchors = self._kept.current(), modules_of(anchors)
-        # A compiled forward has no layers to look at, so it serves only calls without anchors.
-        key = (anchors, not exact and self._reduces(), self.compile is True and not anchors)
-        example = inputs[:1]
-        prepared = store.prepared.get(key)
-        if prepared is not None and tuple(inputs.shape[1:]) not in prepared.footprints:
-            prepared = prepared if verify(prepared, self.model, example) is None else None
-        if prepared is None:
-            fold = key not in store.prepared  # what was prepared for another shape and fails on this one stays unfolded
-            prepared = prepare(self.model, anchors, fast=key[1], compiled=key[2], example=example, fold=fold)
-            self._kept.remember(key, prepared)
-        return prepared
-
-    def _reduces(self) -> bool:
-        """Whether the model runs in half precision: it was asked for, fits, and the device computes that faster."""
-        if self.mode == "exact" or not isinstance(self.model, nn.Module) or not reducible(self.model):
-            return False
-        _, device = traits(self.model)
-        return device is not None and device.type in HALVES and halves_pay(device, HALVES[device.type])
+        """The prepared model for these anchors; see `ModelStore.prepare`."""
+        return self.store.prepare(self.settings, anchors, inputs, exact=exact)
 
     def explain_plan(self, method: Any, inputs: Tensor) -> str:
         """What `method` would do with `inputs`, in words: rows, plan, chunk size, op backends, preparation time.
@@ -251,13 +219,4 @@ class Engine:
         """
         from .describe import describe
 
-        return describe(self, method, inputs)
-
-
-def _one_of(name: str, value: object, fits: Sequence[object]) -> None:
-    if not any(value is option or (isinstance(value, str) and value == option) for option in fits):
-        raise ValueError(f"`{name}` came as {value!r}; give one of {', '.join(map(repr, fits))}")
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        return describe(self.settings, self.store, method, inputs)

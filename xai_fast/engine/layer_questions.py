@@ -62,7 +62,7 @@ class LayerQuestions:
         if self.closed and self._tail.closed is not None:
             channels = self._change.silenced(numbers, self._response.activation, self._reading)
             assert channels is not None
-            return self._tail.closed.ablated(kept, position, channels)
+            return self._tail.closed.ablated(kept.activation[position : position + 1], channels)
         activation = self._response.activation[position : position + 1]
         return self._tail.replaced(kept, position, self._changed(numbers)(activation))
 

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,9 +24,8 @@ from .replay.choose import choose
 from .replay.local.local import Boxed, Local
 from .row_scores import RowScores
 from .samplers.clean import Clean
-
-if TYPE_CHECKING:
-    from .engine import Engine
+from .settings import Settings
+from .store import ModelStore
 
 Take = Callable[[Tensor, Answers], None]
 
@@ -76,16 +75,16 @@ class NonFiniteError(FloatingPointError):
         self.values = values
 
 
-def run(engine: Engine, recipe: Recipe, inputs: Tensor, objective: Objective) -> Outcome:
+def run(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor, objective: Objective) -> Outcome:
     """Runs a recipe over inputs (N, C, *S) that were checked; the caller has entered `guard.untouched`."""
-    choice = choose(engine, recipe, inputs)
+    choice = choose(settings, store, recipe, inputs)
     prepared, began = choice.prepared, time.perf_counter()
     known = prepared.outputs_seen(objective.scores_of, tuple(inputs.shape[1:]))
     if known is not None:
         objective.check(known)
     total = len(inputs) + (len(recipe.variants) if recipe.variants is not None else 0)
-    with prepared.running(), Progress(engine.progress, total) as progress:
-        loop = _Loop(engine, prepared, inputs, objective, progress, choice.tails, recipe)
+    with prepared.running(), Progress(settings.progress, total) as progress:
+        loop = _Loop(settings, store, prepared, inputs, objective, progress, choice.tails, recipe)
         loop.sweep(Clean(prepared.adopt(inputs)), recipe.clean, recipe.reduce.clean, clean=True)
         for rows in recipe.rows():
             loop.vary(recipe, rows, choice.local)
@@ -118,7 +117,8 @@ class _Loop:
 
     def __init__(
         self,
-        engine: Engine,
+        settings: Settings,
+        store: ModelStore,
         prepared: Prepared,
         inputs: Tensor,
         objective: Objective,
@@ -126,7 +126,7 @@ class _Loop:
         tails: Tails,
         recipe: Recipe,
     ) -> None:
-        self._engine, self._prepared, self._inputs = engine, prepared, inputs
+        self._settings, self._store, self._prepared, self._inputs = settings, store, prepared, inputs
         self._objective, self._progress = objective, progress
         self._tails, self._change, self._readings = tails, recipe.change, recipe.readings
         self.scores: list[Tensor] = []
@@ -177,7 +177,7 @@ class _Loop:
         chosen = torch.arange(len(variants)) if rows is None else rows
         # Kept for the call: what rows of one level have taught about speed and memory holds for the next.
         if (budget := self._budgets.get((type(evaluate), clean))) is None:
-            budget = budget_for(self._engine, self._prepared, self._inputs, evaluate)
+            budget = budget_for(self._settings, self._prepared, self._inputs, evaluate)
             self._budgets[type(evaluate), clean] = budget
 
         def ask(rows: Tensor) -> Answers:
@@ -194,12 +194,12 @@ class _Loop:
                 answers = self._changed(variants, rows, evaluate.layers, answers)
             take(rows, answers)
             self._progress.advance(len(rows))
-        remember(self._engine, self._prepared, self._inputs, evaluate, budget)
+        remember(self._settings, self._prepared, self._inputs, evaluate, budget)
 
     def _changed(self, variants: Variants, rows: Tensor, layers: tuple[str, ...], answers: Answers) -> Answers:
         """The answers with how far the scores fall under every change of every layer, each change one more row."""
         assert self._change is not None
-        self._engine.saw(layers, self._inputs.shape[1:], [response.activation for response in answers.responses])
+        self._store.saw(layers, self._inputs.shape[1:], [response.activation for response in answers.responses])
         responses = []
         for layer, response in zip(layers, answers.responses, strict=True):
             questions = LayerQuestions(
@@ -228,7 +228,7 @@ class _Loop:
             score_of = RowScores(self._objective, sample.expand(len(numbers)))
             return Answers(score_of(questions(numbers, position, batch_of)))
 
-        budget = budget_for(self._engine, self._prepared, self._inputs, questions)
+        budget = budget_for(self._settings, self._prepared, self._inputs, questions)
         table = []
         for numbers, answers in _chunks(torch.arange(questions.count), budget, ask):
             if not questions.closed:
@@ -237,7 +237,7 @@ class _Loop:
                 self.broken.update(sample.tolist())
             table.append(answers.scores)
             self._progress.advance(len(numbers))
-        remember(self._engine, self._prepared, self._inputs, questions, budget)
+        remember(self._settings, self._prepared, self._inputs, questions, budget)
         return torch.cat(table)
 
     def _learn(self, raw: Any, sample: Tensor) -> None:

@@ -1,29 +1,33 @@
-"""What has been prepared for a model, kept weakly beside it, and whether it still is that model."""
+"""What is prepared for a model: made, found again, kept weakly beside it, and let go where the model has changed."""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from xai_fast.core.copies import has_hooks
+from xai_fast.core.copies import has_hooks, traits
 from xai_fast.core.fingerprint import Fingerprint
+from xai_fast.core.guard import untouched
 from xai_fast.core.hooks import on_all_modules
-from xai_fast.core.prepared import Prepared
+from xai_fast.core.layers import modules_of
+from xai_fast.core.prepared import HALVES, Prepared, reducible
 from xai_fast.core.turns import turn_of
 
-from .looking import Looked
+from .looking import Looked, Looking, adopted
+from .precision import halves_pay
+from .settings import Settings
 
 Key = tuple[frozenset[str], bool, bool]  # layers that are looked at, halves, compiled
 
 
 @dataclass
-class Store:
+class Contents:
     """What has been prepared for one model; never refers to that model, so that it can be kept weakly beside it."""
 
     fingerprint: Fingerprint | None = None
@@ -38,11 +42,11 @@ class Store:
         self.looked.clear()
 
 
-_STORES: weakref.WeakKeyDictionary[nn.Module, Store] = weakref.WeakKeyDictionary()
+_BESIDE: weakref.WeakKeyDictionary[nn.Module, Contents] = weakref.WeakKeyDictionary()
 
 
-class Kept:
-    """What one engine keeps of its model.
+class ModelStore:
+    """What is prepared for one engine's model.
 
     Args:
         model: a module, or any callable.
@@ -51,28 +55,69 @@ class Kept:
 
     def __init__(self, model: Any, *, frozen: bool) -> None:
         self._model, self._frozen, self._turn = model, frozen, turn_of(model)
-        self._own: Store | None = None
-        self._compared: Store | None = None  # in this turn, or once where frozen, with the model as it is
+        self._own: Contents | None = None
+        self._compared: Contents | None = None  # in this turn, or once where frozen, with the model as it is
         self._running: tuple[int, int] | None = None  # the thread whose turn it is, and in which fork
 
     @contextmanager
-    def turn(self) -> Iterator[bool]:
-        """Waits for all other calls about the model; gives whether this one is no part of another of the engine's."""
+    def turn(self, *, deterministic: bool = False) -> Iterator[None]:
+        """One call: no other runs beside it, the model is compared once, and everything is put back afterwards.
+
+        The copy is shared by all engines of the model and takes hooks while it runs; what cannot be copied is shared by
+        everybody. A turn in a turn is part of it.
+        """
         with self._turn.taken():
             if self._in_turn:
-                yield False
+                yield
                 return
             self._running = self._here()
             try:
                 self._begin()
-                yield True
+                with untouched(deterministic=deterministic):
+                    yield
                 self._settle()
             finally:
                 self._running = None
 
-    def current(self) -> Store:
+    def prepare(self, settings: Settings, anchors: frozenset[str], inputs: Tensor, *, exact: bool = False) -> Prepared:
+        """The model made ready for these anchors and verified on inputs of this shape: now, unless it is already.
+
+        Args:
+            settings: of the engine.
+            anchors: names of the layers that will be looked at.
+            inputs: (N, C, *S) on the model's device.
+            exact: whether full precision is needed whatever the mode.
+        """
+        from xai_fast.core.prepare import prepare, verify  # tracing is slow to import, and nothing has run before this
+
+        contents, anchors = self.current(), modules_of(anchors)
+        # A compiled forward has no layers to look at, so it serves only calls without anchors.
+        key = (anchors, not exact and self._reduces(settings), settings.compile is True and not anchors)
+        example = inputs[:1]
+        prepared = contents.prepared.get(key)
+        if prepared is not None and tuple(inputs.shape[1:]) not in prepared.footprints:
+            prepared = prepared if verify(prepared, self._model, example) is None else None
+        if prepared is None:
+            fold = key not in contents.prepared  # what was prepared for another shape and fails here stays unfolded
+            prepared = prepare(self._model, anchors, fast=key[1], compiled=key[2], example=example, fold=fold)
+            self._remember(key, prepared)
+        return prepared
+
+    def adopt(self, inputs: Tensor) -> Tensor:
+        """The inputs on the model's device, detached, before anything is prepared."""
+        return adopted(self._model, inputs)
+
+    def looking(self, output: Callable[[Any], Tensor] | None) -> Looking:
+        """What looks at the model's layers, in a turn, and remembers what it sees."""
+        return Looking(self._model, self.current().looked, output)
+
+    def saw(self, layers: Sequence[str], shape: Sequence[int], activations: Sequence[Tensor]) -> None:
+        """Remembers what layers return for an input of shape (C, *S), without its contents."""
+        self.contents().looked.saw(layers, shape, activations)
+
+    def current(self) -> Contents:
         """What is prepared for the model as it is now; emptied where the model has changed. Compared once per turn."""
-        store = self.store()
+        store = self.contents()
         if not isinstance(self._model, nn.Module) or (store is self._compared and self._is_current(store)):
             return store
         changed = store.fingerprint is None or not store.fingerprint.matches(self._model)
@@ -82,26 +127,26 @@ class Kept:
         self._compared = store
         return store
 
-    def store(self) -> Store:
+    def contents(self) -> Contents:
         """What is prepared, for whatever the model was then."""
         if self._compared is not None and (self._in_turn or self._frozen):
             return self._compared
         # Hooks of the user's travel with the copy and may refer to the model, which would then live for ever.
         if self._own or not isinstance(self._model, nn.Module) or has_hooks(self._model):
-            self._own = self._own or Store()
+            self._own = self._own or Contents()
             return self._own
-        return _STORES.setdefault(self._model, Store())
+        return _BESIDE.setdefault(self._model, Contents())
 
-    def remember(self, key: Key, prepared: Prepared) -> None:
+    def _remember(self, key: Key, prepared: Prepared) -> None:
         """Keeps what was made ready, or found to fit inputs of another shape."""
-        store = self.store()
+        store = self.contents()
         store.fresh |= store.prepared.get(key) is not prepared
         store.prepared[key] = prepared
         if not isinstance(self._model, nn.Module):
             return
         if not prepared.copied:
             # What holds the caller's own object must die with this engine, not live as long as the object.
-            _STORES.pop(self._model, None)
+            _BESIDE.pop(self._model, None)
             self._own = store
         if store.fingerprint is not None:
             store.fingerprint = store.fingerprint.ignoring(self._model, prepared.exempt)
@@ -110,7 +155,14 @@ class Kept:
         """Forgets everything."""
         self._own = self._compared = None
         if isinstance(self._model, nn.Module):
-            _STORES.pop(self._model, None)
+            _BESIDE.pop(self._model, None)
+
+    def _reduces(self, settings: Settings) -> bool:
+        """Whether the model runs in half precision: it was asked for, fits, and the device computes that faster."""
+        if settings.mode == "exact" or not isinstance(self._model, nn.Module) or not reducible(self._model):
+            return False
+        _, device = traits(self._model)
+        return device is not None and device.type in HALVES and halves_pay(device, HALVES[device.type])
 
     @property
     def _in_turn(self) -> bool:
@@ -120,7 +172,7 @@ class Kept:
         # A thread that a fork left behind may have had the number that another gets in the child.
         return threading.get_ident(), self._turn.interrupted
 
-    def _is_current(self, store: Store) -> bool:
+    def _is_current(self, store: Contents) -> bool:
         return (self._in_turn or self._frozen) and store.world == self._world
 
     @property
@@ -132,7 +184,7 @@ class Kept:
         if not self._frozen:
             self._compared = None
         if not isinstance(self._model, nn.Module):
-            for prepared in self.store().prepared.values():
+            for prepared in self.contents().prepared.values():
                 prepared.outputs.clear()  # what a function refers to may have changed
 
     def _settle(self) -> None:

@@ -16,7 +16,6 @@ from xai_fast.core.objective import Objective
 from xai_fast.core.scores import class_indices, find_scores, refuse_beyond, score_table, two_classes
 from xai_fast.core.targets import Target, cross_entropy, margin
 from xai_fast.engine import Cost, Recipe
-from xai_fast.engine.budgets import beside
 from xai_fast.engine.estimators.quadrature import quadrature
 from xai_fast.engine.evaluate import Answers, InputGradient, LayerPath
 from xai_fast.engine.inputs import checked
@@ -102,7 +101,7 @@ class ErrorAttribution(AbstractMethod):
 
         alphas, weights = quadrature("gausslegendre", _STEPS)
         reduce = WithGap(CleanFormula(formula), len(inputs), lambda rows: rows, sums=lambda: torch.cat(sums))
-        return Recipe(reduce, LayerPath(layer, alphas, weights, None, beside(self.engine)))
+        return Recipe(reduce, LayerPath(layer, alphas, weights, None, self.engine.settings.points))
 
     def _run(
         self, inputs: Tensor, target: Target, resolution: Resolution, sample_ids: Tensor | None
@@ -123,7 +122,11 @@ class ErrorAttribution(AbstractMethod):
         """What is pushed back, as a target."""
         if self.against == "predicted":
             return dataclasses.replace(margin(true), labels=True)
-        return cross_entropy(true) if self.kind == "gradient" else _Expected(true, self.engine.output or find_scores)
+        return (
+            cross_entropy(true)
+            if self.kind == "gradient"
+            else _Expected(true, self.engine.settings.output or find_scores)
+        )
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
         if self.kind == "gradient":

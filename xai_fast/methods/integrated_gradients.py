@@ -10,7 +10,6 @@ from torch import Tensor
 
 from xai_fast.core.layers import Layer
 from xai_fast.engine import Cost, Recipe
-from xai_fast.engine.budgets import beside
 from xai_fast.engine.estimators.quadrature import QUADRATURES, quadrature
 from xai_fast.engine.evaluate import Answers, InputGradient, LayerPath, Line, Score, Summed
 from xai_fast.engine.recipe import Sweep
@@ -128,7 +127,7 @@ class IntegratedGradients(AbstractGradientMethod):
         def references(rows: Tensor) -> Tensor:
             return baseline[source.sample_of(rows).to(baseline.device)]
 
-        return Asked(source, LayerPath(layer, alphas, weights, references, beside(self.engine)), parts)
+        return Asked(source, LayerPath(layer, alphas, weights, references, self.engine.settings.points), parts)
 
     def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """The points of a path; at a layer also both ends and the baseline itself."""

@@ -74,7 +74,7 @@ class KernelShap(AbstractCoalitionMethod):
         @functools.cache
         def of(count: int, key: int) -> list[WeightedDraws]:
             most = min(self.n_samples, all_coalitions(count))
-            budgets = marks(self.engine.mode, max(_FIRST, _PER_SEGMENT * count), most)
+            budgets = marks(self.engine.settings.mode, max(_FIRST, _PER_SEGMENT * count), most)
             return weighted_draws(count, budgets, self.sampler, self.seed, key)
 
         every = [of(*game) for game in games]

@@ -49,7 +49,7 @@ class AbstractRandomMasks(AbstractMethod):
         baseline = resolve_baseline(self.baseline, inputs, self.engine.preprocess)
         draw = GridDraws(tuple(inputs.shape[2:]), self.cells, self.keep, self.sampler, self.seed)
         variants = BehindGrids(inputs, baseline, self.n_masks, draw, ids)
-        ends = marks(self.engine.mode, _FIRST * draw.together, self.n_masks)
+        ends = marks(self.engine.settings.mode, _FIRST * draw.together, self.n_masks)
         enough = self.tolerance * (1 if self.centred else _AS_A_WHOLE)
         means = GridMeans(variants, centred=self.centred, marks=ends, enough=enough)
         levels = functools.partial(level_by_level, means) if len(ends) > 1 else None

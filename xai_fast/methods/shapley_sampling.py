@@ -70,7 +70,7 @@ class ShapleySampling(AbstractCoalitionMethod):
     def drawn(self, games: Sequence[tuple[int, int]]) -> Drawn:
         """Orders, keyed by (seed, id, number)."""
         together = self._together
-        ends = marks(self.engine.mode, _FIRST * together, self._orders)
+        ends = marks(self.engine.settings.mode, _FIRST * together, self._orders)
 
         @functools.cache
         def of(count: int, key: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,12 +14,11 @@ from xai_fast.engine.evaluate import Score
 from xai_fast.engine.evaluate.agreement import tail_refusal
 from xai_fast.engine.precision import halves_pay
 from xai_fast.engine.recipe import Recipe
+from xai_fast.engine.settings import Settings
+from xai_fast.engine.store import ModelStore
 
-from .local.local import Boxed, Local, Settings, local_of
+from .local.local import Asked, Boxed, Local, local_of
 from .tail import Tail, tail_of
-
-if TYPE_CHECKING:
-    from xai_fast.engine.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -41,21 +40,21 @@ class Choice:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-def choose(engine: Engine, recipe: Recipe, inputs: Tensor) -> Choice:
+def choose(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor) -> Choice:
     """The cheapest exact plan, or the one that is wanted, and the model prepared for it.
 
     Raises:
         ValueError: the wanted plan does not apply; says why. Or a layer runs more than once.
     """
-    wanted, layers = engine.plan, frozenset(recipe.layers)
+    wanted, layers = settings.plan, frozenset(recipe.layers)
     if wanted == "dense":
         reason = 'plan="dense" was asked for'
-        return Choice("dense", engine.prepared(layers, inputs), refused={"local": reason, "tail": reason})
-    local = _local(engine, recipe, inputs) if wanted != "tail" else 'plan="tail" was asked for'
+        return Choice("dense", store.prepare(settings, layers, inputs), refused={"local": reason, "tail": reason})
+    local = _local(settings, store, recipe, inputs) if wanted != "tail" else 'plan="tail" was asked for'
     if isinstance(local, tuple):
         refused = {"tail": "the method looks at no layer (its variants change boxes of the input)"}
         return Choice("local", local[0], local=local[1], refused=refused)
-    prepared = engine.prepared(layers, inputs)
+    prepared = store.prepare(settings, layers, inputs)
     tails, no_tail = _tails(recipe, prepared, inputs)
     refused = {"local": local, **({"tail": no_tail} if no_tail is not None else {})}
     if wanted in refused:
@@ -66,20 +65,20 @@ def choose(engine: Engine, recipe: Recipe, inputs: Tensor) -> Choice:
     return Choice("dense" if no_tail is not None else "tail", prepared, tails, refused=refused)
 
 
-def _local(engine: Engine, recipe: Recipe, inputs: Tensor) -> tuple[Prepared, Local] | str:
+def _local(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor) -> tuple[Prepared, Local] | str:
     """The local plan and the model that it runs; or why there is none."""
     variants = recipe.variants
     if not isinstance(recipe.evaluate, Score) or variants is None or variants.change != "boxes":
         return "the method does not ask for scores of inputs that differ inside a box"
-    if engine.compile is True:
+    if settings.compile is True:
         return "the whole model was to be compiled"
     # In reduced precision regions carry their difference to a clean run in full precision.
-    prepared = engine.prepared(frozenset(recipe.layers), inputs, exact=True)
+    prepared = store.prepare(settings, frozenset(recipe.layers), inputs, exact=True)
     device = prepared.device or inputs.device
-    reduced = engine.mode != "exact" and prepared.reducible and halves_pay(device, torch.bfloat16)
-    batch_size = None if engine.batch_size == "auto" else int(engine.batch_size)
-    settings = Settings(engine.memory_limit, batch_size, torch.bfloat16 if reduced else None, engine.plan == "local")
-    local = local_of(prepared, cast("Boxed", variants), inputs, settings)
+    reduced = settings.mode != "exact" and prepared.reducible and halves_pay(device, torch.bfloat16)
+    half = torch.bfloat16 if reduced else None
+    asked = Asked(settings.memory_limit, settings.rows, half, settings.plan == "local")
+    local = local_of(prepared, cast("Boxed", variants), inputs, asked)
     return local if isinstance(local, str) else (prepared, local)
 
 

@@ -56,7 +56,7 @@ class Boxed(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Asked:
     """What the user and the mode ask of a local plan.
 
     Attributes:
@@ -153,29 +153,29 @@ class Local:
         yield from pending.rest()
 
 
-def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, settings: Settings) -> Local | str:
+def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, asked: Asked) -> Local | str:
     """The local plan for these variants, kept for the next call with the same boxes; or why there is none.
 
     Args:
         prepared: the model.
         variants: what will be asked about.
         inputs: (N, C, *S) on the model's device.
-        settings: what is asked for.
+        asked: what is asked for.
     """
     shape = tuple(inputs.shape[1:])
     if shape not in prepared.captured:
         return prepared.resists or "the model is not captured for inputs of this shape"
     boxes, counts = np.unique(variants.spans().numpy(), axis=0, return_counts=True)
-    key = ("local", shape, hashlib.sha256(boxes.tobytes()).hexdigest(), len(inputs), settings)
+    key = ("local", shape, hashlib.sha256(boxes.tobytes()).hexdigest(), len(inputs), asked)
     if key not in prepared.tails:
         seen = prepared.tails.get(("seen", shape), 0) + int(counts.sum())
         prepared.tails["seen", shape] = seen
-        if seen < _FEWEST and not settings.forced:
+        if seen < _FEWEST and not asked.forced:
             return f"planning costs more than so few rows could save; it is done once {_FEWEST} have been asked for"
         assert isinstance(prepared.module, nn.Module)
         try:
             with shadowed(prepared.module):  # the user did not ask for these runs
-                found: Local | str = _planned(prepared, inputs, boxes, counts, settings)
+                found: Local | str = _planned(prepared, inputs, boxes, counts, asked)
                 if isinstance(found, Local):
                     found = _differs(found, prepared, variants, inputs) or found
         except NotLocalError as error:
@@ -189,28 +189,26 @@ def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, settings: Sett
     return prepared.tails[key]
 
 
-def _planned(
-    prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.ndarray, settings: Settings
-) -> Local | str:
+def _planned(prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.ndarray, asked: Asked) -> Local | str:
     device = (prepared.device or inputs.device).type
     regions, rates = _measured(prepared, inputs)
     every = len(regions.steps)
     longest = _divided(prepared, inputs, regions, every, None)
     costs = Costs(regions, longest, rates, longest.spans(boxes), counts)
-    rows = settings.batch_size or _ROWS.get(device, _ROWS["cuda"])
+    rows = asked.batch_size or _ROWS.get(device, _ROWS["cuda"])
     # Differences stay small in reduced precision as far as regions go, so they go as far as they can.
-    until = costs.best(rows) if settings.half is None else every
-    replay = _divided(prepared, inputs, regions, until or every, settings.half)
-    sizes, weights = costs.weights(longest if settings.half is not None else replay)
+    until = costs.best(rows) if asked.half is None else every
+    replay = _divided(prepared, inputs, regions, until or every, asked.half)
+    sizes, weights = costs.weights(longest if asked.half is not None else replay)
     groups = grouped(sizes, weights, counts, len(replay.steps) * rates.call, rows)
-    share = costs.total(replay if settings.half is None else longest, groups, rows) / rates.row
-    if (share > _WORTH or not until) and not settings.forced:
+    share = costs.total(replay if asked.half is None else longest, groups, rows) / rates.row
+    if (share > _WORTH or not until) and not asked.forced:
         return f"re-running regions would cost {share:.0%} of whole runs"
-    space = (settings.limit if settings.limit is not None else free_memory(prepared.device or inputs.device)) // 2
+    space = (asked.limit if asked.limit is not None else free_memory(prepared.device or inputs.device)) // 2
     fits = space // max(replay.row_bytes, 1)
     if not fits:
         return f"the clean activations of an input take {replay.row_bytes >> 20} MiB, over half of the memory allowed"
-    whole_rows = settings.batch_size or _WHOLE_ROWS.get(device, _WHOLE_ROWS["cuda"])
+    whole_rows = asked.batch_size or _WHOLE_ROWS.get(device, _WHOLE_ROWS["cuda"])
     if device == "cpu":
         whole_rows = max(1, min(whole_rows, _LARGEST // replay.whole_bytes))
     # More inputs at once only help where the groups of one are too small to fill their batches.
