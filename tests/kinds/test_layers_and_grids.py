@@ -10,6 +10,7 @@ from forwards import Forward
 from torch import Tensor, nn
 
 import xai_fast as xf
+from xai_fast.core.layers import choose_layers, readings_of
 
 
 class SelfAttention(nn.Module):
@@ -277,6 +278,60 @@ def test_the_layer_that_is_chosen_and_how_it_is_read(name):
 def near(ours, truth):
     assert ours.shape == truth.shape
     assert torch.allclose(ours.double(), truth, rtol=1e-3, atol=1e-5 * truth.abs().max().item())
+
+
+class Decoded(nn.Module):
+    """Convolves a map that is made of a vector: its places are none of the input's."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.Tanh())
+        self.vector, self.decoder = nn.Linear(6, 4 * 36), nn.Conv2d(4, 6, 3, padding=1)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        vector = self.vector(self.encoder(x).mean((2, 3)))
+        return self.head(self.decoder(vector.view(-1, 4, 6, 6)).mean((2, 3)))
+
+
+class Turned(nn.Module):
+    """Goes on with rows and columns exchanged."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 1, 1)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(x).tanh().transpose(2, 3)).tanh().mean((2, 3)))
+
+
+CORNERS = {
+    "maps": (pooled(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1), nn.ReLU()), "3", 4),
+    "channels last": (ChannelsLast(), "mix", 4),
+    "tokens": (Transformer(lambda tokens: tokens.mean(1)), "norm", 4),
+    "a map made of a vector": (Decoded(), "encoder", None),
+    "rows and columns exchanged": (Turned(), "first", None),
+}
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_corners_tell_what_is_plain_and_nothing_else(name):
+    net, layer, forwards = CORNERS[name]
+    torch.manual_seed(3)
+    for weight in net.parameters():
+        if weight.ndim > 1 and weight.numel():
+            nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+    asked = []
+    watched = copy.deepcopy(net).eval().requires_grad_(False)
+    watched.register_forward_pre_hook(lambda _module, args: asked.append(len(args[0])))
+    choice = choose_layers(watched, torch.randn(1, 3, 32, 32), lambda raw: raw, ours=True)
+    assert choice.layers == (layer,)
+    if forwards is not None:
+        assert asked == [1] * forwards
+        asked.clear()
+        assert readings_of(watched, choice.layers, torch.randn(1, 3, 32, 32)) == {layer: choice.readings[0]}
+        assert asked == [1] * forwards
 
 
 @pytest.mark.parametrize("layer", ["relu:1", "relu:2", "b:input"])

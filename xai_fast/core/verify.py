@@ -103,12 +103,15 @@ def observe(model: nn.Module, rows: Sequence[Tensor]) -> Observation:
 
 def _one_by_one(model: nn.Module, rows: Sequence[Tensor]) -> tuple[tuple[Any, ...], frozenset[Path]]:
     """The outputs for rows of which two together may not fit into memory, and what every one of the calls changed."""
-    outputs, changed = [], []
+    outputs: list[Any] = []
+    changed: frozenset[Path] | None = None
     for row in rows:
-        before = Snapshot(model)
+        before = Snapshot(model) if changed is None or changed else None  # where one call changed nothing, not all do
         outputs.append(model(row.clone(memory_format=torch.preserve_format)))
-        changed.append(before.changes(model))
-    return tuple(outputs), frozenset.intersection(*changed)
+        if before is not None:
+            found = before.changes(model)
+            changed = found if changed is None else changed & found
+    return tuple(outputs), changed or frozenset()
 
 
 def difference(truth: Any, answer: Any, dtype: torch.dtype, tolerance: float | None = None) -> str | None:

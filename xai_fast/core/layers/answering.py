@@ -28,7 +28,7 @@ CHANNELS_FIRST = tuple(
     for kind in ("Conv", "ConvTranspose", "BatchNorm", "InstanceNorm", "MaxPool", "AvgPool")
     for axes in (1, 2, 3)
 )
-_MOST_IN_FRONT = 16  # class and register tokens
+MOST_IN_FRONT = 16  # class and register tokens
 _MOST_LAGS = 64
 _MOST_ASIDE = 300
 _BEAM = 96
@@ -63,10 +63,20 @@ def coordinates(module: nn.Module, layers: Sequence[str], row: Tensor, *, around
     return _measured(module, layers, list(_banded(row, around).split(1)))
 
 
+def wide(activation: Tensor) -> Tensor:
+    """In float32 at least."""
+    return activation if activation.dtype is torch.float64 else activation.float()
+
+
+def noise_like(row: Tensor, count: int) -> Tensor:
+    """`count` rows of noise, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, *row.shape[1:], generator=generator).to(row)
+
+
 def _banded(row: Tensor, around: bool) -> Tensor:
     """The row, and below it one copy per band with that band replaced."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(2, *row.shape[1:], generator=generator).to(row)
+    noise = noise_like(row, 2)
     base, other = noise[:1], noise[1:]
     if around:
         base, other = row, row + noise[1:] * row.std().clamp_min(1e-3)
@@ -90,7 +100,7 @@ def _measured(module: nn.Module, layers: Sequence[str], batches: list[Tensor]) -
         def take(activation: Tensor) -> None:
             if activation.ndim < 2 or len(activation) != rows:
                 return
-            values = activation.detach().double() if activation.dtype is torch.float64 else activation.detach().float()
+            values = wide(activation.detach())
             first = clean.setdefault(layer, values[:1].clone())
             if first.shape[1:] == values.shape[1:]:
                 moved[layer].append((values - first).square())
@@ -104,14 +114,14 @@ def _measured(module: nn.Module, layers: Sequence[str], batches: list[Tensor]) -
     for layer, parts in moved.items():
         rows = torch.cat(parts) if parts else torch.empty(0)
         if len(rows) == 1 + axes * BANDS and bool(rows.isfinite().all()):
-            found[layer] = _centres(rows[1:].unflatten(0, (axes, BANDS)))
+            found[layer] = centres_of(rows[1:].unflatten(0, (axes, BANDS)))
     return found
 
 
-def _centres(moved: Tensor) -> Tensor:
-    """(axes, *shape) from how far each band moves each element, (axes, bands, *shape)."""
-    total = moved.sum(1)
-    band = torch.arange(BANDS, dtype=moved.dtype, device=moved.device) - (BANDS - 1) / 2
+def centres_of(moved: Tensor) -> Tensor:
+    """Coordinates (axes, *shape) from how far each band moves each element, (axes, bands, *shape)."""
+    total, bands = moved.sum(1), moved.shape[1]
+    band = torch.arange(bands, dtype=moved.dtype, device=moved.device) - (bands - 1) / 2
     centre = torch.einsum("ab...,b->a...", moved, band) / total
     seen = total > 1e-6 * total.flatten(1).mean(1).view(-1, *[1] * (total.ndim - 1))
     return torch.where(seen, centre, torch.nan)
@@ -125,7 +135,7 @@ def reading_of(centres: Tensor, grid: tuple[int, ...] | None = None) -> Reading 
         grid: extents that are given.
     """
     axes, shape = len(centres), centres.shape[1:]
-    scored = [(*_agreement(centres.movedim(reading.channels, 1)), reading) for reading in candidates(shape, axes, grid)]
+    scored = [(*agreement(centres.movedim(reading.channels, 1)), reading) for reading in candidates(shape, axes, grid)]
     for order, rise, reading in scored:
         rivals = [other for _, other, another in scored if another is not reading]
         # Along a single axis tokens with others beside them rise as well; they are told apart below.
@@ -150,7 +160,7 @@ def reading_by_kind(shape: Sequence[int], plain: Collection[tuple[int, ...]], gr
     return Axes(1) if coarse and tuple(shape) in plain and grid in (None, tuple(shape[1:])) else None
 
 
-def _agreement(centres: Tensor) -> tuple[float, float]:
+def agreement(centres: Tensor) -> tuple[float, float]:
     """How well coordinates (axes, C, *s), averaged over channels, rise along their axes, and how steeply: the least."""
     mean = centres.nanmean(1).nan_to_num(0.0)
     found = []
@@ -190,13 +200,13 @@ def _tokens(centres: Tensor, grid: tuple[int, ...] | None) -> Tokens | None:
     if grid is not None and (len(grid) != axes or prod(grid) > count):
         return None
     norms = np.sqrt(np.square(own).sum(1)).clip(1e-6)
-    partial: list[_Guess] = [(1.0, first, ()) for first in range(min(_MOST_IN_FRONT, count - 1) + 1)]
+    partial: list[_Guess] = [(1.0, first, ()) for first in range(min(MOST_IN_FRONT, count - 1) + 1)]
     for axis in reversed(range(axes)):
         extents = [grid[axis]] if grid is not None else _extents(own[axis], first=axis == 0, alone=axes == 1)
         partial = _extended(partial, own[axis] / norms[axis], extents, last=axis == 0)
     whole = []
     for _, first, shape in partial:
-        scores = [_cosine(own[axis], first, shape, axis) for axis in range(axes)]
+        scores = [cosine(own[axis], first, shape, axis) for axis in range(axes)]
         for axis, extent in enumerate(shape):
             if extent == 1:  # then all tokens see all of that axis
                 scores[axis] = 1 - norms[axis] / norms.max()
@@ -249,12 +259,12 @@ def _extended(partial: list[_Guess], own: Array, extents: list[int], *, last: bo
             times = 1 if last else len(cells) // extent
             blocks = cells[: times * extent].reshape(times, extent) @ levels
             weights = (levels @ levels) * inside * np.arange(1, times + 1)
-            cosine = float((blocks.cumsum() / np.sqrt(weights)).max())
-            found.append((score * max(cosine, 0.0), first, (extent, *inner)))
+            best = float((blocks.cumsum() / np.sqrt(weights)).max())
+            found.append((score * max(best, 0.0), first, (extent, *inner)))
     return sorted(found, key=lambda guess: -guess[0])[:_BEAM]
 
 
-def _cosine(own: Array, first: int, shape: tuple[int, ...], axis: int) -> float:
+def cosine(own: Array, first: int, shape: tuple[int, ...], axis: int) -> float:
     """Between the coordinates of all tokens along an axis and those that a hypothesis says."""
     said = np.zeros_like(own)
     levels = _cells(shape[axis]).reshape(-1, *[1] * (len(shape) - 1 - axis))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,9 +28,9 @@ class Seen:
     Attributes:
         path: of the module.
         call: which of its calls, from 1.
-        activation: what it returned, a tensor of its own under autograd.
+        activation: what it returned.
         parts: paths of the modules that made each of the maps, where it returned several.
-        gradient: of the score by `activation`; None where nothing leads from there to the score.
+        gradient: of the score by `activation`; None where nothing leads from there to the score, or nobody asked.
         calls: how often the module ran in all.
     """
 
@@ -46,32 +47,55 @@ class Seen:
         return str(Address(self.path, None if self.calls == 1 else self.call))
 
 
-def recorded(
-    module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor]
-) -> tuple[list[Seen], Tensor | None, bool]:
-    """Every call with the score's gradient at what it returned; the class scores, if any; if the input matters."""
-    leaf = example.detach().clone().requires_grad_()
-    depends = False
-    with torch.enable_grad(), _hooked(module) as seen:
-        raw = module(leaf * 1)  # a model may write into its input, which must not be a leaf then
-        scores = score_of(raw)
+class Recorded:
+    """One forward of the model, with every call of its modules.
+
+    Attributes:
+        seen: the calls in order of completion.
+        scores: what the output says of classes; None where it only passes features on.
+    """
+
+    def __init__(self, module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor]) -> None:
+        self._leaf = example.detach().clone().requires_grad_()
+        with torch.enable_grad(), _hooked(module) as self.seen:
+            raw = module(self._leaf * 1)  # a model may write into its input, which must not be a leaf then
+            scores = score_of(raw)
+            self._sum = None
+            if scores.requires_grad:
+                generator = torch.Generator().manual_seed(0)
+                direction = torch.rand(scores.shape, generator=generator).to(scores) + 0.5
+                self._sum = (scores * direction).sum()
+        self.scores = _class_scores(raw)
         counts: dict[str, int] = {}
-        for one in seen:
+        for one in self.seen:
             counts[one.path] = counts.get(one.path, 0) + 1
-        for one in seen:
+        # What no gradient leads through counts as asked about.
+        self._waiting = {id(one): one.activation for one in self.seen if one.activation.requires_grad}
+        for one in self.seen:
             one.calls = counts[one.path]
-        if scores.requires_grad:
-            generator = torch.Generator().manual_seed(0)
-            direction = torch.rand(scores.shape, generator=generator).to(scores) + 0.5
-            watched = [one for one in seen if one.activation.requires_grad]
-            at = [leaf, *(one.activation for one in watched)]
-            own, *gradients = torch.autograd.grad((scores * direction).sum(), at, allow_unused=True)
-            depends = own is not None and bool(own.count_nonzero())
-            for one, gradient in zip(watched, gradients, strict=True):
-                one.gradient = gradient
-    for one in seen:
-        one.activation = one.activation.detach()
-    return seen, _class_scores(raw), depends
+            one.activation = one.activation.detach()
+
+    def matters(self, some: Sequence[Seen]) -> list[Seen]:
+        """Those of some calls that the score depends on, whose gradients are known from then on.
+
+        A backward that ends at the last few layers costs a fraction of a whole one.
+        """
+        asked = [one for one in some if id(one) in self._waiting]
+        at = [self._waiting.pop(id(one)) for one in asked]
+        for one, gradient in zip(asked, self._gradients(at), strict=True):
+            one.gradient = gradient
+        return [one for one in some if one.gradient is not None and bool(one.gradient.count_nonzero())]
+
+    @cached_property
+    def depends(self) -> bool:
+        """Whether the score depends on the input."""
+        (own,) = self._gradients([self._leaf])
+        return own is not None and bool(own.count_nonzero())
+
+    def _gradients(self, at: list[Tensor]) -> Sequence[Tensor | None]:
+        if self._sum is None or not at:
+            return [None] * len(at)
+        return torch.autograd.grad(self._sum, at, allow_unused=True, retain_graph=True)
 
 
 def _class_scores(raw: Any) -> Tensor | None:

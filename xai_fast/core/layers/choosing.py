@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
-from .calls import Seen, recorded
+from .calls import Recorded, Seen
+from .corners import quick_readings
 from .grids import Axes, Reading, Tokens
 
 # Their output repeats or pools what came before, so a map read there shows nothing that the layer before does not.
@@ -21,6 +22,7 @@ _PASSED_OVER = (
 )
 _ATTENTION = re.compile(r"attention|attn|mha", re.IGNORECASE)
 _HEAD = re.compile(r"head|predictor|detect", re.IGNORECASE)
+_DEEPEST = 24  # calls at which the score's gradient is asked for first
 _AT_ONCE = 6  # candidates whose answers are measured in one run
 
 
@@ -45,7 +47,8 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
     class token that is the last block's input norm, because the patches of its output reach nothing. Where several maps
     of a pyramid are read, it is those on which the score depends.
 
-    Costs one forward and one backward of one row, and 1 + 4 rows per spatial axis for every six candidates.
+    Costs one forward, a backward that ends at the deepest layers, and 1 + 1 rows per spatial axis where their answer is
+    plain; else up to a whole backward, and 1 + 4 rows per axis for every six candidates.
 
     Args:
         module: our own copy, or the caller's model under guard.
@@ -56,57 +59,140 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
     Raises:
         ValueError: no layer fits; names those that come near.
     """
-    seen, scores, depends = recorded(module, example, score_of)
-    if ours and not depends:
-        _wake(module)
-        seen, scores, depends = recorded(module, example, score_of)
-    inside = _small_parts(module, _ATTENTION, itself=False)  # queries, keys and values are no map of the block's
-    usual = _usual(module, seen, len(example), inside, boxes=scores is None, depends=depends)
-    kinds = {path for path, part in module.named_modules() if isinstance(part, CHANNELS_FIRST)}
-    plain = {tuple(one.activation.shape[1:]) for one in seen if one.path in kinds}
-    stream = [one for one in seen if one.path not in inside and one.activation.ndim == 3]
-    widths = {one.activation.shape[1]: one.activation.shape[2] for one in stream}
-    fallback: Choice | None = None
-    classes = 0
-    for some in ([one for one in usual if one.calls == 1], [one for one in usual if one.calls > 1]):
-        for one, reading in _answering(module, some[::-1], example, plain):
-            if not _sees_positions(one, reading, depends=depends):
-                continue
-            if isinstance(reading, Tokens) and one.activation.shape[2] != widths[one.activation.shape[1]]:
-                continue  # inside a block tokens are wider; the stream has one width
-            choice = Choice((one.name,), (reading,))
-            width = reading(one.activation).shape[1]
-            if width == classes or _is_class_scores(one, reading, scores):
-                # What they are rectified or scaled from are scores as well.
-                fallback, classes = fallback or choice, width
-                continue
-            return _pyramid(module, one, usual, example, plain, depends=depends) or choice
-    if fallback is not None:
-        return fallback
-    near = ", ".join(f"{one.name!r} {tuple(one.activation.shape[1:])}" for one in (usual or seen)[:-7:-1])
+    record = Recorded(module, example, score_of)
+    search = _Search(module, record, example, depends=True)
+    choice = search.choice()
+    if choice is None and not record.depends:
+        if ours:
+            _wake(module)
+            record = Recorded(module, example, score_of)
+        search = _Search(module, record, example, depends=record.depends)
+        choice = search.choice()
+    choice = choice or search.fallback
+    if choice is not None:
+        return choice
+    near = search.usual or record.seen
+    names = ", ".join(f"{one.name!r} {tuple(one.activation.shape[1:])}" for one in near[:-7:-1])
     raise ValueError(
         '`layer` "auto" found no layer that keeps the axes of the input and on which the score depends; '
-        f"name one{f': the deepest are {near}' if near else ''}"
+        f"name one{f': the deepest are {names}' if near else ''}"
     )
 
 
-def _usual(
-    module: nn.Module, seen: list[Seen], rows: int, inside: set[str], *, boxes: bool, depends: bool
-) -> list[Seen]:
-    """The calls that may have made a map of features."""
-    passed_over = {path for path, part in module.named_modules() if isinstance(part, _PASSED_OVER)}
-    found = [
-        one for one in seen
-        if one.path not in inside | passed_over and one.activation.ndim >= 3 and len(one.activation) == rows
-        and (_matters(one) or not depends)
-    ]  # fmt: skip
-    # What returns boxes makes them in heads, level by level; the features are what those read.
-    heads = _small_parts(module, _HEAD, itself=True) if boxes else set()
-    return [one for one in found if one.path not in heads] or found
+class _Search:
+    """Looks for the layer among the calls of one forward.
 
+    Args:
+        module: the model.
+        record: the forward.
+        example: its input.
+        depends: whether what the score does not depend on is left out.
 
-def _matters(one: Seen) -> bool:
-    return one.gradient is not None and bool(one.gradient.count_nonzero())
+    Attributes:
+        usual: the calls that may have made a map of features, as far as was looked.
+        fallback: a map of the class scores.
+    """
+
+    def __init__(self, module: nn.Module, record: Recorded, example: Tensor, *, depends: bool) -> None:
+        self._module, self._record, self._example, self._depends = module, record, example, depends
+        self.usual: list[Seen] = []
+        self.fallback: Choice | None = None
+        seen = record.seen
+        # Queries, keys and values are no map of the block's.
+        self._inside = _small_parts(module, _ATTENTION, itself=False)
+        kinds = {path for path, part in module.named_modules() if isinstance(part, CHANNELS_FIRST)}
+        self._plain = {tuple(one.activation.shape[1:]) for one in seen if one.path in kinds}
+        stream = [one for one in seen if one.path not in self._inside and one.activation.ndim == 3]
+        self._widths = {one.activation.shape[1]: one.activation.shape[2] for one in stream}
+
+    def choice(self) -> Choice | None:
+        """The deepest that fits, or None."""
+        classes = 0
+        for one, reading in self._candidates():
+            if not _sees_positions(one, reading, depends=self._depends):
+                continue
+            if isinstance(reading, Tokens) and one.activation.shape[2] != self._widths[one.activation.shape[1]]:
+                continue  # inside a block tokens are wider; the stream has one width
+            choice = Choice((one.name,), (reading,))
+            width = reading(one.activation).shape[1]
+            if width == classes or _is_class_scores(one, reading, self._record.scores):
+                # What they are rectified or scaled from are scores as well.
+                self.fallback, classes = self.fallback or choice, width
+                continue
+            return self._pyramid(one) or choice
+        return None
+
+    def _candidates(self) -> Iterator[tuple[Seen, Reading]]:
+        """Calls that may be meant, the deepest first, and those of modules that run once before the others."""
+        possible = self._possible()
+        for some in ([one for one in possible if one.calls == 1], [one for one in possible if one.calls > 1]):
+            some.reverse()
+            # Mostly the answer lies among the last few layers, and a backward to those is short.
+            for few in (some[:_DEEPEST], some[_DEEPEST:]):
+                usual = self._record.matters(few) if self._depends else few
+                self.usual = usual[::-1] + self.usual
+                yield from self._answering(usual)
+
+    def _possible(self) -> list[Seen]:
+        """Calls that returned something with positions, outside of heads that return boxes."""
+        passed_over = {path for path, part in self._module.named_modules() if isinstance(part, _PASSED_OVER)}
+        found = [
+            one for one in self._record.seen
+            if one.path not in self._inside | passed_over and one.activation.ndim >= 3
+            and len(one.activation) == len(self._example)
+        ]  # fmt: skip
+        # What returns boxes makes them in heads, level by level; the features are what those read.
+        heads = _small_parts(self._module, _HEAD, itself=True) if self._record.scores is None else set()
+        features = [one for one in found if one.path not in heads]
+        return features if not heads or not self._depends or self._record.matters(features) else found
+
+    def _answering(self, some: Sequence[Seen]) -> Iterator[tuple[Seen, Reading]]:
+        """The calls whose positions answer to the input, in the order given, measured a few at a time."""
+        for start in range(0, len(some), _AT_ONCE):
+            yield from self._measured(some[start : start + _AT_ONCE])
+
+    def _measured(self, few: Sequence[Seen]) -> Iterator[tuple[Seen, Reading]]:
+        names = {one.name: one for one in few if self._may_be_map(one)}
+        clean = {name: one.activation for name, one in names.items()}
+        quick = quick_readings(self._module, clean, self._example, plain=self._plain) if clean else {}
+        whole: dict[bool, dict[str, Tensor]] = {}
+
+        def measured(name: str, *, around: bool) -> Reading | None:
+            if around not in whole:
+                whole[around] = coordinates(self._module, tuple(names), self._example, around=around)
+            return reading_of(whole[around][name]) if name in whole[around] else None
+
+        for name, one in names.items():
+            reading = quick.get(name) or measured(name, around=False)
+            if reading is None and _could_be_map(one, self._example):
+                reading = measured(name, around=True) or reading_by_kind(one.activation.shape[1:], self._plain)
+            if reading is not None:
+                yield one, reading
+
+    def _may_be_map(self, one: Seen) -> bool:
+        """Not where the score reads a single one of several tokens."""
+        gradient = one.gradient
+        if gradient is None or gradient.ndim != 3 or self._example.ndim == 3:
+            return True
+        return int(gradient.count_nonzero(2).count_nonzero()) > len(gradient)
+
+    def _pyramid(self, one: Seen) -> Choice | None:
+        """The maps that a module returns together, each by the layer that makes it; None where it returns one."""
+        possible = self._possible() if len(one.parts) > 1 else []
+        makers = [
+            other for path in dict.fromkeys(one.parts) for other in possible
+            if other.path == path and other.calls == 1 and other.activation.ndim == one.activation.ndim
+        ]  # fmt: skip
+        if len(makers) < 2:
+            return None
+        fitting = [
+            (other, reading)
+            for other, reading in self._answering(self._record.matters(makers) if self._depends else makers)
+            if _sees_positions(other, reading, depends=self._depends)
+        ]
+        if len(fitting) < 2:
+            return None
+        return Choice(tuple(other.name for other, _ in fitting), tuple(reading for _, reading in fitting))
 
 
 @torch.no_grad()
@@ -133,26 +219,6 @@ def _small_parts(module: nn.Module, named: re.Pattern[str], *, itself: bool) -> 
             inside |= {f"{path}.{child}" for child, _ in part.named_modules() if child}
             inside |= {path} if itself else set()
     return inside
-
-
-def _answering(
-    module: nn.Module, some: Sequence[Seen], example: Tensor, plain: set[tuple[int, ...]]
-) -> Iterator[tuple[Seen, Reading]]:
-    """The calls whose positions answer to the input, in the order given, measured a few at a time."""
-    for start in range(0, len(some), _AT_ONCE):
-        few = some[start : start + _AT_ONCE]
-        names = {one.name: one for one in few}
-        found = coordinates(module, tuple(names), example)
-        around: dict[str, Tensor] | None = None
-        for name, one in names.items():
-            reading = reading_of(found[name]) if name in found else None
-            if reading is None and _could_be_map(one, example):
-                if around is None:
-                    around = coordinates(module, tuple(names), example, around=True)
-                reading = reading_of(around[name]) if name in around else None
-                reading = reading or reading_by_kind(one.activation.shape[1:], plain)
-            if reading is not None:
-                yield one, reading
 
 
 def _could_be_map(one: Seen, example: Tensor) -> bool:
@@ -182,28 +248,3 @@ def _is_class_scores(one: Seen, reading: Reading, scores: Tensor | None) -> bool
         return False
     mean = grid.flatten(2).mean(2)
     return bool((mean - scores).abs().max() <= 1e-3 * scores.abs().max())
-
-
-def _pyramid(
-    module: nn.Module,
-    one: Seen,
-    usual: Sequence[Seen],
-    example: Tensor,
-    plain: set[tuple[int, ...]],
-    *,
-    depends: bool,
-) -> Choice | None:
-    """The maps that a module returns together, each by the layer that makes it; None where it returns one."""
-    makers = [
-        other for path in dict.fromkeys(one.parts) for other in usual
-        if other.path == path and other.calls == 1 and other.activation.ndim == one.activation.ndim
-    ]  # fmt: skip
-    if len(makers) < 2:
-        return None
-    fitting = [
-        (other, reading) for other, reading in _answering(module, makers, example, plain)
-        if _sees_positions(other, reading, depends=depends)
-    ]  # fmt: skip
-    if len(fitting) < 2:
-        return None
-    return Choice(tuple(other.name for other, _ in fitting), tuple(reading for _, reading in fitting))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import prod
 from typing import Any
@@ -14,6 +14,7 @@ from xai_fast.core.copies import unwrapped
 from xai_fast.graph.address import address
 
 from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
+from .corners import quick_readings
 from .grids import Axes, Flat, Function, Grid, Reading, Tokens, candidates
 from .places import Take, at_layers, first_tensor
 
@@ -23,7 +24,8 @@ def readings_of(
 ) -> dict[str, Reading]:
     """How what each layer returns is read as a grid over the input.
 
-    Runs 1 + 4 rows per spatial axis on noise; as many around the example where noise wakes nothing.
+    Runs 2 + 1 rows per spatial axis where corners of the input tell; else 1 + 4 per axis on noise, and as many around
+    the example where noise wakes nothing.
 
     Args:
         module: ours.
@@ -36,73 +38,95 @@ def readings_of(
     Raises:
         ValueError: a layer is no grid, or which axes or tokens are one stays open; says what to give.
     """
-    axes = example.ndim - 2
     if callable(grid):
-        return dict.fromkeys(layers, Function(grid, axes))
-    shapes = {layer: tuple(one.shape[1:]) for layer, one in layer_activations(module, layers, example).items()}
-
-    def known(rest: Sequence[str]) -> dict[str, Reading | None]:
-        return {layer: _known(shapes[layer], axes, grid, flat=flat) for layer in rest}
-
-    def answering(rest: Sequence[str], *, around: bool) -> dict[str, Reading | None]:
-        found = coordinates(module, rest, example, around=around)
-        return {layer: reading_of(centres, grid) for layer, centres in found.items()}
-
-    def coarse(rest: Sequence[str]) -> dict[str, Reading | None]:
-        plain = _plain_shapes(module, example)
-        return {
-            layer: reading_by_kind(shapes[layer], plain, grid) or _silent(shapes[layer], plain, axes, grid)
-            for layer in rest
-        }
-
-    def certain(rest: Sequence[str]) -> dict[str, Reading | None]:
-        return {layer: _by_kind(module, layer, shapes[layer], example, grid, rows) for layer in rest}
-
+        return dict.fromkeys(layers, Function(grid, example.ndim - 2))
+    look = _Look(module, layers, example, grid, flat=flat, rows=rows)
     found: dict[str, Reading] = {}
-    for look in (
-        known,
-        partial(answering, around=False),
-        partial(answering, around=True),
-        coarse,
+    for ask in (
+        look.known,
+        look.plainly,
+        partial(look.answering, around=False),
+        partial(look.answering, around=True),
+        look.coarse,
         partial(_as_given, module, example, grid),
-        certain,
+        look.certain,
     ):
         if rest := [layer for layer in layers if layer not in found]:
-            found |= {layer: reading for layer, reading in look(rest).items() if reading is not None}
+            found |= {layer: reading for layer, reading in ask(rest).items() if reading is not None}
     return {layer: found[layer] for layer in layers}
 
 
-@torch.no_grad()
+class _Look:
+    """Ways to read layers, cheap ones first; arguments as of `readings_of`."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Sequence[str],
+        example: Tensor,
+        grid: tuple[int, ...] | None,
+        *,
+        flat: bool,
+        rows: int,
+    ) -> None:
+        self._module, self._example, self._grid, self._flat, self._rows = module, example, grid, flat, rows
+        self._axes = example.ndim - 2
+        self._clean, self._plain = _looked_at(module, layers, example)
+        self._shapes = {layer: tuple(one.shape[1:]) for layer, one in self._clean.items()}
+
+    def known(self, rest: Sequence[str]) -> dict[str, Reading | None]:
+        return {layer: _known(self._shapes[layer], self._axes, self._grid, flat=self._flat) for layer in rest}
+
+    def plainly(self, rest: Sequence[str]) -> Mapping[str, Reading | None]:
+        maps = {layer: self._clean[layer] for layer in rest if self._clean[layer].ndim > 2}
+        return quick_readings(self._module, maps, self._example, self._grid, self._plain) if maps else {}
+
+    def answering(self, rest: Sequence[str], *, around: bool) -> dict[str, Reading | None]:
+        found = coordinates(self._module, rest, self._example, around=around)
+        return {layer: reading_of(centres, self._grid) for layer, centres in found.items()}
+
+    def coarse(self, rest: Sequence[str]) -> dict[str, Reading | None]:
+        shapes, plain, grid = self._shapes, self._plain, self._grid
+        return {
+            layer: reading_by_kind(shapes[layer], plain, grid) or _silent(shapes[layer], plain, self._axes, grid)
+            for layer in rest
+        }
+
+    def certain(self, rest: Sequence[str]) -> dict[str, Reading | None]:
+        module, shapes = self._module, self._shapes
+        return {layer: _by_kind(module, layer, shapes[layer], self._example, self._grid, self._rows) for layer in rest}
+
+
 def layer_activations(module: nn.Module, layers: Sequence[str], row: Tensor) -> dict[str, Tensor]:
     """What the named layers return, or are given, for one row (1, C, *S) in the model's dtype; without contents.
 
     Raises:
         ValueError: a layer runs more than once and no call is named, or not at all.
     """
+    found, _ = _looked_at(module, layers, row)
+    return {layer: activation.to("meta") for layer, activation in found.items()}
+
+
+@torch.no_grad()
+def _looked_at(module: nn.Module, layers: Sequence[str], row: Tensor) -> tuple[dict[str, Tensor], set[tuple[int, ...]]]:
+    """What the named layers return for one row, and what rows are like behind convolutions and their kin."""
     found: dict[str, Tensor] = {}
+    shapes: set[tuple[int, ...]] = set()
 
     def taker(layer: str) -> Take:
-        return lambda activation: found.update({layer: activation.detach().to("meta")})
+        return lambda activation: found.update({layer: activation.detach().clone()})
 
-    with at_layers(module, {layer: taker(layer) for layer in layers}):
-        module(row.clone())
-    return found
-
-
-def _plain_shapes(module: nn.Module, example: Tensor) -> set[tuple[int, ...]]:
-    """What one row is like behind convolutions and their kin."""
-    shapes: set[tuple[int, ...]] = set()
     handles = [
         part.register_forward_hook(lambda _part, _args, output: shapes.add(tuple(first_tensor(output).shape[1:])))
         for part in module.modules() if isinstance(part, CHANNELS_FIRST)
     ]  # fmt: skip
     try:
-        with torch.no_grad():
-            module(example.clone())
+        with at_layers(module, {layer: taker(layer) for layer in layers}):
+            module(row.clone())
     finally:
         for handle in handles:
             handle.remove()
-    return shapes
+    return found, shapes
 
 
 def _silent(
