@@ -49,6 +49,22 @@ def _gradcam_case(library: str, peer: Callable[[str], Peer], batch: int, bar: fl
     return Case(name, "resnet50", _gradcam(layer), library, peer(layer), batch=batch, bar=bar, scaled=scaled)
 
 
+def _cam_case(name: str, method: Callable[[str], Method], peer: str, layer: str, bar: float | None) -> Case:
+    return Case(
+        f"{name}-resnet50",
+        "resnet50",
+        method(layer),
+        "grad-cam",
+        peers.gradcam_method(peer)(layer),
+        bar=bar,
+        scaled=True,
+    )
+
+
+def _on(method: Any, **settings: Any) -> Callable[[str], Method]:
+    return lambda layer: lambda model: method(model, layer=layer, **settings)
+
+
 _ZERO = (
     "grad-cam removes a channel by writing 0 only where the layer's smallest value is 0, and its smallest value minus "
     "1e7 elsewhere: the two sides are equal at layers that end in a ReLU, and only there"
@@ -186,6 +202,12 @@ CASES = (
     _gradcam_case("torchcam", peers.torchcam_gradcam, 16, 1.6, scaled=True),
     _gradcam_case("grad-cam", peers.gradcam_gradcam, 1, 2.5, scaled=True),
     _gradcam_case("grad-cam", peers.gradcam_gradcam, 16, 3.0, scaled=True),
+    _cam_case("gradcam-plus-plus", _on(xf.GradCAMPlusPlus), "GradCAMPlusPlus", "layer4", None),
+    _cam_case("layer-cam", _on(xf.LayerCAM), "LayerCAM", "layer4", 4.0),
+    _cam_case("hirescam", _on(xf.HiResCAM), "HiResCAM", "layer4", 4.0),
+    _cam_case("xgradcam", _on(xf.XGradCAM), "XGradCAM", "layer4", 4.0),
+    _cam_case("seg-eigen-cam", _on(xf.SegEigenCAM), "SegEigenCAM", "layer4", 8.0),
+    _cam_case("full-grad", lambda _layer: xf.FullGrad, "FullGrad", "layer4", 20.0),
     _ablation_case("resnet50", "resnet50", "layer4", 2048, 1000, 1500),
     _ablation_case("resnet50-layer3", "resnet50", "layer3.5", 1024, None, 8),
     _ablation_case(

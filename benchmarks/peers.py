@@ -236,13 +236,22 @@ def torchcam_gradcam(layer: str) -> Peer:
 
 
 def gradcam_gradcam(layer: str) -> Peer:
-    def peer(model: nn.Module, _setting: int) -> Explain:
-        from pytorch_grad_cam import GradCAM
+    return gradcam_method("GradCAM")(layer)
 
-        cam = GradCAM(model, [model.get_submodule(layer)])
-        return lambda x, target: torch.from_numpy(cam(x, _outputs(target)))[:, None]
 
-    return peer
+def gradcam_method(name: str) -> Callable[[str], Peer]:
+    """A CAM of grad-cam by its name there."""
+
+    def of(layer: str) -> Peer:
+        def peer(model: nn.Module, _setting: int) -> Explain:
+            import pytorch_grad_cam
+
+            cam = getattr(pytorch_grad_cam, name)(model, [model.get_submodule(layer)])
+            return lambda x, target: torch.from_numpy(cam(x, _outputs(target)))[:, None]
+
+        return peer
+
+    return of
 
 
 def gradcam_ablation(layer: str) -> Peer:

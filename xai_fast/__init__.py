@@ -32,40 +32,62 @@ _MODULES = {
 _METHODS = (
     "AblationCAM",
     "ActivationMaximization",
+    "CAM",
+    "ClassAttention",
     "DRISE",
     "Deconvolution",
     "DeepLift",
     "DeepLiftShap",
+    "EigenCAM",
+    "EigenGradCAM",
     "ErrorAttribution",
     "FeatureAblation",
     "FilterActivation",
+    "FinerCAM",
+    "FullGrad",
     "GradCAM",
+    "GradCAMElementWise",
+    "GradCAMPlusPlus",
     "GradientShap",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "HiResCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "KPCACAM",
     "KernelShap",
+    "LayerCAM",
     "Lime",
     "LimeText",
     "Occlusion",
     "PartitionShap",
+    "PositionAttention",
     "RISE",
+    "RandomCAM",
     "ReciproCAM",
+    "RefineCAM",
     "Saliency",
+    "SegEigenCAM",
+    "ShapleyCAM",
     "ShapleySampling",
     "ShapleyText",
     "SmoothGrad",
+    "SmoothGradCAMPlusPlus",
+    "XGradCAM",
 )
 
 __all__ = [  # noqa: RUF022 - sorted letter by letter, methods in capitals among the others
     "AblationCAM",
     "ActivationMaximization",
+    "CAM",
+    "ClassAttention",
     "Cost",
     "DRISE",
     "Deconvolution",
     "DeepLift",
     "DeepLiftShap",
+    "EigenCAM",
+    "EigenGradCAM",
     "Engine",
     "ErrorAttribution",
     "Explanation",
@@ -73,27 +95,41 @@ __all__ = [  # noqa: RUF022 - sorted letter by letter, methods in capitals among
     "FilterActivation",
     "FilterImages",
     "FilterMaps",
+    "FinerCAM",
+    "FullGrad",
     "GradCAM",
+    "GradCAMElementWise",
+    "GradCAMPlusPlus",
     "GradientShap",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "HiResCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "KPCACAM",
     "KernelShap",
+    "LayerCAM",
     "Lime",
     "LimeText",
     "MethodInfo",
     "NonFiniteError",
     "Occlusion",
     "PartitionShap",
+    "PositionAttention",
     "Preprocess",
     "RISE",
+    "RandomCAM",
     "ReciproCAM",
+    "RefineCAM",
     "Saliency",
+    "SegEigenCAM",
+    "ShapleyCAM",
     "ShapleySampling",
     "ShapleyText",
     "SmoothGrad",
+    "SmoothGradCAMPlusPlus",
     "TextExplanation",
+    "XGradCAM",
     "explain",
     "load",
     "methods",
@@ -111,8 +147,26 @@ if TYPE_CHECKING:
     from xai_fast.methods import methods as methods
     from xai_fast.methods.activation_maximization import ActivationMaximization as ActivationMaximization
     from xai_fast.methods.cam.ablation_cam import AblationCAM as AblationCAM
+    from xai_fast.methods.cam.composed_cams import CAM as CAM
+    from xai_fast.methods.cam.composed_cams import FinerCAM as FinerCAM
+    from xai_fast.methods.cam.composed_cams import RandomCAM as RandomCAM
+    from xai_fast.methods.cam.composed_cams import RefineCAM as RefineCAM
+    from xai_fast.methods.cam.eigen_cams import KPCACAM as KPCACAM
+    from xai_fast.methods.cam.eigen_cams import EigenCAM as EigenCAM
+    from xai_fast.methods.cam.eigen_cams import EigenGradCAM as EigenGradCAM
+    from xai_fast.methods.cam.eigen_cams import SegEigenCAM as SegEigenCAM
+    from xai_fast.methods.cam.fullgrad import FullGrad as FullGrad
     from xai_fast.methods.cam.gradcam import GradCAM as GradCAM
+    from xai_fast.methods.cam.gradient_cams import GradCAMElementWise as GradCAMElementWise
+    from xai_fast.methods.cam.gradient_cams import GradCAMPlusPlus as GradCAMPlusPlus
+    from xai_fast.methods.cam.gradient_cams import HiResCAM as HiResCAM
+    from xai_fast.methods.cam.gradient_cams import LayerCAM as LayerCAM
+    from xai_fast.methods.cam.gradient_cams import ShapleyCAM as ShapleyCAM
+    from xai_fast.methods.cam.gradient_cams import XGradCAM as XGradCAM
+    from xai_fast.methods.cam.overviews import ClassAttention as ClassAttention
+    from xai_fast.methods.cam.overviews import PositionAttention as PositionAttention
     from xai_fast.methods.cam.recipro_cam import ReciproCAM as ReciproCAM
+    from xai_fast.methods.cam.smooth_gradcam import SmoothGradCAMPlusPlus as SmoothGradCAMPlusPlus
     from xai_fast.methods.deconvolution import Deconvolution as Deconvolution
     from xai_fast.methods.deep_lift import DeepLift as DeepLift
     from xai_fast.methods.deep_lift import DeepLiftShap as DeepLiftShap

@@ -56,6 +56,11 @@ class Case:
         return self.method == "PartitionShap"
 
     @property
+    def takes_curvature(self) -> bool:
+        """Whether a second pass runs backward, which reaches nothing where a network is piecewise linear."""
+        return self.method == "ShapleyCAM"
+
+    @property
     def averages_scores(self) -> bool:
         """Whether a map without sign is a mean of scores, which is below 0 where they are."""
         return self.method in ("RISE", "DRISE")
@@ -110,8 +115,10 @@ class Linear(nn.Module):
         return torch.einsum("nchw,kchw->nk", x, self.weight) + self.bias
 
 
-def pooled_head(shape, classes=4):
+def pooled_head(shape, classes=4, channels=5):
     """The network that CAM was drawn for: features, their mean over positions, a linear layer."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
-        return nn.Sequential(nn.Conv2d(shape[0], 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, classes))
+        return nn.Sequential(
+            nn.Conv2d(shape[0], channels, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
+        )

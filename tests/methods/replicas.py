@@ -20,11 +20,11 @@ def in_double(model):
 
 
 def score(model, row, target):
-    """f(x) of one sample (C, *S): the score of a class."""
+    """f(x) of one sample (C, *S): the score of a class, or the scores of all classes times their shares."""
     output = model(row[None])
     if isinstance(output, dict):
         output = output["logits"]
-    return output[0, target]
+    return output[0] @ target if isinstance(target, torch.Tensor) and target.ndim else output[0, target]
 
 
 def occlusion(model, inputs, targets, *, window, stride=None, baseline=0.0):
@@ -191,7 +191,9 @@ def _at_layers(model, row, target, layers):
     return [(kept[name].detach()[0], slope[0]) for name, slope in zip(layers, slopes, strict=True)]
 
 
-def gradcam(model, inputs, targets, *, layer, fuse="max", aug_smooth=False, eigen_smooth=False, resolution="input"):
+def gradcam(
+    model, inputs, targets, *, layer, fuse="max", aug_smooth=False, eigen_smooth=False, signed=False, resolution="input"
+):
     """ReLU(Σ_k α_k A_k) with α_k the mean gradient over positions; resized, fused over layers, averaged over passes."""
     model, layers = in_double(model), _listed(layer)
 
@@ -199,7 +201,7 @@ def gradcam(model, inputs, targets, *, layer, fuse="max", aug_smooth=False, eige
         grids = []
         for activation, slope in _at_layers(model, row, target, layers):
             weights = [plane.sum() / plane.numel() for plane in slope]
-            grids.append(_rectified(activation, weights, eigen_smooth))
+            grids.append(_rectified(activation, weights, eigen_smooth, signed))
         return _fused(grids, row, fuse, resolution)
 
     return _over_passes(one, inputs.double(), targets, aug_smooth)
@@ -290,10 +292,11 @@ def _over_passes(one, inputs, targets, aug_smooth):
     return torch.stack(maps)
 
 
-def _rectified(activation, weights, eigen_smooth):
-    """ReLU of the weighted activations' sum, or of their first principal component."""
+def _rectified(activation, weights, eigen_smooth, signed=False):
+    """ReLU of the weighted activations' sum, or of their first principal component; without it where signed."""
     weighted = [a * w for a, w in zip(activation, weights, strict=True)]
-    return (_principal(weighted) if eigen_smooth else sum(weighted)).clamp_min(0)
+    total = _principal(weighted) if eigen_smooth else sum(weighted)
+    return total if signed else total.clamp_min(0)
 
 
 def _fused(grids, row, fuse, resolution):

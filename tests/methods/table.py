@@ -9,7 +9,8 @@ import replicas_coalitions
 import replicas_masks
 import replicas_partition
 import torch
-from method_case import Linear, cases
+from method_case import Linear, cases, pooled_head
+from table_cam import CAM_CASES, CAM_CLOSED_FORMS
 from table_gradient import GRADIENT_CASES, GRADIENT_CLOSED_FORMS
 from torch import nn
 
@@ -132,6 +133,7 @@ CASES = [
         {"layer": "body", "aug_smooth": True},
         {"layer": "body", "eigen_smooth": True},
         {"layer": ["body", "stem"], "aug_smooth": True, "eigen_smooth": True, "resolution": "native"},
+        {"layer": ["body", "stem"], "signed": True},
     ),
     *cases(
         "AblationCAM",
@@ -158,16 +160,10 @@ CASES = [
         {"layer": "body", "aug_smooth": True},
         {"layer": ["body", "pool"], "fuse": "mean", "aug_smooth": True, "gaussian": False, "resolution": "native"},
     ),
+    *CAM_CASES,
     *GRADIENT_CASES,
 ]
 FIRST = [next(case for case in CASES if case.method == name) for name in dict.fromkeys(c.method for c in CASES)]
-
-
-def _pooled_head(shape, classes=4):
-    """The network that CAM was drawn for: features, their mean over positions, a linear layer."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(4)
-        return nn.Sequential(nn.Conv2d(shape[0], 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, classes))
 
 
 def _linear_occlusion(inputs, target):
@@ -231,7 +227,7 @@ def _linear_input_x_gradient(inputs, target):
 
 def _linear_gradcam(inputs, target):
     """With a mean and a linear layer behind it, α_k = w_k / positions, and the map is CAM over the positions."""
-    model = _pooled_head(inputs.shape[1:])
+    model = pooled_head(inputs.shape[1:])
     weight = model[3].weight.detach()[target] / inputs[0, 0].numel()
     features = model[0](inputs).detach()
     return model, {"layer": "0"}, torch.einsum("k,nkhw->nhw", weight, features)[:, None].clamp_min(0)
@@ -239,7 +235,7 @@ def _linear_gradcam(inputs, target):
 
 def _linear_ablation_cam(inputs, target):
     """Without channel k the score lacks w_k · mean(A_k), and that is the channel's weight."""
-    model = _pooled_head(inputs.shape[1:])
+    model = pooled_head(inputs.shape[1:])
     features = model[0](inputs).detach()
     weights = model[3].weight.detach()[target] * features.mean((2, 3))
     return model, {"layer": "0"}, torch.einsum("nk,nkhw->nhw", weights, features)[:, None].clamp_min(0)
@@ -247,7 +243,7 @@ def _linear_ablation_cam(inputs, target):
 
 def _linear_recipro_cam(inputs, target):
     """What is left around p adds its share of CAM, so the map is CAM over the positions, blurred, 0 outside."""
-    model = _pooled_head(inputs.shape[1:])
+    model = pooled_head(inputs.shape[1:])
     weight = model[3].weight.detach()[target] / inputs[0, 0].numel()
     cam = torch.einsum("k,nkhw->nhw", weight, model[0](inputs).detach())[:, None]
     line = torch.tensor([0.25, 0.5, 0.25])
@@ -268,5 +264,6 @@ CLOSED_FORMS = {
     "GradCAM": _linear_gradcam,
     "AblationCAM": _linear_ablation_cam,
     "ReciproCAM": _linear_recipro_cam,
+    **CAM_CLOSED_FORMS,
     **GRADIENT_CLOSED_FORMS,
 }

@@ -44,26 +44,119 @@ def assert_same_picture(actual, expected):
     assert error <= 1e-4, f"the pictures differ by {error:.1e}"
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("method", ["GradCAM", "AblationCAM"])
-def test_grad_cam_draws_the_same_picture(method, layer):
+# Our name, grad-cam's, our settings, and whether grad-cam leaves the sign to LAPACK.
+SAME = [
+    ("GradCAM", "GradCAM", {}, False),
+    ("AblationCAM", "AblationCAM", {}, False),
+    ("GradCAMPlusPlus", "GradCAMPlusPlus", {}, False),
+    ("XGradCAM", "XGradCAM", {}, False),
+    ("HiResCAM", "HiResCAM", {}, False),
+    ("LayerCAM", "LayerCAM", {}, False),
+    ("GradCAMElementWise", "GradCAMElementWise", {}, False),
+    ("ShapleyCAM", "ShapleyCAM", {}, False),
+    ("EigenCAM", "EigenCAM", {"centred": True}, True),
+    ("EigenGradCAM", "EigenGradCAM", {}, True),
+    ("SegEigenCAM", "SegEigenCAM", {}, False),
+]
+
+
+# grad-cam decomposes matrices of all channels by all channels: a shallow layer has few.
+CASES = [(layer, *row) for row in SAME for layer in (LAYERS if "Eigen" not in row[0] else LAYERS[-1:])]
+
+
+@pytest.mark.parametrize(
+    ("layer", "method", "name", "settings", "either"), CASES, ids=[f"{case[1]}-{case[0]}" for case in CASES]
+)
+def test_grad_cam_draws_the_same_picture(layer, method, name, settings, either):
     library = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
-    targets_of = pytest.importorskip("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
     model, inputs, targets = subject()
-    ours = getattr(xf, method)(model, layer=layer).attribute(inputs, targets)
+    # So large that the numbers that grad-cam adds to denominators vanish beside them.
+    scale = 1e6 if method in ("GradCAMPlusPlus", "XGradCAM") else 1.0
+
+    def score(output, sample):
+        return scale * output.gather(1, torch.tensor(targets)[sample.cpu()][:, None])[:, 0]
+
+    given = targets if scale == 1 else score
+    ours = getattr(xf, method)(model, layer=layer, **settings).attribute(inputs, given)
     twin = networks.awakened("resnet18").double()
-    with getattr(library, method)(model=twin, target_layers=[twin.get_submodule(layer)]) as cam:
-        theirs = cam(inputs.clone(), [targets_of(target) for target in targets])
+    with getattr(library, name)(model=twin, target_layers=[twin.get_submodule(layer)]) as cam:
+        theirs = torch.from_numpy(cam(inputs.clone(), [lambda out, t=t: scale * out[t] for t in targets]))
+    if not either:
+        assert_same_picture(ours, theirs)
+        return
+    turned = -getattr(xf, method)(model, layer=layer, signed=True, **settings).attribute(inputs, given)
+    for one, other, their in zip(ours, turned, theirs, strict=True):
+        near = [_picture_error(way, their) for way in (one, other.clamp_min(0)) if way.max() > way.min()]
+        assert min(near) <= 1e-4
+
+
+def _picture_error(actual, expected):
+    return (scaled(actual[None]) - scaled(expected[None])).abs().max().item()
+
+
+def test_grad_cam_draws_the_same_full_gradient():
+    library = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
+    model, inputs, targets = subject()
+    ours = xf.FullGrad(model).attribute(inputs, targets)
+    twin = networks.awakened("resnet18").double()
+    with library.FullGrad(model=twin, target_layers=[]) as cam:
+        theirs = cam(inputs.clone(), [lambda out, t=t: out[t] for t in targets])
     assert_same_picture(ours, torch.from_numpy(theirs))
 
 
+def test_grad_cam_draws_the_same_kernel_component():
+    library = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
+    model, inputs, targets = subject()
+    ours = xf.KPCACAM(model, layer="layer3.0", kernel="rbf").attribute(inputs, targets)
+    turned = -xf.KPCACAM(model, layer="layer3.0", kernel="rbf", signed=True).attribute(inputs, targets)
+    twin = networks.awakened("resnet18").double()
+    with library.KPCA_CAM(model=twin, target_layers=[twin.layer3[0]], kernel="rbf") as cam:
+        theirs = torch.from_numpy(cam(inputs.clone(), None))
+    for one, other, their in zip(ours, turned, theirs, strict=True):
+        assert min(_picture_error(one, their), _picture_error(other.clamp_min(0), their)) <= 1e-4
+
+
+# Our name, torchcam's, our settings and theirs.
+THEIRS = [
+    ("GradCAM", "GradCAM", {}, {}),
+    ("XGradCAM", "XGradCAM", {}, {}),
+    ("LayerCAM", "LayerCAM", {}, {}),
+    ("FinerCAM", "FinerCAM", {"gamma": 0.8, "n_references": 2}, {"gamma": 0.8, "num_references": 2}),
+]
+
+
 @pytest.mark.parametrize("layer", LAYERS)
-def test_torchcam_draws_the_same_picture(layer):
+@pytest.mark.parametrize(("method", "name", "settings", "given"), THEIRS, ids=[row[0] for row in THEIRS])
+def test_torchcam_draws_the_same_picture(method, name, settings, given, layer):
     library = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
     model, inputs, targets = subject()
-    ours = xf.GradCAM(model, layer=layer).attribute(inputs, targets, resolution="native")
+    ours = getattr(xf, method)(model, layer=layer, **settings).attribute(inputs, targets, resolution="native")
     twin = networks.awakened("resnet18").double()
-    with library.GradCAM(twin, layer) as cam:
+    with getattr(library, name)(twin, layer, **given) as cam:
+        scores = twin(inputs.clone())
+        (theirs,) = cam(class_idx=targets, scores=scores)
+    assert_same_picture(ours, theirs)
+
+
+def test_torchcam_draws_the_same_classic_map():
+    library = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
+    model, inputs, targets = subject()
+    ours = xf.CAM(model, layer="layer4").attribute(inputs, targets, resolution="native")
+    twin = networks.awakened("resnet18").double()
+    with library.CAM(twin, "layer4", "fc") as cam:
+        twin(inputs.clone())
+        (theirs,) = cam(class_idx=targets)
+    assert_same_picture(ours, theirs)
+
+
+def test_torchcam_refines_to_the_same_picture():
+    """By LayerCAM: torchcam's Grad-CAM++ does not divide."""
+    library = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
+    model, inputs, targets = subject()
+    layers = ["layer2", "layer4"]
+    ours = xf.RefineCAM(model, layer=layers, formula="LayerCAM").attribute(inputs, targets, resolution="native")
+    twin = networks.awakened("resnet18").double()
+    with library.RefineCAM(twin, layers, base_method=library.LayerCAM) as cam:
         scores = twin(inputs.clone())
         (theirs,) = cam(class_idx=targets, scores=scores)
     assert_same_picture(ours, theirs)

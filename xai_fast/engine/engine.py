@@ -159,14 +159,23 @@ class Engine:
         scores = outcome.scores if objective.several else outcome.scores[:, 0]
         return scores.to(inputs.device)
 
-    def run(self, recipe_of: Callable[[Tensor], Recipe], inputs: Tensor, target: Target) -> tuple[Outcome, Objective]:
-        """Checks the arguments, then runs the recipe that `recipe_of` makes of the inputs on the model's device."""
+    def run(
+        self,
+        recipe_of: Callable[[Tensor], Recipe],
+        inputs: Tensor,
+        target: Target,
+        objective_of: Callable[..., Objective] = Objective,
+    ) -> tuple[Outcome, Objective]:
+        """Checks the arguments, then runs the recipe that `recipe_of` makes of the inputs on the model's device.
+
+        `objective_of` makes what is explained of the target, as `Objective` does.
+        """
         from .run import run  # the plans behind it are many, and a method is made without them
 
         inputs = checked(inputs)
         refuse_single_image(inputs, self.model)
         with self.turn():
-            objective = Objective(target, len(inputs), self.settings.output, self.classes)
+            objective = objective_of(target, len(inputs), self.settings.output, self.classes)
             with asking(objective, target, self.settings.output):
                 recipe = recipe_of(self.adopt(inputs))
             return run(self.settings, self.store, recipe, inputs, objective), objective

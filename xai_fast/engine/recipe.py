@@ -124,6 +124,7 @@ class Recipe:
         change: how each layer's output is changed for every row that runs, clean and variant alike; each change is
             one more row. None where layers are only looked at.
         readings: how what each layer returns is a grid, where layers are changed.
+        unfolded: names of layers across which nothing is folded, beside those that are looked at.
         then: after the variants it is called again and again, and what it returns is swept, until it returns None;
             given the clean scores (N, K).
     """
@@ -135,6 +136,7 @@ class Recipe:
     levels: Callable[[], Iterable[Tensor]] | None = None
     change: LayerChange | None = None
     readings: Mapping[str, Reading] = field(default_factory=dict)
+    unfolded: tuple[str, ...] = ()
     then: Callable[[Tensor], Sweep | None] | None = None
 
     def rows(self) -> Iterable[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -172,7 +173,12 @@ class AbstractMethod(ABC):
         ):
             raise ValueError(f"`sample_ids` must be a LongTensor ({len(checked(inputs))},), one key per input")
         sample_ids = None if sample_ids is None else plain("sample_ids", sample_ids)
-        return self.engine.run(lambda adopted: self.recipe(adopted, resolution, sample_ids), inputs, target)
+        recipe_of = functools.partial(self.recipe, resolution=resolution, sample_ids=sample_ids)
+        return self.engine.run(recipe_of, inputs, target, self._objective)
+
+    def _objective(self, *about: Any) -> Objective:
+        """What is explained, of (target, N, how scores are found, names of classes)."""
+        return Objective(*about)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(['engine', *self.settings_in_words()])})"

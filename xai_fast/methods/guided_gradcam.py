@@ -10,10 +10,10 @@ from torch import Tensor
 from xai_fast.core.layers import Grid, Layer, checked_grid
 from xai_fast.engine import Cost
 from xai_fast.engine.evaluate import Answers, Both, InputGradient, LayerResponse
-from xai_fast.engine.reducers.cam import grid_of, weighted_channels
+from xai_fast.engine.reducers.cam import grid_of
 from xai_fast.engine.samplers.path import Source
 
-from .cam.formulas import gradcam
+from .cam.formulas import FORMULAS
 from .gradient import AbstractGradientMethod, Asked
 
 
@@ -47,7 +47,7 @@ class GuidedGradCAM(AbstractGradientMethod):
         """Both factors of each sample."""
         size, layers = tuple(inputs.shape[2:]), self.layers(inputs)
         (reading,) = self.engine.readings(layers, inputs, self.grid)
-        draw = weighted_channels(gradcam, eigen=False)
+        draw = FORMULAS["GradCAM"].draw()
 
         def parts(rows: Tensor, answers: Answers) -> tuple[Tensor, Tensor]:
             assert answers.gradient is not None

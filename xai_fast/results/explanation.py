@@ -84,9 +84,16 @@ class Explanation:
         """Whether an axis K follows N."""
         return self.score.ndim == 2
 
+    @property
+    def blank(self) -> Tensor:
+        """BoolTensor (N,) or (N, K): which maps are zero everywhere and so say nothing, as a ReLU may leave them."""
+        return self.values.flatten(2 if self.several else 1).count_nonzero(-1) == 0
+
     def __repr__(self) -> str:
         target = f"LongTensor{tuple(self.target.shape)}" if isinstance(self.target, Tensor) else self.target
-        return f"<Explanation by {self.method}: values {tuple(self.values.shape)}, target {target}>"
+        blank = int(self.blank.sum())
+        empty = f", {blank} of {self.blank.numel()} maps zero everywhere" if blank else ""
+        return f"<Explanation by {self.method}: values {tuple(self.values.shape)}, target {target}{empty}>"
 
     def __len__(self) -> int:
         return len(self.values)

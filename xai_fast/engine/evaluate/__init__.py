@@ -3,18 +3,20 @@
 from .along import Line
 from .answers import Answers, Evaluate, Response, Score, ScoreOf, Tails
 from .gradient import InputGradient, Summed
-from .layer import Both, LayerActivation, LayerResponse
+from .layer import BiasResponse, Both, LayerActivation, LayerCurvature, LayerResponse
 from .path import LayerBetween, LayerPath
 from .rescaled import Multipliers
 from .watch import by_own_forward
 
 __all__ = [
     "Answers",
+    "BiasResponse",
     "Both",
     "Evaluate",
     "InputGradient",
     "LayerActivation",
     "LayerBetween",
+    "LayerCurvature",
     "LayerPath",
     "LayerResponse",
     "Line",

@@ -50,6 +50,7 @@ class Response:
         falls: (rows, K, V) how far each score falls under each change of the layer's output that was asked about.
         reference: (rows, ...) what the layer returns for the reference that the rows are compared with.
         kept: what a tail needs to change the layer's output.
+        curvature: (rows, K, ...) the Hessian of the scores by the activation, times the activation.
     """
 
     activation: Tensor
@@ -57,6 +58,7 @@ class Response:
     falls: Tensor | None = None
     reference: Tensor | None = None
     kept: Kept | None = None
+    curvature: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ class Answers:
 
     def finite(self) -> Tensor:
         """Which rows hold neither NaN nor Inf: BoolTensor (rows,) on the CPU; none, where a sum over them does."""
-        of_layers = (part for response in self.responses for part in (response.gradient, response.falls))
+        of_layers = (
+            part for response in self.responses for part in (response.gradient, response.falls, response.curvature)
+        )
         parts = [self.scores, self.references, *of_layers]
         if self.groups is None:
             parts.append(self.gradient)

@@ -111,8 +111,12 @@ def differentiable(score_of: Callable[[Any], Tensor], raw: Any) -> Tensor:
     return scores
 
 
-def gradients_of(scores: Tensor, at: list[Tensor], names: Sequence[str]) -> list[Tensor]:
+def gradients_of(
+    scores: Tensor, at: list[Tensor], names: Sequence[str], *, twice: bool = False, unused: bool = False
+) -> list[Tensor]:
     """The gradient of every column of `scores` (rows, K) by each of the tensors (rows, ...): (rows, K, ...).
+
+    With `twice` they can be differentiated again; `unused` allows all tensors but the first to reach nothing.
 
     Raises:
         ValueError: there is no way from one of them to the scores; says its name.
@@ -120,12 +124,13 @@ def gradients_of(scores: Tensor, at: list[Tensor], names: Sequence[str]) -> list
     _refuse_constant(scores)
     columns = []
     for k in range(scores.shape[1]):
-        more = k + 1 < scores.shape[1]
-        gradients = torch.autograd.grad(scores[:, k].sum(), at, retain_graph=more, allow_unused=True)
-        for name, tensor, gradient in zip(names, at, gradients, strict=True):
+        more = twice or k + 1 < scores.shape[1]
+        total = scores[:, k].sum()
+        gradients = torch.autograd.grad(total, at, retain_graph=more, create_graph=twice, allow_unused=True)
+        for name, tensor, gradient in zip(names[: 1 if unused else None], at, gradients, strict=not unused):
             if gradient is None or not (gradient.any() or leads_back(scores, tensor)):
                 refuse_unreached(name)
-        columns.append(gradients)
+        columns.append([torch.zeros_like(a) if g is None else g for a, g in zip(at, gradients, strict=True)])
     return [torch.stack(parts, dim=1) for parts in zip(*columns, strict=True)]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +100,95 @@ class LayerActivation:
         assert own[0] is not None
         scores = score_of(own[0].clean(kept[0]))
         return Answers(scores, responses=tuple(Response(one.activation, kept=one) for one in kept))
+
+
+@dataclass(frozen=True)
+class LayerCurvature:
+    """Activations of layers, the scores' gradients by them, and the scores' Hessians times them.
+
+    Runs backward twice, through the model's own forward: a piecewise linear network has no curvature, any other has.
+    """
+
+    layers: tuple[str, ...]
+    forwards: int = field(default=1, init=False, repr=False)
+    backwards: int = field(default=2, init=False, repr=False)
+    together: int = field(default=1, init=False, repr=False)
+
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
+        """Scores (rows, K) and one response per layer."""
+        with torch.enable_grad(), by_own_forward(prepared):
+            with watched(prepared, self.layers) as captured:
+                scores = score_of(prepared.module(batch))
+            activations = in_order(captured, self.layers)
+            names = [f"layer {name!r}" for name in self.layers]
+            gradients = gradients_of(scores, activations, names, twice=True)
+            products = [
+                [_by_itself(gradient[:, k], at) for k in range(scores.shape[1])]
+                for at, gradient in zip(activations, gradients, strict=True)
+            ]
+        responses = [
+            Response(at.detach(), gradient.detach(), curvature=torch.stack(product, 1))
+            for at, gradient, product in zip(activations, gradients, products, strict=True)
+        ]
+        return Answers(scores.detach(), responses=per_row(responses, self.layers, len(batch)))
+
+
+def _by_itself(gradient: Tensor, at: Tensor) -> Tensor:
+    """The derivative of <gradient, at>, the second one held fixed, by the second: (rows, ...)."""
+    if not gradient.requires_grad:
+        return torch.zeros_like(at)
+    (product,) = torch.autograd.grad(gradient, at, at.detach(), retain_graph=True, allow_unused=True)
+    return torch.zeros_like(at) if product is None else product
+
+
+@dataclass(frozen=True)
+class BiasResponse:
+    """The input with the scores' gradients by it, and every bias with those by what it has been added to.
+
+    Of the model's own forward; the model must be prepared so that none of the biases is folded into another.
+
+    Attributes:
+        biases: (C,), one number per channel of what a module returns, by the module's name; one that runs more than
+            once counts each time, one that does not run not at all.
+    """
+
+    biases: Mapping[str, Tensor]
+    layers: tuple[str, ...] = field(default=(), init=False, repr=False)
+    forwards: int = field(default=1, init=False, repr=False)
+    backwards: int = field(default=1, init=False, repr=False)
+    together: int = field(default=1, init=False, repr=False)
+
+    def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
+        """Scores (rows, K); a response with the input, then one per bias, which stands at every position."""
+        ran: list[tuple[Tensor, Tensor]] = []
+
+        def taker(bias: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+            def take(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+                ran.append((bias, output))
+                return output.clone()  # what follows may write into it in place
+
+            return take
+
+        assert isinstance(prepared.module, nn.Module)
+        handles = [
+            prepared.module.get_submodule(name).register_forward_hook(taker(bias)) for name, bias in self.biases.items()
+        ]
+        try:
+            with torch.enable_grad(), by_own_forward(prepared):
+                batch.requires_grad_()
+                # The copy is for models that write into their input, which autograd forbids on a leaf.
+                scores = score_of(prepared.module(batch.clone()))
+        finally:
+            for handle in handles:
+                handle.remove()
+        reached = [(bias, output) for bias, output in ran if output.requires_grad]
+        names = ["the input", *[""] * len(reached)]
+        own, *gradients = gradients_of(scores, [batch, *(output for _, output in reached)], names, unused=True)
+        responses = [Response(batch.detach(), own)]
+        for (bias, output), gradient in zip(reached, gradients, strict=True):
+            spread = bias.to(output).view(-1, *[1] * (output.ndim - 2)).expand_as(output)
+            responses.append(Response(spread, gradient))
+        return Answers(scores.detach(), responses=tuple(responses))
 
 
 @dataclass(frozen=True)

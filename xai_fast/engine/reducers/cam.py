@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from xai_fast.core.layers import Reading
+from xai_fast.core.layers import Axes, Reading
 from xai_fast.engine.evaluate import Answers, Response
 from xai_fast.engine.samplers.augmented import Augmented
 from xai_fast.ops import cam_reduce
@@ -22,17 +23,28 @@ class Grid:
         activation: (rows, C, *s).
         gradient: (rows, K, C, *s); None where none was asked for.
         falls: (rows, K, V); None where the layer was not changed.
+        curvature: (rows, K, C, *s), the scores' Hessian times the activation; None where it was not asked for.
+        targets: K.
+        keys: LongTensor (rows,), by which draws made for the rows are keyed.
+        place: of the layer among those that are looked at.
     """
 
     activation: Tensor
     gradient: Tensor | None
     falls: Tensor | None
+    curvature: Tensor | None = None
+    targets: int = 1
+    keys: Tensor | None = None
+    place: int = 0
 
 
 # From a layer's response and the size of the map (None: its own) to maps (rows, K, *size).
 Draw = Callable[[Grid, tuple[int, ...] | None], Tensor]
-# From a layer's response to channel weights (rows, K, C).
+# From a layer's response to weights of channels (rows, K, C), or of channels at each position (rows, K, C, *s).
 Weights = Callable[[Grid], Tensor]
+# From a layer's response to maps (rows, K, *s) on its grid.
+Plane = Callable[[Grid], Tensor]
+Fuse = Literal["max", "mean", "sum", "product"]
 
 
 class ClassActivation:
@@ -40,34 +52,37 @@ class ClassActivation:
 
     Args:
         draw: what the map of one layer and pass is.
-        readings: how what each layer returns is a grid.
+        readings: how what each layer returns is a grid; None: as it is, (rows, C, *s).
         n_samples: number of inputs, N.
         size: *S of the inputs.
         native: whether maps stay on the layer's grid (the largest of several).
-        fuse: "max" or "mean" over layers.
+        fuse: how the maps of several layers become one.
         variants: the augmented passes, where there are any.
+        ids: LongTensor (N,), by which what is drawn for each input is keyed; None: 0 for all.
     """
 
     def __init__(
         self,
         draw: Draw,
-        readings: Sequence[Reading],
+        readings: Sequence[Reading] | None,
         *,
         n_samples: int,
         size: Sequence[int],
         native: bool,
-        fuse: str,
+        fuse: Fuse,
         variants: Augmented | None,
+        ids: Tensor | None = None,
     ) -> None:
-        self._draw, self._readings = draw, tuple(readings)
+        self._draw, self._readings = draw, readings
         self._size, self._native = tuple(size), native
-        self._fuse, self._variants = fuse, variants
+        self._fuse: Fuse = fuse
+        self._variants, self._ids = variants, ids
         self._n_samples = n_samples
         self._total: Tensor | None = None
 
     def clean(self, sample: Tensor, answers: Answers) -> None:
         """Adds the maps of the clean pass."""
-        maps = self._maps(answers.responses)
+        maps = self._maps(answers, sample)
         if self._total is None:
             self._total = maps.new_zeros(self._n_samples, *maps.shape[1:])
         self._total[sample] += maps
@@ -76,10 +91,11 @@ class ClassActivation:
         """Adds the maps of augmented passes, mirrored ones turned back."""
         assert self._variants is not None
         assert self._total is not None
-        maps = self._maps(answers.responses)
+        sample = self._variants.sample_of(rows)
+        maps = self._maps(answers, sample)
         mirrored = self._variants.mirrored(rows)
         maps[mirrored] = maps[mirrored].flip(-1)
-        self._total.index_add_(0, self._variants.sample_of(rows).to(maps.device), maps)
+        self._total.index_add_(0, sample.to(maps.device), maps)
 
     def finish(self) -> Tensor:
         """(N, K, 1, *size)."""
@@ -87,68 +103,114 @@ class ClassActivation:
         passes = 1 if self._variants is None else 1 + self._variants.PER_INPUT
         return (self._total / passes).unsqueeze(2)
 
-    def _maps(self, responses: Sequence[Response]) -> Tensor:
+    def _maps(self, answers: Answers, sample: Tensor) -> Tensor:
         """(rows, K, *size) of one pass."""
-        grids = [grid_of(response, reading) for response, reading in zip(responses, self._readings, strict=True)]
+        keys = torch.zeros_like(sample) if self._ids is None else self._ids[sample]
+        readings = self._readings or [Axes(1)] * len(answers.responses)
+        grids = [
+            replace(grid_of(response, reading), targets=answers.scores.shape[1], keys=keys, place=place)
+            for place, (response, reading) in enumerate(zip(answers.responses, readings, strict=True))
+        ]
         size = max((tuple(grid.activation.shape[2:]) for grid in grids), key=lambda s: torch.Size(s).numel())
-        size = size if self._native else self._size
-        maps = [self._draw(grid, None if size == tuple(grid.activation.shape[2:]) else size) for grid in grids]
-        if len(maps) == 1:
-            return maps[0]
-        stacked = torch.stack(maps)
-        return stacked.amax(0) if self._fuse == "max" else stacked.mean(0)
+        return fused(grids, self._draw, size if self._native else self._size, self._fuse)
+
+
+def fused(grids: Sequence[Grid], draw: Draw, size: tuple[int, ...], fuse: Fuse) -> Tensor:
+    """One map (rows, K, *size) of several layers' maps, each drawn and resized."""
+
+    def at(grid: Grid) -> Tensor:
+        return draw(grid, None if size == tuple(grid.activation.shape[2:]) else size)
+
+    if fuse == "sum":
+        # Resizing is linear, so that maps of one size are added up before they are resized.
+        sums: dict[tuple[int, ...], Tensor] = {}
+        for grid in grids:
+            own, shape = draw(grid, None), tuple(grid.activation.shape[2:])
+            sums[shape] = sums[shape] + own if shape in sums else own
+        return sum((resized(own, None if size == shape else size) for shape, own in sums.items()), torch.zeros(()))
+    total = at(grids[0])
+    for grid in grids[1:]:
+        other = at(grid)
+        total = torch.maximum(total, other) if fuse == "max" else total * other if fuse == "product" else total + other
+    return total / len(grids) if fuse == "mean" else total
 
 
 def grid_of(response: Response, reading: Reading) -> Grid:
     """A layer's response on its grid."""
-    gradient = response.gradient
-    if gradient is not None:
-        gradient = reading(gradient.flatten(0, 1)).unflatten(0, gradient.shape[:2])
-    return Grid(reading(response.activation), gradient, response.falls)
+
+    def per_target(values: Tensor | None) -> Tensor | None:
+        return None if values is None else reading(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+
+    gradient, curvature = per_target(response.gradient), per_target(response.curvature)
+    return Grid(reading(response.activation), gradient, response.falls, curvature)
 
 
-def weighted_channels(weights: Weights, *, eigen: bool) -> Draw:
+def weighted_channels(weights: Weights, *, eigen: bool = False, relu: bool = True) -> Draw:
     """ReLU(Σ_k w_k A_k), or with `eigen` the first principal component of the w_k A_k in place of their sum."""
 
     def draw(grid: Grid, size: tuple[int, ...] | None) -> Tensor:
-        per_channel = weights(grid)
-        if not eigen:
-            return cam_reduce(grid.activation, per_channel, relu=True, size=size)
-        return _resized(principal_map(grid.activation, per_channel), size, relu=True)
+        found, activation = weights(grid), grid.activation
+        if found.ndim == 3 and not eigen:
+            return cam_reduce(activation, found, relu=relu, size=size)
+        if found.ndim == 3:
+            found = found.view(*found.shape, *[1] * (activation.ndim - 2))
+        weighted = wide(found) * wide(activation)[:, None]
+        own = principal_map(weighted).to(weighted.dtype) if eigen else weighted.sum(2)
+        return resized(own, size, relu=relu)
 
     return draw
+
+
+def planes(plane: Plane, *, relu: bool = True) -> Draw:
+    """A map of a formula's own, rectified where asked."""
+    return lambda grid, size: resized(plane(grid), size, relu=relu)
+
+
+def wide(values: Tensor) -> Tensor:
+    """The values in float32 or wider, in which sums are taken."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def scored_positions(grid: Grid, size: tuple[int, ...] | None) -> Tensor:
     """How far the score rises from nothing when one position is revealed; the last change reveals nothing."""
     assert grid.falls is not None
     rises = grid.falls[:, :, -1:] - grid.falls[:, :, :-1]
-    return _resized(rises.view(*rises.shape[:2], *grid.activation.shape[2:]), size, relu=False)
+    return resized(rises.view(*rises.shape[:2], *grid.activation.shape[2:]), size, relu=False)
 
 
-def _resized(maps: Tensor, size: tuple[int, ...] | None, *, relu: bool) -> Tensor:
+def resized(maps: Tensor, size: tuple[int, ...] | None, *, relu: bool = False) -> Tensor:
     """Maps (rows, K, *s), rectified where asked, then resized."""
-    one = maps.new_ones(len(maps), 1, 1)
-    return torch.cat([cam_reduce(maps[:, k, None], one, relu=relu, size=size) for k in range(maps.shape[1])], dim=1)
+    if size is None:
+        return maps.relu() if relu else maps
+    alone = maps.flatten(0, 1)[:, None]
+    return cam_reduce(alone, maps.new_ones(len(alone), 1, 1), relu=relu, size=size).view(*maps.shape[:2], *size)
 
 
-def principal_map(activation: Tensor, weights: Tensor) -> Tensor:
-    """The weighted activations' projection on their first principal component over positions: (rows, K, *s).
+def principal_map(features: Tensor, *, centred: bool = True) -> Tensor:
+    """The first principal direction of the channels of features (rows, K, C, *s), and where it lies: (rows, K, *s).
 
-    Its sign, which the decomposition leaves open, is chosen so that it correlates positively with the channels' sum.
+    In float64. The sign, which the decomposition leaves open, makes it correlate positively with the channels' sum.
+
+    Args:
+        features: whose channels are the coordinates of each position.
+        centred: whether the mean over positions is taken away before.
     """
-    weighted = activation[:, None].flatten(3).double() * weights[..., None].double()  # (rows, K, C, positions)
-    total = weighted.sum(2)
-    centred = weighted - weighted.mean(3, keepdim=True)
+    table = features.double().flatten(3)
+    total = table.sum(2)
+    table = table - table.mean(3, keepdim=True) if centred else table
     # A decomposition of one row with NaN would fail for all; the loop has already named that row.
-    centred = torch.where(centred.isfinite().all(3).all(2)[..., None, None], centred, 0.0)
+    table = torch.where(table.isfinite().all(3).all(2)[..., None, None], table, 0.0)
     # The smaller Gram matrix: late layers have few positions and many channels, early ones the reverse.
-    if centred.shape[3] <= centred.shape[2]:
-        values, vectors = torch.linalg.eigh(centred.transpose(2, 3) @ centred)
+    if table.shape[3] <= table.shape[2]:
+        values, vectors = torch.linalg.eigh(table.mT @ table)
         component = vectors[..., -1] * values[..., -1:].clamp_min(0).sqrt()
     else:
-        vectors = torch.linalg.eigh(centred @ centred.transpose(2, 3)).eigenvectors
-        component = (vectors[..., None, :, -1] @ centred)[..., 0, :]
-    agreement = (component * (total - total.mean(2, keepdim=True))).sum(2, keepdim=True)
-    component = torch.where(agreement < 0, -component, component)
-    return component.view(*component.shape[:2], *activation.shape[2:]).to(activation.dtype)
+        vectors = torch.linalg.eigh(table @ table.mT).eigenvectors
+        component = (vectors[..., None, :, -1] @ table)[..., 0, :]
+    return agreeing(component, total).view(*features.shape[:2], *features.shape[3:])
+
+
+def agreeing(component: Tensor, total: Tensor) -> Tensor:
+    """The component (..., positions), turned over where it correlates negatively with `total`."""
+    agreement = (component * (total - total.mean(-1, keepdim=True))).sum(-1, keepdim=True)
+    return torch.where(agreement < 0, -component, component)

@@ -46,7 +46,7 @@ def choose(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor
     Raises:
         ValueError: the wanted plan does not apply; says why. Or a layer runs more than once.
     """
-    wanted, layers = settings.plan, frozenset(recipe.layers)
+    wanted, layers = settings.plan, frozenset((*recipe.layers, *recipe.unfolded))
     if wanted == "dense":
         reason = 'plan="dense" was asked for'
         return Choice("dense", store.prepare(settings, layers, inputs), refused={"local": reason, "tail": reason})

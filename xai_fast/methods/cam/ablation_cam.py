@@ -8,7 +8,7 @@ from typing import ClassVar, final
 from xai_fast.engine.samplers.layer import LayerChange, SilencedChannels
 
 from .base import AbstractWeightedCAM
-from .formulas import ablation
+from .formulas import FORMULAS
 
 
 @final
@@ -35,6 +35,7 @@ class AblationCAM(AbstractWeightedCAM):
         fuse: how the maps of several layers become one, each rectified and resized first: "max" or "mean".
         aug_smooth: mean over six passes: the input and its mirror image, times 0.9, 1 and 1.1.
         eigen_smooth: the first principal component of the weighted activations instead of their sum.
+        signed: the map without its ReLU.
 
     Returns (`attribute`): (N, 1, H, W) at input resolution; with `resolution="native"` (N, 1, h, w) on the layer's own
     grid (the largest one of several).
@@ -46,7 +47,7 @@ class AblationCAM(AbstractWeightedCAM):
         ValueError: an unknown layer (before the model runs), or one whose output is no grid.
     """
 
-    weights: ClassVar = staticmethod(ablation)
+    formula: ClassVar = FORMULAS["AblationCAM"]
 
     def _change(self) -> LayerChange:
         return SilencedChannels()

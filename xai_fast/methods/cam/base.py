@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,11 +12,13 @@ from torch import Tensor
 from xai_fast.core.layers import Grid as LayerGrid
 from xai_fast.core.layers import Layer, checked_grid, layer_names
 from xai_fast.engine import Cost, Recipe
-from xai_fast.engine.evaluate import LayerActivation, LayerResponse
-from xai_fast.engine.reducers.cam import ClassActivation, Draw, Grid, weighted_channels
+from xai_fast.engine.evaluate import Evaluate, LayerActivation, LayerCurvature, LayerResponse
+from xai_fast.engine.reducers.cam import ClassActivation, Draw, Fuse
 from xai_fast.engine.samplers.augmented import Augmented
 from xai_fast.engine.samplers.layer import LayerChange
 from xai_fast.methods.base import AbstractMethod, Resolution
+
+from .formulas import Formula
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -54,29 +55,42 @@ class AbstractCAM(AbstractMethod):
             n_samples=len(inputs),
             size=tuple(inputs.shape[2:]),
             native=resolution == "native",
-            fuse=self.fuse,
+            fuse=self._fuse(),
             variants=variants,
+            ids=sample_ids,
         )
-        change = self._change()
-        question = LayerResponse(layers) if change is None else LayerActivation(layers)
+        question = self._question(layers)
         read = dict(zip(layers, readings, strict=True))
         return Recipe(
-            reduce=reducer, clean=question, variants=variants, evaluate=question, change=change, readings=read
+            reduce=reducer,
+            clean=question,
+            variants=variants,
+            evaluate=question,
+            change=self._change(),
+            readings=read,
         )
 
     @abstractmethod
     def _draw(self) -> Draw:
         """What the map of one layer is."""
 
+    def _question(self, layers: tuple[str, ...]) -> Evaluate:
+        """What is asked about the layers."""
+        return LayerActivation(layers)
+
     def _change(self) -> LayerChange | None:
-        """How the layer's output is changed; None for methods that take its gradient."""
+        """How the layers' outputs are changed; None where they are only looked at."""
         return None
+
+    def _fuse(self) -> Fuse:
+        """How the maps of several layers become one."""
+        return self.fuse
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
         passes = 1 + (Augmented.PER_INPUT if self.aug_smooth else 0)
         change = self._change()
         if change is None:
-            return Cost(forwards=passes, backwards=passes)
+            return Cost(forwards=passes, backwards=passes * self._question(()).backwards)
         noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
         layers = self.layers(noise)
         readings = self.engine.readings(layers, noise, self.grid)
@@ -94,7 +108,37 @@ class AbstractCAM(AbstractMethod):
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class AbstractWeightedCAM(AbstractCAM):
+class AbstractFormulaCAM(AbstractCAM):
+    """The ReLU of a formula of one layer's response; the subclass gives the formula.
+
+    Args:
+        signed: the formula without its ReLU, whose negative values speak against the target.
+    """
+
+    signed: bool = False  # pyright: ignore[reportIncompatibleMethodOverride] - a setting here
+
+    formula: ClassVar[Formula]
+
+    def _formula(self) -> Formula:
+        return type(self).formula
+
+    def _draw(self) -> Draw:
+        return self._formula().draw(relu=not self.signed)
+
+    def _question(self, layers: tuple[str, ...]) -> Evaluate:
+        asks = self._formula().asks
+        if asks == "curvature":
+            return LayerCurvature(layers)
+        return LayerResponse(layers) if asks == "gradient" else LayerActivation(layers)
+
+    def _check(self) -> None:
+        super()._check()
+        if not isinstance(self.signed, bool):
+            raise ValueError(f"`signed` came as {self.signed!r}; give True or False")
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class AbstractWeightedCAM(AbstractFormulaCAM):
     """ReLU(Σ_k w_k A_k) at a layer; the subclass gives the weights.
 
     Args:
@@ -104,12 +148,5 @@ class AbstractWeightedCAM(AbstractCAM):
 
     eigen_smooth: bool = False
 
-    weights: ClassVar[Callable[[Grid], Tensor]]
-
-    @property
-    def signed(self) -> bool:
-        """Not: the map is rectified."""
-        return False
-
     def _draw(self) -> Draw:
-        return weighted_channels(type(self).weights, eigen=self.eigen_smooth)
+        return self._formula().draw(eigen=self.eigen_smooth, relu=not self.signed)

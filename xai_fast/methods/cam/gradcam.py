@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from .base import AbstractWeightedCAM
-from .formulas import gradcam
+from .formulas import FORMULAS
 
 
 @final
@@ -32,6 +32,7 @@ class GradCAM(AbstractWeightedCAM):
         fuse: how the maps of several layers become one, each rectified and resized first: "max" or "mean".
         aug_smooth: mean over six passes: the input and its mirror image, times 0.9, 1 and 1.1.
         eigen_smooth: the first principal component of the weighted activations instead of their sum.
+        signed: the map without its ReLU.
 
     Returns (`attribute`): (N, 1, H, W) at input resolution; with `resolution="native"` (N, 1, h, w) on the layer's own
     grid (the largest one of several).
@@ -44,4 +45,4 @@ class GradCAM(AbstractWeightedCAM):
         ValueError: an unknown layer (before the model runs), or one whose output is no grid.
     """
 
-    weights: ClassVar = staticmethod(gradcam)
+    formula: ClassVar = FORMULAS["GradCAM"]
