@@ -47,10 +47,10 @@ def scales_of(engine: Engine, inputs: Tensor) -> tuple[str, ...]:
 
 def _before(model: nn.Module, path: str) -> Iterator[str]:
     """Paths of what stands before a module beside it, and before each block that it is in; outermost first."""
-    parts = path.split(".")
-    for depth in range(len(parts)):
-        parent = ".".join(parts[:depth])
-        for child, _ in model.get_submodule(parent).named_children():
-            if child == parts[depth]:
-                break
-            yield f"{parent}.{child}" if parent else child
+    parent, _, own = path.rpartition(".")
+    if parent:
+        yield from _before(model, parent)
+    for child, _ in model.get_submodule(parent).named_children():
+        if child == own:
+            return
+        yield f"{parent}.{child}" if parent else child
