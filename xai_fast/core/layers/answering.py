@@ -157,7 +157,8 @@ def reading_by_kind(shape: Sequence[int], plain: Collection[tuple[int, ...]], gr
         grid: extents that are given.
     """
     coarse = max(shape[1:], default=BANDS + 1) <= BANDS
-    return Axes(1) if coarse and tuple(shape) in plain and grid in (None, tuple(shape[1:])) else None
+    told = len(set(shape)) > 1 and tuple(shape) in plain
+    return Axes(1) if coarse and told and grid in (None, tuple(shape[1:])) else None
 
 
 def agreement(centres: Tensor) -> tuple[float, float]:

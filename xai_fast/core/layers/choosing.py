@@ -163,9 +163,10 @@ class _Search:
             return reading_of(whole[around][name]) if name in whole[around] else None
 
         for name, one in names.items():
-            reading = quick.get(name) or measured(name, around=False)
+            coarse = reading_by_kind(one.activation.shape[1:], self._plain)
+            reading = quick.get(name) or coarse or measured(name, around=False)
             if reading is None and _could_be_map(one, self._example):
-                reading = measured(name, around=True) or reading_by_kind(one.activation.shape[1:], self._plain)
+                reading = measured(name, around=True)
             if reading is not None:
                 yield one, reading
 
