@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +82,24 @@ def test_public_names_resolve():
     assert isinstance(xf.__version__, str)
 
 
+def test_editors_see_the_names_that_there_are():
+    """What type checkers read in `xai_fast/__init__.py` is what `__all__` makes of the registry when it runs."""
+    tree = ast.parse(Path(xf.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.asname: statement.module
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+        if alias.name == alias.asname  # `import X as X` is what type checkers take for public
+    }
+    missing = [f"from {home} import {name} as {name}" for name, home in xf._homes().items() if name not in seen]
+    assert not missing, "add to `if TYPE_CHECKING` of xai_fast/__init__.py:\n" + "\n".join(missing)
+    assert set(seen) == set(xf.__all__)
+    for name, home in xf._homes().items():
+        assert getattr(importlib.import_module(seen[name]), name) is getattr(importlib.import_module(home), name)
+
+
 def test_every_method_is_public_and_is_what_the_registry_says():
     for name, info in xf.methods().items():
         assert name in xf.__all__
@@ -86,7 +107,7 @@ def test_every_method_is_public_and_is_what_the_registry_says():
         assert info.cls.__name__ == info.name == name
         assert info.kind in ("pixels", "map", "text", "concepts", "filters")
         assert info.units in ("score", "score per input unit", "none")
-        assert info.summary[0].islower()
+        assert info.summary[0].islower() or info.summary.startswith("Grad-CAM")
         assert info.paper
 
 

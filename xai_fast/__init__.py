@@ -10,140 +10,35 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__ as __version__
 
-# Public name: the module that defines it. Methods come from the registry.
+# Public names that are no methods, and the modules that define them; the methods' names are the registry's.
 _HOMES = {
-    "Engine": "xai_fast.engine",
     "Cost": "xai_fast.engine",
-    "NonFiniteError": "xai_fast.engine.run",
+    "Engine": "xai_fast.engine",
     "Explanation": "xai_fast.results.explanation",
     "FilterImages": "xai_fast.results.filter_images",
     "FilterMaps": "xai_fast.results.filter_maps",
-    "TextExplanation": "xai_fast.results.text_explanation",
+    "MethodInfo": "xai_fast.methods.registry",
+    "NonFiniteError": "xai_fast.engine.run",
     "Preprocess": "xai_fast.images.preprocess",
-    "MethodInfo": "xai_fast.methods",
+    "TextExplanation": "xai_fast.results.text_explanation",
     "load": "xai_fast.models",
 }
+# Public names that are modules.
 _MODULES = {
+    "explain": "xai_fast.explain",
+    "methods": "xai_fast.methods",
     "segments": "xai_fast.images.segments",
     "targets": "xai_fast.core.targets",
-    "methods": "xai_fast.methods",
-    "explain": "xai_fast.explain",
 }
-_METHODS = (
-    "AblationCAM",
-    "ActivationMaximization",
-    "CAM",
-    "ClassAttention",
-    "DRISE",
-    "Deconvolution",
-    "DeepLift",
-    "DeepLiftShap",
-    "EigenCAM",
-    "EigenGradCAM",
-    "ErrorAttribution",
-    "FeatureAblation",
-    "FilterActivation",
-    "FinerCAM",
-    "FullGrad",
-    "GradCAM",
-    "GradCAMElementWise",
-    "GradCAMPlusPlus",
-    "GradientShap",
-    "GuidedBackprop",
-    "GuidedGradCAM",
-    "HiResCAM",
-    "InputXGradient",
-    "IntegratedGradients",
-    "KPCACAM",
-    "KernelShap",
-    "LayerCAM",
-    "Lime",
-    "LimeText",
-    "Occlusion",
-    "PartitionShap",
-    "PositionAttention",
-    "RISE",
-    "RandomCAM",
-    "ReciproCAM",
-    "RefineCAM",
-    "Saliency",
-    "SegEigenCAM",
-    "ShapleyCAM",
-    "ShapleySampling",
-    "ShapleyText",
-    "SmoothGrad",
-    "SmoothGradCAMPlusPlus",
-    "XGradCAM",
-)
 
-__all__ = [  # noqa: RUF022 - sorted letter by letter, methods in capitals among the others
-    "AblationCAM",
-    "ActivationMaximization",
-    "CAM",
-    "ClassAttention",
-    "Cost",
-    "DRISE",
-    "Deconvolution",
-    "DeepLift",
-    "DeepLiftShap",
-    "EigenCAM",
-    "EigenGradCAM",
-    "Engine",
-    "ErrorAttribution",
-    "Explanation",
-    "FeatureAblation",
-    "FilterActivation",
-    "FilterImages",
-    "FilterMaps",
-    "FinerCAM",
-    "FullGrad",
-    "GradCAM",
-    "GradCAMElementWise",
-    "GradCAMPlusPlus",
-    "GradientShap",
-    "GuidedBackprop",
-    "GuidedGradCAM",
-    "HiResCAM",
-    "InputXGradient",
-    "IntegratedGradients",
-    "KPCACAM",
-    "KernelShap",
-    "LayerCAM",
-    "Lime",
-    "LimeText",
-    "MethodInfo",
-    "NonFiniteError",
-    "Occlusion",
-    "PartitionShap",
-    "PositionAttention",
-    "Preprocess",
-    "RISE",
-    "RandomCAM",
-    "ReciproCAM",
-    "RefineCAM",
-    "Saliency",
-    "SegEigenCAM",
-    "ShapleyCAM",
-    "ShapleySampling",
-    "ShapleyText",
-    "SmoothGrad",
-    "SmoothGradCAMPlusPlus",
-    "TextExplanation",
-    "XGradCAM",
-    "explain",
-    "load",
-    "methods",
-    "segments",
-    "targets",
-]
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for editors and type checkers, which read and do not run; a test holds it equal to the registry
     from xai_fast.core import targets as targets
     from xai_fast.engine import Cost as Cost
     from xai_fast.engine import Engine as Engine
     from xai_fast.engine.run import NonFiniteError as NonFiniteError
     from xai_fast.explain import explain as explain
-    from xai_fast.methods import MethodInfo as MethodInfo
+    from xai_fast.images import segments as segments
+    from xai_fast.images.preprocess import Preprocess as Preprocess
     from xai_fast.methods import methods as methods
     from xai_fast.methods.activation_maximization import ActivationMaximization as ActivationMaximization
     from xai_fast.methods.cam.ablation_cam import AblationCAM as AblationCAM
@@ -182,6 +77,7 @@ if TYPE_CHECKING:
     from xai_fast.methods.lime import Lime as Lime
     from xai_fast.methods.occlusion import Occlusion as Occlusion
     from xai_fast.methods.partition_shap import PartitionShap as PartitionShap
+    from xai_fast.methods.registry import MethodInfo as MethodInfo
     from xai_fast.methods.rise import DRISE as DRISE
     from xai_fast.methods.rise import RISE as RISE
     from xai_fast.methods.saliency import Saliency as Saliency
@@ -190,24 +86,30 @@ if TYPE_CHECKING:
     from xai_fast.methods.text import LimeText as LimeText
     from xai_fast.methods.text import ShapleyText as ShapleyText
     from xai_fast.models import load as load
-
-    from .images import segments as segments
-    from .images.preprocess import Preprocess as Preprocess
-    from .results.explanation import Explanation as Explanation
-    from .results.filter_images import FilterImages as FilterImages
-    from .results.filter_maps import FilterMaps as FilterMaps
-    from .results.text_explanation import TextExplanation as TextExplanation
+    from xai_fast.results.explanation import Explanation as Explanation
+    from xai_fast.results.filter_images import FilterImages as FilterImages
+    from xai_fast.results.filter_maps import FilterMaps as FilterMaps
+    from xai_fast.results.text_explanation import TextExplanation as TextExplanation
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    if name in _METHODS:
-        return getattr(importlib.import_module("xai_fast.methods"), name)
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def _homes() -> dict[str, str]:
+    """The module of every public name that is none itself."""
+    from xai_fast.methods.registry import methods
+
+    return _HOMES | {name: f"xai_fast.methods.{info.module}" for name, info in methods().items()}
+
+
+if not TYPE_CHECKING:  # which would take every name for granted
+
+    def __getattr__(name: str) -> Any:
+        if name == "__all__":
+            return sorted([*_homes(), *_MODULES])
+        if name in _MODULES:
+            return importlib.import_module(_MODULES[name])
+        if not name.startswith("_") and (home := _homes().get(name)):
+            return getattr(importlib.import_module(home), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), "__all__", *_homes(), *_MODULES})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 import types
 import warnings
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from xai_fast._callable import make_callable
+from xai_fast._printing import printable, reason
 from xai_fast._version import __version__
 from xai_fast.core.targets import Target
 from xai_fast.engine import Engine
@@ -23,7 +23,7 @@ from xai_fast.methods.base import AbstractMethod
 from xai_fast.methods.build import build, method_named, refuse_other_kinds, refuse_without_truth
 from xai_fast.methods.registry import methods as registered
 from xai_fast.ops import check_available
-from xai_fast.report import Failure, Item, Row, figure, occupied_in, printable, reason, stems_for, write_page
+from xai_fast.report import Failure, Item, Row, figure, occupied_in, png, stems_for, write_page
 
 from .images.image_targets import target_of_each
 from .images.photos import ImageError, as_list, names_of, to_input
@@ -80,9 +80,7 @@ class Explanations:
         return write_page(directory / "index.html", "Explanations", items, failures=failures, facts=facts())
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.figure().save(buffer, format="PNG")
-        return buffer.getvalue()
+        return png(self.figure())
 
 
 def explain(

@@ -14,6 +14,7 @@ import pytest
 from cli_support import picture, run, write_models
 
 import xai_fast as xf
+from xai_fast import Explanation
 from xai_fast.cli.app import app
 from xai_fast.cli.folder import LOCK, Folder
 
@@ -137,17 +138,15 @@ def test_files_that_cannot_be_written_cost_their_image(tmp_path: Path, model: li
 def test_a_drawing_that_fails_costs_its_image(
     tmp_path: Path, model: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xai_fast.results import explained
-
-    overlay, calls = explained.overlay, []
+    drawn, calls = Explanation.drawn, []
 
     def fails_first(*args, **kwargs):
         calls.append(args)
         if len(calls) == 1:
             raise KeyError("no such colour")
-        return overlay(*args, **kwargs)
+        return drawn(*args, **kwargs)
 
-    monkeypatch.setattr(explained, "overlay", fails_first)
+    monkeypatch.setattr(Explanation, "drawn", fails_first)
     for n in range(2):
         picture(n).save(tmp_path / f"{n}.png")
     result = run(tmp_path / "0.png", tmp_path / "1.png", *model, "--out", tmp_path / "out")

@@ -67,5 +67,5 @@ def test_ends_are_the_ends_of_the_table_and_hold_beyond():
 
 
 def test_an_unknown_name_lists_what_exists():
-    with pytest.raises(ValueError, match=r"`colours` is 'jet'.*'ember', 'polar', 'aurora'"):
+    with pytest.raises(ValueError, match=r"`colours` is 'jet'.*'ember', 'polar', 'reds', 'aurora'"):
         colours.named("jet")

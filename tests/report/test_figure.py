@@ -27,6 +27,25 @@ def test_rows_and_columns_line_up_on_white():
     assert picture.getpixel((0, 0)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize(
+    ("panels", "width", "lines"), [(3, 420, 1), (6, 420, 1), (11, 220, 1), (12, 420, 2), (24, 420, 3)]
+)
+def test_no_figure_is_wider_than_it_may_be(panels, width, lines):
+    photo = Image.new("RGB", (60, 60), (10, 20, 200))
+    row = Row([Panel(photo), *[Panel(tile(60, 60))] * (panels - 1)])
+    picture = figure([row, row], width=width)
+    assert picture.width <= 2400
+    columns, rows = red_boxes(picture)
+    assert rows == 2 * lines
+    assert columns == -(-(panels - 1) // lines)
+    blue = (np.asarray(picture) == (10, 20, 200)).all(-1)
+    assert (
+        int((np.diff(blue.any(1).astype(int)) == 1).sum()) == 2
+    )  # once per row: its continuation leaves the place empty
+    assert 200 <= blue.any(0).sum() <= width
+    assert figure([row], widest=600).width <= 600
+
+
 def test_portraits_are_bounded_and_landscapes_fill_their_panel():
     narrow = figure([Row([Panel(tile(10, 1000))])], width=200)
     wide = figure([Row([Panel(tile(1000, 10))])], width=200)
@@ -67,3 +86,5 @@ def test_nothing_to_draw_is_refused():
         figure([[Panel(tile())]])
     with pytest.raises(ValueError, match="`width` is 10"):
         figure([Row([Panel(tile())])], width=10)
+    with pytest.raises(ValueError, match="`widest` is 100"):
+        figure([Row([Panel(tile())])], widest=100)

@@ -9,13 +9,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xai_fast.report import save_png, write_atomically
+from xai_fast.report import save_jpeg, save_png, write_atomically
+from xai_fast.report.files import is_ours
 
 
 def test_a_saved_picture_comes_back(tmp_path):
     image = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
     path = save_png(image, tmp_path / "new" / "folder" / "a.png")
     np.testing.assert_array_equal(np.asarray(Image.open(path)), np.asarray(image))
+
+
+def test_pictures_of_ours_are_known_from_those_of_others(tmp_path):
+    image = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
+    assert is_ours(save_png(image, tmp_path / "a.png"))
+    assert is_ours(save_jpeg(image, tmp_path / "a.jpg"))
+    image.save(tmp_path / "b.jpg")
+    assert not is_ours(tmp_path / "b.jpg")
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -43,7 +43,7 @@ def test_zero_maps_say_nothing(signed):
     scale = Scale.of(np.zeros((4, 4)), signed=signed)
     np.testing.assert_array_equal(scale.strengths(np.zeros((4, 4))), 0)
     assert scale.ticks() == ("0", "0", "0")
-    assert scale.note() == "no contrast"
+    assert scale.note() == "zero everywhere"
 
 
 def test_rounding_noise_around_a_constant_is_not_blown_up():

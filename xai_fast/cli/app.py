@@ -71,7 +71,9 @@ def explain(
     weights: Annotated[
         str | None, typer.Option(help="A safetensors or .pth file, or none for random. (default: the model's own)")
     ] = None,
-    mode: Annotated[Mode, typer.Option(help="exact: the model's own precision; fast: half precision.")] = Mode.exact,
+    mode: Annotated[
+        Mode, typer.Option(help="exact: the model's own precision; fast: half; turbo: estimators stop early, too.")
+    ] = Mode.exact,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, values and index.html.")] = Path("out"),
 ) -> None:
     """Explain photographs with one or several methods.
@@ -92,10 +94,7 @@ def explain(
             request = Request(tuple(images), model, names, target, layer, tuple(settings or ()), weights)
             job = prepare(request, mode.value)
         failed = run(job, folder, told)
-    if told.told:
-        raise typer.Exit(INTERRUPTED)
-    if failed:
-        raise typer.Exit(FAILED_ITEMS)
+    _end(told.told, failed)
 
 
 @app.command()
@@ -103,23 +102,28 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, values and index.html.")] = Path(
         "demo"
     ),
-    mosaics: Annotated[int, typer.Option(min=1, help="Mosaics with a known truth that methods are scored on.")] = 12,
+    all_methods: Annotated[
+        bool, typer.Option("--all", help="Every method, and a table of how well each finds the truth (minutes).")
+    ] = False,
+    mosaics: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --all: mosaics with a known truth that methods are scored on. (default: 12)"),
+    ] = None,
 ) -> None:
-    """Explain the bundled model on real photographs, and score every method where the truth is known.
+    """Explain six photographs with the bundled model and one method of each family.
 
-    The truth of a mosaic of four photographs is the exact Shapley value of its cells.
+    With --all every method runs, and is scored on mosaics of four photographs: the truth is each one's Shapley value.
     """
     from .folder import Folder
 
     with interrupts() as told, ExitStack() as stack:
         with _usage():
+            if mosaics is not None and not all_methods:
+                raise ValueError("`--mosaics` is about the table of truth; give --all too")
             folder = stack.enter_context(Folder(out))
             from .demo import run
-        failed = run(folder, mosaics, told)
-    if told.told:
-        raise typer.Exit(INTERRUPTED)
-    if failed:
-        raise typer.Exit(FAILED_ITEMS)
+        failed = run(folder, (mosaics or 12) if all_methods else None, told)
+    _end(told.told, failed)
 
 
 @app.command()
@@ -136,6 +140,14 @@ def doctor() -> None:
     from .doctor import run
 
     run()
+
+
+def _end(interrupted: bool, failed: int) -> None:
+    """The exit code of a run that began."""
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if failed:
+        raise typer.Exit(FAILED_ITEMS)
 
 
 def _split(names: list[str]) -> tuple[str, ...]:

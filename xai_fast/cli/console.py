@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
+import textwrap
+from collections.abc import Sequence
 from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.text import Text
 
-from xai_fast.report.printing import printable
+from xai_fast._printing import printable
 
 
 def prepare_streams() -> None:
@@ -92,3 +94,30 @@ def line(*parts: str | tuple[str, str]) -> None:
     """Results; a part is text, or text with its style."""
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
     out.print(Text.assemble(*(("\n".join(map(printable, text.split("\n"))), style) for text, style in pairs)))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as what they hold, whatever the terminal's width: none is cut off. Numbers stand on the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    numeric = [bool(rows) and all(map(_is_number, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate((header, *rows)):
+        cells = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        line(("  ".join(cells).rstrip(), "" if number else "bold"))
+
+
+def paragraph(text: str, indent: int, style: str = "") -> None:
+    """A text indented, broken at the width of the terminal; in one line where the output is none."""
+    if out.is_terminal:
+        text = textwrap.fill(text, max(out.width - indent, 20), break_long_words=False, break_on_hyphens=False)
+    line((textwrap.indent(text, " " * indent), style))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,14 +1,13 @@
-"""`xai-fast demo`: the bundled model on real photographs, and every method scored on mosaics whose truth is known."""
+"""`xai-fast demo`: the bundled model on real photographs; `--all` scores every method where the truth is known."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
 from torch import Tensor
 
+from xai_fast._printing import printable, reason
 from xai_fast.engine import Engine
 from xai_fast.explain import explain_one, facts
 from xai_fast.methods.base import AbstractMethod
@@ -17,12 +16,14 @@ from xai_fast.methods.registry import methods
 from xai_fast.models import load
 from xai_fast.models.demo import photograph
 from xai_fast.models.demo.mosaics import Agreement, Mosaic, agreement, counts, mosaics, truth
-from xai_fast.report import Failure, Row, figure, printable, reason, save_png, stems_for, write_page
+from xai_fast.report import Failure, Row, figure, save_jpeg, stems_for, write_page
 from xai_fast.results.explained import Explained, suffixes_of
 
-from .console import line, out, problem
+from .console import line, problem, table
+from .explain import report
 from .folder import Folder
 from .interrupts import Interrupts
+from .progress import Progress
 
 # Points and draws of the methods that take 50 or thousands by themselves, so that the demonstration stays short.
 _FEWER: dict[str, dict[str, Any]] = {
@@ -37,46 +38,80 @@ _FEWER: dict[str, dict[str, Any]] = {
 }
 _ELSEWHERE = ("DRISE",)  # for detectors; of a classifier it says what RISE does
 
+# One method of each family: class activation maps, gradients, windows, random masks, coalitions of segments.
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "GradCAM": {},
+    "IntegratedGradients": {"n_steps": 16},
+    "Occlusion": {},
+    "RISE": {"n_masks": 160, "centred": True},
+    "KernelShap": {"segments": "slic", "n_samples": 256},
+}
+
+_OVERVIEW = "photographs.jpg"
+_MOSAICS_SHOWN = 4
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "rocket", "motorcycle", "coins")
 
 
-def run(folder: Folder, n_mosaics: int, told: Interrupts) -> int:
-    """Writes pictures of photographs and mosaics, prints the scores; returns how many items failed.
+def run(folder: Folder, n_mosaics: int | None, interrupts: Interrupts) -> int:
+    """Explains photographs with one method of each family; returns how many items failed.
 
     Told to stop, it writes the page of what was explained until then.
+
+    Args:
+        folder: where pictures, values and the page go.
+        n_mosaics: explains with every method instead, scores each on so many mosaics whose truth is known, prints the
+            table, and shows some of them; None does not.
+        interrupts: whether somebody wants it to stop.
     """
     images: list[Explained] = []
     try:
-        _run(images, n_mosaics)
+        engine = Engine(load("demo").model)
+        settings = _FAMILIES if n_mosaics is None else {name: _FEWER.get(name, {}) for name in _fitting()}
+        chosen = [build(name, engine, chosen) for name, chosen in settings.items()]
+        _explain(images, engine, chosen)
+        if n_mosaics is not None:
+            _score(images, engine, chosen, n_mosaics)
     except KeyboardInterrupt:
-        told.told = True
-    with told.held():
+        interrupts.told = True
+    with interrupts.held():
         return _finish(folder, images) if images else 0
 
 
-def _run(images: list[Explained], n_mosaics: int) -> None:
-    engine = Engine(load("demo").model)
-    names = [
+def _fitting() -> list[str]:
+    """Every method that explains a class of a photograph, without being told which is true."""
+    return [
         name for name, info in methods().items() if info.attributes and not info.asks_truth and name not in _ELSEWHERE
     ]
-    chosen = [build(name, engine, _FEWER.get(name)) for name in names]
-    for photo in PHOTOGRAPHS:
-        image = explain_one(photograph(photo), photo, engine, chosen, None)
-        images.append(image)
-        name, probability = image.prediction
-        line((image.name, "bold"), f": {name} (p = {probability:.2f}), {image.seconds:.2f} s, {image.evaluations} rows")
 
+
+def _explain(images: list[Explained], engine: Engine, chosen: Sequence[AbstractMethod]) -> None:
+    line(f"{len(PHOTOGRAPHS)} photographs, {len(chosen)} methods, the bundled model")
+    with Progress(engine, len(PHOTOGRAPHS)) as progress:
+        for name in PHOTOGRAPHS:
+            progress.begin(name)
+            images.append(explain_one(photograph(name), name, engine, chosen, None))
+            report(name, images[-1])
+
+
+def _score(images: list[Explained], engine: Engine, chosen: Sequence[AbstractMethod], n_mosaics: int) -> None:
     scored = _counted(engine, n_mosaics)
     truths = [truth(engine.model, mosaic, mosaic.target, "grey") for mosaic in scored]
+    explained: list[Explained] = []
+    with Progress(engine, len(scored)) as progress:
+        for n, mosaic in enumerate(scored, start=1):
+            progress.begin(f"mosaic-{n}")
+            explained.append(explain_one(mosaic.inputs, f"mosaic-{n}", engine, chosen, mosaic.target))
+            images += explained[n - 1 : min(n, _MOSAICS_SHOWN)]
     line()
-    out.print(_table(engine, chosen, scored, truths), soft_wrap=False)
+    rows = [_row(type(method).__name__, explained, scored, truths) for method in chosen]
+    table(("method", "share", "correlation", "within", "rows", "seconds"), [row for row in rows if row is not None])
     line(
-        f"\n{len(scored)} mosaics of four photographs; the truth of a cell is its exact Shapley value (16 forwards).\n"
-        "share: of the positive values, how much lies in the cell of the explained class (chance: 0.25).\n"
-        "correlation: of the maps' cell sums with the truth, over all cells of all mosaics, and within mosaics."
+        f"\n{len(scored)} mosaics of four photographs. The truth of a cell is its exact Shapley value.\n"
+        "share: of the positive values, how much lies in the right cell (chance: 0.25).\n"
+        "correlation: of cells' sums with the truth, over the cells of all mosaics.\n"
+        "within: the same over the four cells of each mosaic, averaged.\n"
+        "rows, seconds: of the model and of time, for each mosaic."
     )
-    for n, mosaic in enumerate(scored[:4], start=1):
-        images.append(explain_one(mosaic.inputs, f"mosaic-{n}", engine, chosen, mosaic.target))
 
 
 def _finish(folder: Folder, images: Sequence[Explained]) -> int:
@@ -87,15 +122,14 @@ def _finish(folder: Folder, images: Sequence[Explained]) -> int:
     items = []
     for image, stem in zip(images, stems, strict=True):
         try:
-            items.append(image.save(folder.directory, stem))
+            items.append(image.save(folder.directory, stem, side_by_side=False))
         except Exception as error:
             failures.append(Failure(image.name, reason(error)))
             problem(f"{image.name}: {reason(error)}")
     folder.release_reserve()
     try:
-        together = [Row(image.panels()) for image in images[: len(PHOTOGRAPHS)]]
-        if not folder.occupied("photographs.png"):
-            save_png(figure(together), folder.directory / "photographs.png")
+        if not folder.occupied(_OVERVIEW):
+            save_jpeg(figure(_overview(images[: len(PHOTOGRAPHS)])), folder.directory / _OVERVIEW)
         facts_too = {"model": "demo", **facts()}
         page = folder.directory / "index.html"
         write_page(page, "The bundled demonstration", items, failures=failures, facts=facts_too)
@@ -104,6 +138,15 @@ def _finish(folder: Folder, images: Sequence[Explained]) -> int:
         return len(failures) + 1
     line("open ", (printable(str(page)), "bold"))
     return len(failures)
+
+
+def _overview(images: Sequence[Explained]) -> list[Row]:
+    """A row per photograph: itself, and one method of each family."""
+    rows = []
+    for image in images:
+        photo, *maps = image.panels()
+        rows.append(Row([photo, *(panel for panel in maps if panel.title in _FAMILIES)]))
+    return rows
 
 
 def _counted(engine: Engine, n: int) -> list[Mosaic]:
@@ -116,25 +159,19 @@ def _counted(engine: Engine, n: int) -> list[Mosaic]:
     return found[:n]
 
 
-def _table(
-    engine: Engine, chosen: Sequence[AbstractMethod], scored: Sequence[Mosaic], truths: Sequence[Tensor]
-) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("method", no_wrap=True)
-    for column in ("share in the right cell", "correlation", "within mosaics", "model rows", "seconds each"):
-        table.add_column(column, justify="right")
-    for method in chosen:
-        began = time.perf_counter()
-        explanations = [method(mosaic.inputs[None], mosaic.target) for mosaic in scored]
-        seconds = (time.perf_counter() - began) / len(scored)
-        maps = [explanation.heatmap()[0] for explanation in explanations]
-        found: Agreement = agreement(maps, scored, truths)
-        table.add_row(
-            type(method).__name__,
-            f"{found.share:.2f}",
-            f"{found.correlation:.2f}",
-            f"{found.correlation_within:.2f}",
-            str(int(explanations[0].evaluations[0])),
-            f"{seconds:.3f}",
-        )
-    return table
+def _row(
+    name: str, explained: Sequence[Explained], scored: Sequence[Mosaic], truths: Sequence[Tensor]
+) -> tuple[str, ...] | None:
+    """How well a method found the truth of the mosaics, as a row of the table; None where it failed on one."""
+    found = [e for image in explained for e in image.explanations if e.name == name]
+    if len(found) < len(scored):
+        return None
+    well: Agreement = agreement([explanation.heatmap()[0] for explanation in found], scored, truths)
+    return (
+        name,
+        f"{well.share:.2f}",
+        f"{well.correlation:.2f}",
+        f"{well.correlation_within:.2f}",
+        str(int(found[0].evaluations[0])),
+        f"{sum(explanation.seconds for explanation in found) / len(found):.3f}",
+    )

@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 
-from rich.table import Table
-
-from .console import line, out
+from .console import line, table
 
 
 def run() -> None:
@@ -25,14 +23,12 @@ def run() -> None:
     line(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none that CUDA can use'}")
 
     availability = backends()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("op")
-    for backend in availability:
-        table.add_column(backend)
-    for name, op in all_ops().items():
-        table.add_row(name, *(_cell(backend in op.backends, reason) for backend, reason in availability.items()))
+    rows = [
+        (name, *(_cell(backend in op.backends, reason) for backend, reason in availability.items()))
+        for name, op in all_ops().items()
+    ]
     line()
-    out.print(table, soft_wrap=False)
+    table(("op", *availability), rows)
     line()
     for backend, reason in availability.items():
         if reason is not None:
@@ -42,7 +38,7 @@ def run() -> None:
 def _cell(exists: bool, reason: str | None) -> str:
     if not exists:
         return "-"
-    return "[green]yes[/]" if reason is None else "[yellow]not here[/]"
+    return "yes" if reason is None else "not here"
 
 
 def _version(package: str) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from xai_fast._printing import printable, reason
 from xai_fast.core.targets import class_named
 from xai_fast.engine import Engine
 from xai_fast.explain import explain_one, facts, labels_of
@@ -20,12 +18,13 @@ from xai_fast.methods.base import AbstractMethod
 from xai_fast.methods.build import build, refuse_without_truth
 from xai_fast.models import load
 from xai_fast.ops import check_available
-from xai_fast.report import Failure, Item, printable, reason, stems_for, write_page
+from xai_fast.report import EMPTY, Failure, Item, stems_for, write_page
 from xai_fast.results.explained import Explained, suffixes_of
 
-from .console import err, line, problem
+from .console import line, problem
 from .folder import Folder
 from .interrupts import Interrupts
+from .progress import Progress
 from .settings import settings_for
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -143,11 +142,11 @@ def run(job: Job, folder: Folder, told: Interrupts) -> int:
 
 def _run(job: Job, folder: Folder, told: Interrupts, items: list[Item], failures: list[Failure]) -> None:
     stems = stems_for(names_of(job.images), suffixes_of(tuple(labels_of(job.methods)), 1), folder.occupied)
-    with _Bar(job) as bar:
+    with Progress(job.engine, len(job.images)) as progress:
         for path, stem in zip(job.images, stems, strict=True):
             if told.told:  # somebody between us and the signal caught what it raised
                 return
-            bar.begin(path.name)
+            progress.begin(path.name)
             try:
                 result = explain_one(path, path.name, job.engine, job.methods, job.target)
                 for failure in result.failures:
@@ -155,7 +154,7 @@ def _run(job: Job, folder: Folder, told: Interrupts, items: list[Item], failures
                 failures += result.failures
                 if result.explanations:
                     items.append(result.save(folder.directory, stem))
-                    _report(path, result)
+                    report(str(path), result)
             except Exception as error:  # reading, drawing or writing: of this image alone
                 said, name = reason(error), printable(str(path))
                 failures.append(Failure(path.name, said))
@@ -179,39 +178,11 @@ def _finish(job: Job, folder: Folder, told: Interrupts, items: list[Item], failu
     return True
 
 
-def _report(path: Path, result: Explained) -> None:
-    name, probability = result.prediction
-    said = f"{name} (p = {probability:.2f})" if probability is not None else "no classes"
-    line((printable(str(path)), "bold"), f": {said}, {result.seconds:.2f} s, {result.evaluations} model rows")
-
-
-class _Bar:
-    """A bar over model rows on a terminal; nothing where the output goes to a file or a pipe."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        columns: Sequence[Any] = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("model rows"),
-            TimeElapsedColumn(),
-        )
-        self._progress = Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty())
-        self._task = self._progress.add_task("")
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        self._report(lambda done, total: self._progress.update(self._task, completed=done, total=total))
-        return self
-
-    def begin(self, name: str) -> None:
-        self._progress.update(self._task, description=printable(name).replace("[", r"\["), completed=0, total=None)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-        self._report(False)
-
-    def _report(self, progress: bool | Callable[[int, int], Any]) -> None:
-        engine = self._job.engine
-        engine.settings = replace(engine.settings, progress=progress)
+def report(name: str, image: Explained) -> None:
+    """One line about an image that was explained, and one for each of its maps that shows nothing."""
+    predicted, probability = image.prediction
+    said = f"{predicted} (p = {probability:.2f})" if probability is not None else "no classes"
+    line((printable(name), "bold"), f": {said}, {image.seconds:.2f} s, {image.evaluations} model rows")
+    for explanation, label in zip(image.explanations, image.labels, strict=True):
+        if explanation.blank.all():
+            line(f"  {label.title}: the map is {EMPTY}")

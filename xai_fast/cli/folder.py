@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from xai_fast.report import occupied_in, printable
+from xai_fast._printing import printable
+from xai_fast.report import occupied_in
 
 LOCK = ".xai-fast.lock"
 _RESERVED = 32_768  # bytes held for the page, so that a disk that fills up can still take it

@@ -1,25 +1,23 @@
-"""`xai-fast methods`: the registry, two lines per method."""
+"""`xai-fast methods`: the registry, a paragraph per method."""
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from xai_fast.methods.registry import MethodInfo, methods
 
-from .console import out
+from .console import line, paragraph
 
 
 def run() -> None:
-    """Prints what each method shows, what it costs, what its values mean, and where it was published."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    """Prints what each method shows, what its values mean, what it costs, and where it was published."""
     for name, info in methods().items():
-        table.add_row(name, f"{info.summary}\n[dim]{_facts(info)}\n{info.paper}[/]")
-    out.print(table, soft_wrap=False)
+        line((name, "bold"))
+        paragraph(info.summary, 4)
+        paragraph(_facts(info), 4, "dim")
+        paragraph(info.paper, 4, "dim")
 
 
 def _facts(info: MethodInfo) -> str:
     sign = "for and against" if info.signed else "never negative"
+    units = "" if info.units == "none" else f", in units of {info.units}"
     each = "text" if info.kind == "text" else "image"
-    return f"{info.kind}, {sign}, in units of {info.units}; {info.cost} per {each}"
+    return f"{info.kind}, {sign}{units}; {info.cost} per {each}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from xai_fast.report import printable
+from xai_fast._printing import printable
 
 from .picture_modes import plain
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from xai_fast._printing import reason
 from xai_fast.report import as_photo
-from xai_fast.report.printing import reason
 
 from .photo_files import open_photo
 from .preprocess import Preprocess

@@ -33,7 +33,7 @@ def as_images(snapshots: Tensor) -> list[Image.Image]:
     """Pictures of bytes (N, C, H, W)."""
     from xai_fast.report import as_photo
 
-    return [as_photo(one.permute(1, 2, 0).numpy()) for one in snapshots]
+    return [as_photo(one.permute(1, 2, 0).cpu().numpy()) for one in snapshots]
 
 
 def views(images: Any, count: int, preprocess: Any) -> list[Image.Image]:

@@ -100,6 +100,7 @@ class AbstractMethod(ABC):
             class_specific=self.class_specific,
             complete=self.complete,
             units=self.units,
+            per_pixel=self.per_pixel,
             preprocess=self.engine.preprocess,
             classes=self.engine.classes,
         )
@@ -145,6 +146,12 @@ class AbstractMethod(ABC):
         """What one unit of the map is: "score", "score per input unit", what is made of them, or "none"."""
         info = methods().get(type(self).__name__)
         return info.units if info else "none"
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether every element of the input has a value of its own, and not one of its surroundings."""
+        info = methods().get(type(self).__name__)
+        return info is not None and info.kind == "pixels"
 
     def layers(self, inputs: Tensor) -> tuple[str, ...]:
         """Names of the layers that are looked at for these inputs; empty for methods that look at the input."""

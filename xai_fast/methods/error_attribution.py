@@ -79,6 +79,11 @@ class ErrorAttribution(AbstractMethod):
         """By the kind."""
         return "score" if self.kind == "activation" else super().units
 
+    @property
+    def per_pixel(self) -> bool:
+        """By the kind."""
+        return self.kind == "gradient"
+
     def layers(self, inputs: Tensor) -> tuple[str, ...]:
         """The layer, for kind "activation"."""
         return self.engine.layers(self.layer, inputs) if self.kind == "activation" else ()

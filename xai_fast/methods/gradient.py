@@ -60,6 +60,11 @@ class AbstractGradientMethod(AbstractMethod):
         return super().units if self.layer is None else super().units.replace("input unit", "layer unit")
 
     @property
+    def per_pixel(self) -> bool:
+        """At the input; a layer has positions of its own."""
+        return super().per_pixel and self.layer is None
+
+    @property
     def linear(self) -> bool:
         """Whether the map of a sample is a linear function of its gradient, the same for every sample."""
         return False

@@ -43,6 +43,11 @@ class GuidedGradCAM(AbstractGradientMethod):
     layer: Layer | None = "auto"
     grid: Grid = None
 
+    @property
+    def per_pixel(self) -> bool:
+        """Of the input, whichever layer Grad-CAM looks at."""
+        return True
+
     def asked(self, source: Source, inputs: Tensor) -> Asked:
         """Both factors of each sample."""
         size, layers = tuple(inputs.shape[2:]), self.layers(inputs)

@@ -102,6 +102,11 @@ class SmoothGrad(AbstractMethod):
             return wrapped
         return f"({wrapped}) squared" if " " in wrapped else f"{wrapped} squared"
 
+    @property
+    def per_pixel(self) -> bool:
+        """The wrapped method's."""
+        return self.method.per_pixel
+
     def layers(self, inputs: Tensor) -> tuple[str, ...]:
         """The wrapped method's."""
         return self.method.layers(inputs)

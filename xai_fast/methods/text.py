@@ -20,7 +20,8 @@ from xai_fast.engine.reducers.coalitions import CoalitionValues, Estimator, Stag
 from xai_fast.engine.samplers.coalitions import Coalitions, Table
 from xai_fast.engine.samplers.subsets import drawn_sizes, of_sizes
 from xai_fast.images.segments import SegmentMap
-from xai_fast.results.text_explanation import TextExplanation, name_of
+from xai_fast.results.result import name_of
+from xai_fast.results.text_explanation import TextExplanation
 from xai_fast.results.text_pieces import Pieces, Unit
 
 from .checks import check_choice, check_count, check_positive, check_seed

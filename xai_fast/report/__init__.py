@@ -2,29 +2,32 @@
 
 from xai_fast.report.colours import ColourMap
 from xai_fast.report.figure import Bar, Panel, Row, figure
-from xai_fast.report.files import save_png, write_atomically
+from xai_fast.report.files import png, save_jpeg, save_png, write_atomically
 from xai_fast.report.naming import occupied_in, stems_for
-from xai_fast.report.overlay import Style, as_photo, overlay
+from xai_fast.report.overlay import Overlay, Style, draw, overlay
 from xai_fast.report.page import Failure, Item, Map, write_page
-from xai_fast.report.printing import printable, reason
-from xai_fast.report.scale import Scale
+from xai_fast.report.photo import as_photo
+from xai_fast.report.scale import EMPTY, Scale
 
 __all__ = [
+    "EMPTY",
     "Bar",
     "ColourMap",
     "Failure",
     "Item",
     "Map",
+    "Overlay",
     "Panel",
     "Row",
     "Scale",
     "Style",
     "as_photo",
+    "draw",
     "figure",
     "occupied_in",
     "overlay",
-    "printable",
-    "reason",
+    "png",
+    "save_jpeg",
     "save_png",
     "stems_for",
     "write_atomically",

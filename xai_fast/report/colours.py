@@ -129,7 +129,9 @@ _MAKERS = {
     "ember": functools.partial(_sequential, (0.13, 0.97), (0.04, 280), (0.235, 319), (0.374, 41), (0.085, 105.5)),
     # blue, paper white, red
     "polar": functools.partial(_diverging, (0.97, 0.42), (0.179, 54), (0.29, 25), (0.155, 21), mirror=289),
-    # the same on black, for dark pages: sky blue, black, amber
+    # the red half of polar, for values that are never negative
+    "reds": functools.partial(_sequential, (0.97, 0.42), (0.0, 0.0), (0.179, 54), (0.29, 25), (0.155, 21)),
+    # polar on black, for dark pages: sky blue, black, amber
     "aurora": functools.partial(_diverging, (0.16, 0.76), (0.179, 19.4), (0.285, 20.4), (0.14, 53), mirror=288),
 }
 NAMES = tuple(_MAKERS)

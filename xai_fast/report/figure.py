@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from xai_fast.report.colours import ColourMap, default, named
 from xai_fast.report.lettering import fit
-from xai_fast.report.overlay import as_photo
+from xai_fast.report.photo import as_photo
 from xai_fast.report.scale import Scale
 
 _WHITE = (255, 255, 255)
@@ -22,6 +23,8 @@ _TITLE, _SUBTITLE, _NUMBERS = 0.062, 0.045, 0.04
 # Text that does not fit shrinks to this share of its size before it is cut.
 _SHRINK = 0.8
 _BAR = 0.03
+# Narrower than this panels become no one's pleasure: a row goes on below instead.
+_NARROW = 200
 # Portraits end here, in panel widths: one tall photo must not make a row of its own page.
 _TALLEST = 1.3
 
@@ -66,33 +69,29 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """Panels from left to right. Rows may differ in length; a None leaves its place empty."""
+    """Panels from left to right, the photo first. Rows may differ in length; a None leaves its place empty."""
 
     panels: Sequence[Panel | None]
 
 
-def figure(rows: Sequence[Row], *, width: int = 420) -> Image.Image:
+def figure(rows: Sequence[Row], *, width: int = 420, widest: int = 2400) -> Image.Image:
     """Lay panels out on white: rows are images, columns methods or targets.
 
     Args:
         rows: at least one row with at least one panel.
         width: of a panel in pixels, at least 120; landscape pictures fill it, portraits are narrower.
+        widest: of the whole in pixels, at least 600. Panels shrink for it; where that would make them narrower than
+            200, rows go on below, with an empty place under their first panel.
 
     Returns:
         An RGB image.
 
     Raises:
-        ValueError: there is nothing to draw, or `width` is too small for text.
+        ValueError: there is nothing to draw, or `width` or `widest` is too small for text.
         TypeError: a row is no Row.
     """
-    for row in rows:
-        if not isinstance(row, Row):
-            raise TypeError(f"`rows` holds a {type(row).__name__}; give Row([Panel(...), ...])")
-    if not any(panel for row in rows for panel in row.panels):
-        raise ValueError("`rows` holds no panel; give at least one Row with one Panel")
-    if width < 120:
-        raise ValueError(f"`width` is {width}; text needs panels of at least 120 pixels")
-
+    _check(rows, width, widest)
+    rows, width = _within(rows, width, widest)
     drawn = [[_draw(panel, width) if panel else None for panel in row.panels] for row in rows]
     drawn = [row for row in drawn if any(row)]
     widths = [max(tile.width if tile else 0 for tile in column) for column in zip_longest(*drawn)]
@@ -106,6 +105,42 @@ def figure(rows: Sequence[Row], *, width: int = 420) -> Image.Image:
             if tile:
                 canvas.paste(tile, (left, top))
     return canvas
+
+
+def _check(rows: Sequence[Row], width: int, widest: int) -> None:
+    for row in rows:
+        if not isinstance(row, Row):
+            raise TypeError(f"`rows` holds a {type(row).__name__}; give Row([Panel(...), ...])")
+    if not any(panel for row in rows for panel in row.panels):
+        raise ValueError("`rows` holds no panel; give at least one Row with one Panel")
+    if width < 120:
+        raise ValueError(f"`width` is {width}; text needs panels of at least 120 pixels")
+    if widest < 600:
+        raise ValueError(f"`widest` is {widest}; a photo and a map beside it need at least 600 pixels")
+
+
+def _within(rows: Sequence[Row], width: int, widest: int) -> tuple[Sequence[Row], int]:
+    """Rows that are short enough, and the width of a panel by which they fit."""
+    most = max(len(row.panels) for row in rows)
+    across = max(n for n in range(1, most + 1) if n <= 2 or _extent(n, min(width, _NARROW)) <= widest)
+    if most > across:
+        per_line = math.ceil((most - 1) / math.ceil((most - 1) / (across - 1)))
+        rows = [line for row in rows for line in _continued(row, per_line)]
+        across = 1 + per_line
+    while _extent(across, width) > widest:
+        width -= 1
+    return rows, width
+
+
+def _continued(row: Row, per_line: int) -> list[Row]:
+    first, *others = row.panels
+    lines = [others[i : i + per_line] for i in range(0, len(others), per_line)] or [[]]
+    return [Row([None if i else first, *line]) for i, line in enumerate(lines)]
+
+
+def _extent(columns: int, width: int) -> int:
+    """How wide a figure of full columns is, in pixels."""
+    return columns * width + (columns - 1) * round(width * _GAP) + 2 * round(width * _MARGIN)
 
 
 def _starts(sizes: Sequence[int], margin: int, gap: int) -> list[int]:

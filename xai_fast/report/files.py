@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from PIL import Image, PngImagePlugin
 MARK = "xai_fast"
 """Near the beginning of every file of results, so that a later run knows which files it may replace."""
 _BEGINNING = 1024
-_KINDS = (b"\x89PNG", b"<!doctype html>", b'{"__metadata__":{"xai_fast"')
+_KINDS = (b"\x89PNG", b"\xff\xd8\xff", b"<!doctype html>", b'{"__metadata__":{"xai_fast"')
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
@@ -25,7 +26,7 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
             beginning = file.read(_BEGINNING)
     except OSError:
         return False
-    kind = beginning if beginning[:1] in (b"\x89", b"<") else beginning[8:]
+    kind = beginning if beginning[:1] in (b"\x89", b"<", b"\xff") else beginning[8:]
     return kind.startswith(_KINDS) and MARK.encode() in beginning
 
 
@@ -55,8 +56,20 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
     return path
 
 
-def save_png(image: Image.Image, path: str | os.PathLike[str]) -> Path:
-    """Save a picture as PNG with our mark, whatever the suffix of `path`, by `write_atomically`."""
+def png(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file with our mark."""
     facts = PngImagePlugin.PngInfo()
     facts.add_text("Software", MARK)
-    return write_atomically(path, lambda file: image.save(file, format="PNG", pnginfo=facts))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=facts)
+    return buffer.getvalue()
+
+
+def save_png(image: Image.Image, path: str | os.PathLike[str]) -> Path:
+    """Save a picture as PNG with our mark, whatever the suffix of `path`, by `write_atomically`."""
+    return write_atomically(path, lambda file: file.write(png(image)))
+
+
+def save_jpeg(image: Image.Image, path: str | os.PathLike[str]) -> Path:
+    """As `save_png`, a tenth as large: for sheets of many pictures, whose single ones are kept as PNG."""
+    return write_atomically(path, lambda file: image.save(file, format="JPEG", quality=88, comment=MARK.encode()))

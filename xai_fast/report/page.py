@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from xai_fast._printing import printable
 from xai_fast.report.files import write_atomically
-from xai_fast.report.printing import printable
 
 AnyPath = str | os.PathLike[str]
 

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 _FLAT = 1e-5
 # A percentile below this share of the largest value means that nearly all of the map is empty.
 _SPARSE = 1e-3
+EMPTY = "zero everywhere"
+"""What is said of a map that holds nothing but zeros, wherever it is drawn or printed."""
 # Unsigned maps whose low end is this near zero, as a share of the high end, start at zero.
 _NEAR_ZERO = 0.2
 
@@ -118,7 +120,7 @@ class Scale:
     def note(self) -> str:
         """What to know beside the numbers, such as "0.8 % clipped"; empty when there is nothing."""
         if self.low == self.high:
-            return "no contrast"
+            return "the same everywhere" if self.low else EMPTY
         if self.clipped == 0:
             return ""
         return (

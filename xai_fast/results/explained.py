@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from xai_fast.core.scores import probabilities
-from xai_fast.report import Bar, Failure, Item, Map, Panel, Row, Scale, figure, overlay, save_png
+from xai_fast.report import Failure, Item, Map, Panel, Row, Scale, figure, save_png
 
 from .explanation import Explanation
 
@@ -84,19 +84,22 @@ class Explained:
         """The photo and every map, titled, for a side-by-side picture."""
         name, probability = self.prediction
         said = f"{name}, p = {probability:.2f}" if probability is not None else name
-        panels = [Panel(self.view, self.name, said)]
-        for explanation, label in zip(self.explanations, self.labels, strict=True):
-            for picture, scale, target, score in _pictures(explanation, self.view):
-                panels.append(Panel(picture, label.title, f"{target}: {score:.3g}", Bar(scale, _units(explanation))))
-        return panels
+        maps = [
+            panel
+            for explanation, label in zip(self.explanations, self.labels, strict=True)
+            for panel in explanation.panels([self.view], label.title)[0]
+        ]
+        return [Panel(self.view, self.name, said), *maps]
 
-    def save(self, directory: Path, stem: str) -> Item:
+    def save(self, directory: Path, stem: str, *, side_by_side: bool = True) -> Item:
         """Writes the view, each map as picture and values, and the side-by-side picture; returns the page's entry.
 
         Whatever goes wrong, what was written of this image until then is removed again.
         """
         written: list[Path] = []
         try:
+            if side_by_side:
+                written.append(save_png(figure([Row(self.panels())]), directory / f"{stem}.png"))
             return self._save(directory, stem, written)
         except BaseException:
             for path in written:
@@ -105,15 +108,15 @@ class Explained:
 
     def _save(self, directory: Path, stem: str, written: list[Path]) -> Item:
         written.append(save_png(self.view, directory / f"{stem}.photo.png"))
-        written.append(save_png(figure([Row(self.panels())]), directory / f"{stem}.png"))
         maps = []
         for explanation, label in zip(self.explanations, self.labels, strict=True):
             values = explanation.save(directory, name=f"{stem}.{label.file}.safetensors")
             written.append(values)
-            pictures = _pictures(explanation, self.view)
-            for k, (picture, scale, target, score) in enumerate(pictures):
-                suffix = f".{k}" if len(pictures) > 1 else ""
-                written.append(save_png(picture, directory / f"{stem}.{label.file}{suffix}.png"))
+            drawn, targets = explanation.drawn([self.view]), explanation.target_names(0)
+            scores = explanation.score[0].reshape(-1).tolist()
+            for k, (one, target, score) in enumerate(zip(drawn, targets, scores, strict=True)):
+                suffix = f".{k}" if len(drawn) > 1 else ""
+                written.append(save_png(one.picture, directory / f"{stem}.{label.file}{suffix}.png"))
                 maps.append(
                     Map(
                         method=label.title,
@@ -123,7 +126,7 @@ class Explained:
                         layer=", ".join(explanation.layer),
                         seconds=explanation.seconds,
                         evaluations=int(explanation.evaluations.sum()),
-                        note=_note(scale, _units(explanation)),
+                        note=_note(one.scale, explanation.units_in_words()),
                         values=values.name,
                     )
                 )
@@ -136,25 +139,7 @@ def _probabilities(outputs: Tensor) -> Tensor:
     return outputs if given else probabilities(outputs)
 
 
-def _pictures(explanation: Explanation, view: Image.Image) -> list[tuple[Image.Image, Scale, str, float]]:
-    """Per target of a one-image explanation: the overlay, its scale, the target's name and its score."""
-    maps = explanation.heatmap()[0].detach().float().cpu().reshape(-1, *explanation.values.shape[-2:]).numpy()
-    scores = explanation.score[0].reshape(-1).tolist()
-    style = "opacity" if explanation.signed else "alpha"
-    drawn = []
-    for heatmap, label, score in zip(maps, explanation.target_names(0), scores, strict=True):
-        scale = Scale.of(heatmap, signed=explanation.signed)
-        picture = overlay(view, heatmap, signed=explanation.signed, scale=scale, style=style)
-        drawn.append((picture, scale, label, score))
-    return drawn
-
-
-def _units(explanation: Explanation) -> str:
-    """What one unit of the map is, in words; "" for a map without."""
-    words = {"score": "units of the score", "score per input unit": "score per unit of input", "none": ""}
-    return words.get(explanation.units, explanation.units)
-
-
 def _note(scale: Scale, units: str) -> str:
     low, _, high = scale.ticks()
-    return ", ".join(part for part in (f"{low} to {high}", units, scale.note()) if part)
+    limits = "" if low == high else f"{low} to {high}"
+    return ", ".join(part for part in (limits, units if limits else "", scale.note()) if part)

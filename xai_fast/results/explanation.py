@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from xai_fast.images.pictures import views
 
-from .tensor_file import read, write
+from .result import AbstractResult, name_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from xai_fast.report import Scale, Style
+    from xai_fast.report import Overlay, Panel, Scale, Style
 
-FILE = "explanation.safetensors"
-_SNAPSHOT = "snapshot."
-_TENSORS = ("values", "score", "evaluations", "outputs", "standard_error", "completeness_gap", "fit")
+_SMOOTHING = 0.01  # of maps of pixels in pictures, as a share of the shorter side
+_UNITS = {"score": "units of the score", "score per input unit": "score per unit of input", "none": ""}
 
 
+@final
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation:
+class Explanation(AbstractResult):
     """What a method found, for N inputs and one target each, or K.
 
     Attributes:
@@ -51,9 +49,13 @@ class Explanation:
         class_specific: whether another target gives another map.
         complete: what the map sums to, in words; "" where it sums to nothing.
         units: what one unit of the map is: "score", "score per input unit", what is made of them, or "none".
-        preprocess: how a photo became an input, for pictures; not saved.
+        per_pixel: whether every element of the input has a value of its own, so that neighbours may differ, and not
+            one of its surroundings (a window, a segment, a cell of a layer); pictures are drawn accordingly.
+        preprocess: how a photo became an input, for pictures; of those only `xf.Preprocess` is saved.
         classes: names of the outputs, for pictures; None where they have none.
     """
+
+    _file: ClassVar[str] = "explanation.safetensors"
 
     values: Tensor
     target: Tensor | Callable[..., Tensor] | str
@@ -71,6 +73,7 @@ class Explanation:
     class_specific: bool = True
     complete: str = ""
     units: str = "none"
+    per_pixel: bool = False
     preprocess: Any = None
     classes: tuple[str, ...] | None = None
 
@@ -95,9 +98,6 @@ class Explanation:
         empty = f", {blank} of {self.blank.numel()} maps zero everywhere" if blank else ""
         return f"<Explanation by {self.method}: values {tuple(self.values.shape)}, target {target}{empty}>"
 
-    def __len__(self) -> int:
-        return len(self.values)
-
     def heatmap(self) -> Tensor:
         """One number per position, (N, *S) or (N, K, *S): channels are summed where signed, else the largest counts."""
         axis = 2 if self.several else 1
@@ -106,7 +106,7 @@ class Explanation:
     def target_names(self, sample: int) -> list[str]:
         """What was explained for one input, in words: one entry per target."""
         if not isinstance(self.target, Tensor):
-            return [self.target if isinstance(self.target, str) else _name_of(self.target)]
+            return [self.target if isinstance(self.target, str) else name_of(self.target)]
         indices = self.target[sample].reshape(-1).tolist()
         return [self.classes[i] if self.classes else f"class {i}" for i in indices]
 
@@ -114,140 +114,119 @@ class Explanation:
         self,
         images: Any,
         *,
-        style: Style = "alpha",
+        style: Style | None = None,
         scale: Scale | Literal["shared"] | None = None,
-        alpha: float = 0.6,
+        alpha: float | None = None,
         colours: str | None = None,
+        smoothing: float | None = None,
     ) -> list[Image.Image]:
         """The maps over the pictures they explain: N of them, or N·K (all targets of an input follow each other).
 
+        A map that is zero everywhere says so in its picture.
+
         Args:
             images: what the method took (N, C, H, W), or the N photos themselves (PIL images or arrays).
-            style: "alpha" blends at a constant opacity, "opacity" the more the larger the value, "heatmap" is the map.
+            style: "faded" prints the map on a pale grey copy of the photo, red for and blue against the target, so
+                that no colour of the photo is taken for the map's; "alpha" blends all over at a constant opacity;
+                "opacity" blends the more the larger the value, over the photo in its own colours; "heatmap" is the
+                map alone. None: "alpha" for maps that are never negative and no map of pixels, "faded" for the rest.
             scale: which values the ends of the colour map mean: None fits each map, "shared" fits all together.
-            alpha: the opacity, in [0, 1].
-            colours: name of a colour map; by default a diverging one around zero for signed maps, else sequential.
+            alpha: the opacity, in [0, 1]; None: 0.6, under "faded" 1.
+            colours: name of a colour map; None: "polar" (blue, white, red, zero in the middle) for signed maps, else
+                "ember" (dark to light), under "faded" "reds".
+            smoothing: sigma of a Gaussian that makes forms of the map before it is drawn, as a share of its shorter
+                side; None: 0.01 for maps of pixels, in which neighbours differ and single ones cannot be seen; 0 for
+                all others. Values are never changed by it; the scale is of what is drawn.
 
         Raises:
             ValueError: the number of images differs from N, or the maps have no two axes.
         """
-        from xai_fast.report import Scale, overlay
+        drawn = self.drawn(
+            self.views(images), style=style, scale=scale, alpha=alpha, colours=colours, smoothing=smoothing
+        )
+        return [one.picture for one in drawn]
 
-        maps = self._pictures()
-        views = self.views(images)
-        per_view = len(maps) // len(views)
+    def drawn(
+        self,
+        views: list[Image.Image] | None,
+        *,
+        style: Style | None = None,
+        scale: Scale | Literal["shared"] | None = None,
+        alpha: float | None = None,
+        colours: str | None = None,
+        smoothing: float | None = None,
+    ) -> list[Overlay]:
+        """As `overlay`, with the scale and the colours of each picture; over `views`, or alone where there are none."""
+        from xai_fast.report import Scale, draw
+        from xai_fast.report.overlay import smoothed
+
+        share = (_SMOOTHING if self.per_pixel else 0.0) if smoothing is None else smoothing
+        maps = [smoothed(one, share) for one in self._maps()]
         if scale == "shared":
             scale = Scale.of(maps, signed=self.signed)
-        return [
-            overlay(
-                views[i // per_view],
-                heatmap,
-                signed=self.signed,
-                scale=scale,
-                style=style,
-                alpha=alpha,
-                colours=colours,
+        if style is None:
+            style = "faded" if self.signed or self.per_pixel else "alpha"
+        if views is None:
+            style = "heatmap"
+            views = [_white(*maps[0].shape)] * len(self)
+        per_view = len(maps) // len(views)
+        settings: dict[str, Any] = {"scale": scale, "style": style, "alpha": alpha, "colours": colours}
+        return [draw(views[i // per_view], one, signed=self.signed, **settings) for i, one in enumerate(maps)]
+
+    def panels(self, views: list[Image.Image] | None, title: str = "") -> list[list[Panel]]:
+        """For each input the maps of its targets as panels of a figure, with their scores and colour bars.
+
+        Args:
+            views: what the model saw of each input; None draws the maps alone.
+            title: above each map; "" is the method's name.
+        """
+        from xai_fast.report import Bar, Panel
+
+        drawn = self.drawn(views)
+        per_input = len(drawn) // max(1, len(self))
+        found = []
+        for n in range(len(self)):
+            scores = self.score[n].reshape(-1).tolist()
+            words = [f"{name}: {score:.3g}" for name, score in zip(self.target_names(n), scores, strict=True)]
+            one = drawn[n * per_input : (n + 1) * per_input]
+            found.append(
+                [
+                    Panel(map_.picture, title or self.name, said, Bar(map_.scale, self.units_in_words(), map_.colours))
+                    for map_, said in zip(one, words, strict=True)
+                ]
             )
-            for i, heatmap in enumerate(maps)
-        ]
+        return found
+
+    def units_in_words(self) -> str:
+        """What the numbers beside a picture's colours are: "units of the score, smoothed"; "" where there is none."""
+        smoothed = "smoothed" if self.per_pixel else ""
+        return ", ".join(part for part in (_UNITS.get(self.units, self.units), smoothed) if part)
 
     def views(self, images: Any) -> list[Image.Image]:
         """The pictures under the maps: what the model saw of each image."""
         return views(images, len(self.values), self.preprocess)
 
-    def save(self, directory: str | Path, *, name: str = FILE) -> Path:
+    def figure(self, images: Any = None) -> Image.Image:
+        """A side-by-side picture: a row per input, its photo (where given), the map of each target and its scale."""
+        from xai_fast.report import Panel, Row, figure
+
+        views = None if images is None else self.views(images)
+        photos = [[] for _ in range(len(self))] if views is None else [[Panel(view, "photo")] for view in views]
+        return figure([Row([*photo, *maps]) for photo, maps in zip(photos, self.panels(views), strict=True)])
+
+    def save(self, directory: str | Path, *, name: str | None = None) -> Path:
         """Writes everything but the pictures into `directory`/explanation.safetensors, and returns that path.
 
         The file is complete or absent, never half-written. A callable target is kept as its name.
         """
-        tensors = {key: getattr(self, key) for key in _TENSORS if getattr(self, key) is not None}
-        tensors |= {f"{_SNAPSHOT}{count}": maps for count, maps in self.snapshots.items()}
-        if isinstance(self.target, Tensor):
-            tensors["target"] = self.target
-        facts = {
-            "method": self.method,
-            "layer": list(self.layer),
-            "seconds": self.seconds,
-            "signed": self.signed,
-            "class_specific": self.class_specific,
-            "complete": self.complete,
-            "units": self.units,
-            "classes": self.classes,
-            "target": None if isinstance(self.target, Tensor) else self.target_names(0)[0],
-        }
-        return write(Path(directory) / name, "Explanation", tensors, facts)
+        kept = self if isinstance(self.target, Tensor) else replace(self, target=self.target_names(0)[0])
+        return super(Explanation, kept).save(directory, name=name)
 
-    @classmethod
-    def load(cls, path: str | Path) -> Explanation:
-        """Reads what `save` wrote: the directory, or the file itself.
+    def _shown(self) -> Image.Image | None:
+        """The maps alone, because the photos are not kept."""
+        return None if self.values.ndim - self.several != 4 else self.figure()
 
-        Raises:
-            ValueError: the file is not one of ours.
-        """
-        tensors, facts = read(path, "Explanation", FILE)
-        classes = tuple(facts["classes"]) if facts["classes"] else None
-        target = tensors.pop("target", None)
-        numbers = sorted(int(key.removeprefix(_SNAPSHOT)) for key in tensors if key.startswith(_SNAPSHOT))
-        return cls(
-            **{key: tensor for key, tensor in tensors.items() if not key.startswith(_SNAPSHOT)},
-            snapshots={number: tensors[f"{_SNAPSHOT}{number}"] for number in numbers},
-            target=facts["target"] if target is None else target,
-            method=facts["method"],
-            layer=tuple(facts["layer"]),
-            seconds=facts["seconds"],
-            signed=facts["signed"],
-            class_specific=facts.get("class_specific", True),
-            complete=facts.get("complete", ""),
-            units=facts.get("units", "none"),
-            classes=classes,
-        )
-
-    def numpy(self) -> np.ndarray:
-        """The values as an array."""
-        values = self.values.detach().cpu()
-        return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
-
-    def to(self, device: torch.device | str) -> Explanation:
-        """The same explanation with its tensors on `device`."""
-        moved = {
-            field.name: getattr(self, field.name).to(device)
-            for field in dataclasses.fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
-        }
-        return dataclasses.replace(self, **moved, snapshots={n: maps.to(device) for n, maps in self.snapshots.items()})
-
-    def figure(self, images: Any = None) -> Image.Image:
-        """A side-by-side picture: a row per input, its photo (where given), the map of each target and its scale."""
-        from xai_fast.report import Bar, Panel, Row, Scale, figure, overlay
-
-        maps = self._pictures()
-        views = self.views(images) if images is not None else None
-        per_row = len(maps) // len(self.values)
-        rows = []
-        for n in range(len(self.values)):
-            panels = [Panel(views[n], title="photo")] if views is not None else []
-            for k, name in enumerate(self.target_names(n)):
-                heatmap = maps[n * per_row + k]
-                scale = Scale.of(heatmap, signed=self.signed)
-                background = views[n] if views is not None else np.full((*heatmap.shape, 3), 255, dtype=np.uint8)
-                style = "alpha" if views is not None else "heatmap"
-                picture = overlay(background, heatmap, signed=self.signed, scale=scale, style=style)
-                score = float(self.score[n].reshape(-1)[k])
-                panels.append(Panel(picture, self.name, f"{name}: {score:.3g}", Bar(scale)))
-            rows.append(Row(panels))
-        return figure(rows)
-
-    def _repr_png_(self) -> bytes | None:
-        """The picture that a notebook shows; the values alone, because the photos are not kept."""
-        import io
-
-        if self.values.ndim - self.several != 4:
-            return None
-        buffer = io.BytesIO()
-        self.figure().save(buffer, format="PNG")
-        return buffer.getvalue()
-
-    def _pictures(self) -> list[np.ndarray]:
+    def _maps(self) -> list[np.ndarray]:
         """The heat maps (H, W) in order: all targets of an input follow each other."""
         heatmap = self.heatmap().detach().float().cpu().numpy()
         if heatmap.ndim != 3 + self.several:
@@ -255,5 +234,7 @@ class Explanation:
         return list(heatmap.reshape(-1, *heatmap.shape[-2:]))
 
 
-def _name_of(target: Any) -> str:
-    return getattr(target, "__name__", None) or repr(target)
+def _white(height: int, width: int) -> Image.Image:
+    from PIL import Image
+
+    return Image.new("RGB", (width, height), "white")

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from xai_fast.images import pictures
-from xai_fast.images.preprocess import Preprocess
 
-from . import tensor_file
+from .result import AbstractResult
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from xai_fast.report import Style
 
-FILE = "filter_images.safetensors"
 _ACROSS = 6  # pictures in a row where no photo begins it
 _MOST = 24  # pictures that a notebook shows
 
 
+@final
 @dataclass(frozen=True, eq=False, repr=False)
-class FilterImages:
+class FilterImages(AbstractResult):
     """One picture per filter, and per image where it started from one.
 
     Attributes:
@@ -41,8 +35,12 @@ class FilterImages:
         evaluations: LongTensor (N,), model rows used per image; each ends at the layer.
         starts: (N, C, H, W) the images it started from, in the model's space; None where the start was noise.
         seconds: wall-clock of the call, preparation included.
-        preprocess: how a photo becomes an input, for pictures; None leaves them scaled by their own range.
+        preprocess: how a photo becomes an input, for pictures; None leaves them scaled by their own range. Only
+            `xf.Preprocess` is saved.
     """
+
+    _file: ClassVar[str] = "filter_images.safetensors"
+    _main: ClassVar[str] = "images"
 
     images: Tensor
     history: Tensor
@@ -56,9 +54,6 @@ class FilterImages:
 
     def __repr__(self) -> str:
         return f"<FilterImages of layer {self.layer!r}: images {tuple(self.images.shape)} by {self.method}>"
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     @property
     def scores(self) -> Tensor:
@@ -84,14 +79,15 @@ class FilterImages:
         return (self.images - self.starts[:, None]).abs().sum(2)
 
     def overlay(
-        self, images: Any = None, *, style: Style = "alpha", alpha: float = 0.6, colours: str | None = None
+        self, images: Any = None, *, style: Style = "alpha", alpha: float | None = None, colours: str | None = None
     ) -> list[Image.Image]:
         """Where each picture was changed, over the image it started from: N·F of them.
 
         Args:
             images: what the method took, or the photos themselves (PIL images or arrays); None: the starts.
-            style: "alpha" blends at a constant opacity, "opacity" the more the larger the change, "heatmap" is the map.
-            alpha: the opacity, in [0, 1].
+            style: "alpha" blends at a constant opacity, "opacity" the more the larger the change, "faded" prints on a
+                pale grey copy of the picture, "heatmap" is the map alone.
+            alpha: the opacity, in [0, 1]; None: 0.6, under "faded" 1.
             colours: name of a colour map.
 
         Raises:
@@ -122,55 +118,19 @@ class FilterImages:
         rows = [Row([Panel(photo, "start"), *panels[n * per_row :][:per_row]]) for n, photo in enumerate(photos)]
         return figure(rows, width=width)
 
-    def save(self, directory: str | Path, *, name: str = FILE) -> Path:
-        """Writes everything into one file, and returns its path; the file is complete or absent, never half-written.
-
-        Of the preprocessing only `xf.Preprocess` is kept.
-        """
-        tensors = {key: getattr(self, key) for key in ("images", "history", "evaluations", "starts")}
-        facts = {key: getattr(self, key) for key in ("layer", "filters", "method", "seconds")}
-        known = dataclasses.asdict(self.preprocess) if isinstance(self.preprocess, Preprocess) else None
-        return tensor_file.write(Path(directory) / name, "FilterImages", tensors, {**facts, "preprocess": known})
-
-    @classmethod
-    def load(cls, path: str | Path) -> FilterImages:
-        """Reads what `save` wrote: the directory, or the file itself.
-
-        Raises:
-            ValueError: the file is not one of ours.
-        """
-        tensors, facts = tensor_file.read(path, "FilterImages", FILE)
-        filters, known = tuple(facts.pop("filters")), facts.pop("preprocess")
-        if known is not None:
-            known.update({key: tuple(value) for key, value in known.items() if isinstance(value, list)})
-            known = Preprocess(**known)
-        return cls(**tensors, **facts, filters=filters, preprocess=known)
-
-    def numpy(self) -> np.ndarray:
-        """The images as an array."""
-        images = self.images.detach().cpu()
-        return (images.float() if images.dtype is torch.bfloat16 else images).numpy()
-
-    def to(self, device: torch.device | str) -> FilterImages:
-        """The same with its images on `device`."""
-        starts = None if self.starts is None else self.starts.to(device)
-        return dataclasses.replace(self, images=self.images.to(device), starts=starts)
-
-    def _repr_png_(self) -> bytes | None:
-        """The picture that a notebook shows: the sheet of the first few."""
+    def _shown(self) -> Image.Image | None:
+        """The sheet of the first few."""
         if self.images.ndim != 5 or self.images.shape[2] not in (1, 3):
             return None
         rows = max(1, _MOST // len(self.filters))
-        few = dataclasses.replace(
+        few = replace(
             self,
             images=self.images[:rows, :_MOST],
             history=self.history[:, :rows, :_MOST],
             filters=self.filters[:_MOST],
             starts=None if self.starts is None else self.starts[:rows],
         )
-        buffer = io.BytesIO()
-        few.figure().save(buffer, format="PNG")
-        return buffer.getvalue()
+        return few.figure()
 
 
 def _short(score: Tensor) -> str:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from xai_fast.images import pictures
 
-from . import tensor_file
+from .result import AbstractResult
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from xai_fast.report import Scale, Style
 
-FILE = "filter_maps.safetensors"
 _MOST = 8  # rows and filters that a picture shows unless told otherwise
 
 
@@ -32,8 +27,9 @@ def resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     return maps if tuple(maps.shape[2:]) == size else F.interpolate(maps, size, mode=mode, align_corners=False)
 
 
+@final
 @dataclass(frozen=True, eq=False, repr=False)
-class FilterMaps:
+class FilterMaps(AbstractResult):
     """What F filters of a layer answered to N inputs.
 
     Attributes:
@@ -46,8 +42,10 @@ class FilterMaps:
         evaluations: LongTensor (N,), model rows used per input; each ends at the layer.
         photos: bytes (N, C, H, W), the inputs as pictures; None where they are none.
         seconds: wall-clock of the call, preparation excluded.
-        preprocess: how a photo became an input; not saved.
+        preprocess: how a photo became an input; of those only `xf.Preprocess` is saved.
     """
+
+    _file: ClassVar[str] = "filter_maps.safetensors"
 
     values: Tensor
     layer: str
@@ -61,9 +59,6 @@ class FilterMaps:
 
     def __repr__(self) -> str:
         return f"<FilterMaps of layer {self.layer!r}: values {tuple(self.values.shape)} by {self.method}>"
-
-    def __len__(self) -> int:
-        return len(self.values)
 
     @property
     def signed(self) -> bool:
@@ -85,7 +80,7 @@ class FilterMaps:
         *,
         style: Style = "alpha",
         scale: Scale | Literal["shared"] | None = "shared",
-        alpha: float = 0.6,
+        alpha: float | None = None,
         colours: str | None = None,
     ) -> list[Image.Image]:
         """The maps over the pictures they are about: N·F of them, all filters of an input follow each other.
@@ -93,10 +88,11 @@ class FilterMaps:
         Args:
             images: what the method took, or the photos themselves (PIL images or arrays); None: the inputs as the
                 method saw them.
-            style: "alpha" blends at a constant opacity, "opacity" the more the larger the value, "heatmap" is the map.
+            style: "alpha" blends at a constant opacity, "opacity" the more the larger the value, "faded" prints on a
+                pale grey copy of the picture, "heatmap" is the map alone.
             scale: which values the ends of the colour map mean: "shared" fits each filter over all inputs, None fits
                 each map by itself.
-            alpha: the opacity, in [0, 1].
+            alpha: the opacity, in [0, 1]; None: 0.6, under "faded" 1.
             colours: name of a colour map; by default a diverging one where values are negative, else sequential.
 
         Raises:
@@ -144,43 +140,11 @@ class FilterMaps:
             rows.append(Row(panels))
         return figure(rows, width=width)
 
-    def save(self, directory: str | Path, *, name: str = FILE) -> Path:
-        """Writes the activations, the inputs as pictures and the facts into one file, and returns its path.
-
-        The file is complete or absent, never half-written.
-        """
-        tensors = {"values": self.values, "photos": self.photos, "evaluations": self.evaluations}
-        facts = {key: getattr(self, key) for key in ("layer", "filters", "size", "method", "seconds")}
-        return tensor_file.write(Path(directory) / name, "FilterMaps", tensors, facts)
-
-    @classmethod
-    def load(cls, path: str | Path) -> FilterMaps:
-        """Reads what `save` wrote: the directory, or the file itself.
-
-        Raises:
-            ValueError: the file is not one of ours.
-        """
-        tensors, facts = tensor_file.read(path, "FilterMaps", FILE)
-        filters, size = tuple(facts.pop("filters")), tuple(facts.pop("size"))
-        return cls(**tensors, **facts, filters=filters, size=size)
-
-    def numpy(self) -> np.ndarray:
-        """The values as an array."""
-        values = self.values.detach().cpu()
-        return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
-
-    def to(self, device: torch.device | str) -> FilterMaps:
-        """The same with its values on `device`."""
-        return dataclasses.replace(self, values=self.values.to(device))
-
-    def _repr_png_(self) -> bytes | None:
-        """The picture that a notebook shows: the sheet of the first inputs."""
+    def _shown(self) -> Image.Image | None:
+        """The sheet of the first inputs."""
         if self.photos is None:
             return None
-        few = dataclasses.replace(self, values=self.values[:_MOST], photos=self.photos[:_MOST])
-        buffer = io.BytesIO()
-        few.figure().save(buffer, format="PNG")
-        return buffer.getvalue()
+        return replace(self, values=self.values[:_MOST], photos=self.photos[:_MOST]).figure()
 
     def _views(self, images: Any) -> list[Image.Image]:
         if images is not None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, final
 
 from torch import Tensor
 
-from . import tensor_file
+from .result import AbstractResult
 from .text_pieces import Pieces
 
-FILE = "text_explanation.safetensors"
 
-
+@final
 @dataclass(frozen=True, eq=False, repr=False)
-class TextExplanation:
+class TextExplanation(AbstractResult):
     """The weights of the words (or characters) of one text, for one target.
 
     Attributes:
@@ -33,6 +32,9 @@ class TextExplanation:
         seconds: wall-clock of the call.
         classes: names of the outputs; None where they have none.
     """
+
+    _file: ClassVar[str] = "text_explanation.safetensors"
+    _main: ClassVar[str] = "weights"
 
     pieces: Pieces
     weights: Tensor
@@ -95,7 +97,7 @@ class TextExplanation:
     def _repr_html_(self) -> str:
         return self.as_html()
 
-    def save(self, directory: str | Path, *, name: str = FILE) -> Path:
+    def save(self, directory: str | Path, *, name: str | None = None) -> Path:
         """Writes everything into `directory`/text_explanation.safetensors, and the page beside it as .html.
 
         Returns the path of the former. Files are complete or absent, never half-written.
@@ -103,28 +105,5 @@ class TextExplanation:
         from xai_fast.report import write_atomically
 
         page = self.as_html().encode()
-        write_atomically((Path(directory) / name).with_suffix(".html"), lambda file: file.write(page))
-        tensors = {"weights": self.weights, "standard_error": self.standard_error, "outputs": self.outputs}
-        keys = ("target", "score", "method", "evaluations", "top_k", "fit", "completeness_gap", "seconds", "classes")
-        facts = {key: getattr(self, key) for key in keys}
-        facts |= {"text": self.pieces.text, "names": self.pieces.names, "spans": self.pieces.spans}
-        return tensor_file.write(Path(directory) / name, "TextExplanation", tensors, facts)
-
-    @classmethod
-    def load(cls, path: str | Path) -> TextExplanation:
-        """Reads what `save` wrote: the directory, or the file itself.
-
-        Raises:
-            ValueError: the file is not one of ours.
-        """
-        tensors, facts = tensor_file.read(path, "TextExplanation", FILE)
-        spans = tuple(tuple((start, end) for start, end in places) for places in facts.pop("spans"))
-        pieces = Pieces(facts.pop("text"), tuple(facts.pop("names")), spans)
-        facts["classes"] = tuple(facts["classes"]) if facts["classes"] else None
-        return cls(pieces=pieces, standard_error=tensors.pop("standard_error", None),
-                   outputs=tensors.pop("outputs", None), **tensors, **facts)  # fmt: skip
-
-
-def name_of(target: Callable[..., Tensor]) -> str:
-    """A callable target in words."""
-    return getattr(target, "__name__", None) or repr(target)
+        write_atomically((Path(directory) / (name or self._file)).with_suffix(".html"), lambda file: file.write(page))
+        return super().save(directory, name=name)
