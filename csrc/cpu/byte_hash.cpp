@@ -17,13 +17,13 @@ constexpr int kTurn = 29;
 constexpr int kLanes = 32, kSteps = 16;
 constexpr int64_t kWords = kLanes * kSteps;  // of a block
 constexpr int64_t kBytes = kWords * 8;
-constexpr int kLine = 64;  // bytes that come from memory together
+constexpr int kLine = 64;          // bytes that come from memory together
 constexpr int64_t kSmallest = 64;  // blocks below which threads cost more than they save
 
 inline uint64_t turned(uint64_t word) { return (word << kTurn | word >> (64 - kTurn)) * kFactor; }
 
-// Tells the processor that memory `ahead` bytes behind `bytes` will be read: a hash waits for its lanes, and what
-// fetches memory by itself stops at the end of each page. An address beyond the data is no error.
+// Tells the processor that memory `ahead` bytes behind `bytes` will be read: a hash waits for its lanes, and
+// what fetches memory by itself stops at the end of each page. An address beyond the data is no error.
 inline void fetch(const void* bytes, int64_t ahead) {
 #if defined(__GNUC__) || defined(__clang__)
   __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(bytes) + ahead));

@@ -3,6 +3,7 @@
 import copy
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -367,6 +368,59 @@ def test_what_the_caller_says_of_the_grid(method):
     near(function, found.double())
     with pytest.raises(ValueError, match=r"`grid` \(5, 11\) is not to be found in \(2, 45, 12\)"):
         METHODS[method](model, layer=layer, grid=(5, 11)).attribute(inputs, **target)
+
+
+class Mixed(nn.Module):
+    """Patches behind registers, without attention, which some rules do not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.registers = nn.Conv2d(3, 12, 4, stride=4), nn.Parameter(torch.randn(1, 5, 12))
+        self.mix, self.act, self.head = nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 5)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.registers.expand(x.shape[0], -1, -1), tokens], 1)
+        return self.head(self.act(self.mix(tokens)).mean(1))
+
+
+GRADIENTS = {
+    "Saliency": xf.Saliency,
+    "Saliency, channels folded": partial(xf.Saliency, channels="sum"),
+    "InputXGradient": xf.InputXGradient,
+    "IntegratedGradients": partial(xf.IntegratedGradients, n_steps=3),
+    "GradientShap": partial(xf.GradientShap, n_samples=2),
+    "DeepLift": xf.DeepLift,
+    "DeepLiftShap": partial(xf.DeepLiftShap, baselines=torch.zeros(2, *WIDE)),
+    "GuidedBackprop": xf.GuidedBackprop,
+    "Deconvolution": xf.Deconvolution,
+    "SmoothGrad": lambda model, **settings: xf.SmoothGrad(xf.InputXGradient(model, **settings), n_samples=2),
+}
+
+
+@pytest.mark.filterwarnings("ignore:no ReLU ran")
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_at_a_layer_are_read_on_the_grid_that_the_caller_gives(name):
+    read, layer = tokens(5, 4, 10), "mix"
+    model, inputs, target = built(Mixed), inputs_of(WIDE), torch.tensor([[1, 3], [0, 2]])
+    whole = GRADIENTS[name](model, layer=layer)(inputs, target)
+    for grid in ((4, 10), read):
+        found = GRADIENTS[name](model, layer=layer, grid=grid)(inputs, target)
+        near(found.values, read(whole.values.flatten(0, 1)).unflatten(0, (2, 2)).double())
+        if whole.completeness_gap is not None:  # of the whole layer, whatever the grid leaves out
+            torch.testing.assert_close(found.completeness_gap, whole.completeness_gap)
+    with pytest.raises(ValueError, match=r"`grid` \(5, 11\) is not to be found in \(2, 45, 12\)"):
+        GRADIENTS[name](model, layer=layer, grid=(5, 11)).attribute(inputs, target)
+    with pytest.raises(ValueError, match="`grid` says how a layer is read, and `layer` is None"):
+        GRADIENTS[name](model, grid=(4, 10))
+
+
+def test_snapshots_lie_on_the_grid_as_the_map_does():
+    model, inputs = built(Mixed), inputs_of(WIDE)
+    wrapped = xf.SmoothGrad(xf.Saliency(model, layer="mix", grid=(4, 10)), n_samples=3, snapshots=(3,))
+    found = wrapped(inputs, 1)
+    assert found.values.shape == (2, 12, 4, 10)
+    torch.testing.assert_close(found.snapshots[3].view_as(found.values), found.values)
 
 
 def test_what_is_no_grid_is_refused_in_words():

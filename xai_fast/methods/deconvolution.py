@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from xai_fast.core.layers import Layer
+from xai_fast.core.layers import Grid, Layer
 from xai_fast.engine.samplers.path import Source
 
 from .gradient import AbstractGradientMethod, Asked
@@ -29,13 +29,15 @@ class Deconvolution(AbstractGradientMethod):
     Args:
         model: a module, a callable or an `Engine`.
         layer: None for the input; a layer's name or module, for that layer's output, in its shape.
+        grid: at a layer, how its map is read as (N, C, h, w): (h, w), or a function from (N, ...); None: as it lies.
 
-    Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape.
+    Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape or on its grid.
 
     Cost: one row forward and one backward per input; K targets share the forward.
     """
 
     layer: Layer | None = None
+    grid: Grid = None
 
     def asked(self, source: Source, inputs: Tensor) -> Asked:
         """The projection of each sample's score."""

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from xai_fast.core.layers import Layer
+from xai_fast.core.layers import Grid, Layer
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.evaluate import Answers, Multipliers
 from xai_fast.engine.reducers.gap import WithGap
@@ -27,6 +27,7 @@ class AbstractDeepLift(AbstractGradientMethod):
     """The rescale rule against one reference or several."""
 
     layer: Layer | None = None
+    grid: Grid = None
     baselines: Baseline = 0.0
 
     def asked(self, source: Source, inputs: Tensor) -> Asked:
@@ -59,7 +60,7 @@ class AbstractDeepLift(AbstractGradientMethod):
         asked = self.asked(Clean(inputs, sample_ids), inputs)
         maps = SampleMaps(asked.parts, asked.whole, asked.per_sample, Stored())
         reduce = WithGap(maps, len(inputs), asked.variants.sample_of)
-        return Recipe(reduce, variants=asked.variants, evaluate=asked.evaluate)
+        return self.on_grid(Recipe(reduce, variants=asked.variants, evaluate=asked.evaluate), inputs)
 
     def _references(self, inputs: Tensor) -> References:
         return References(self.baselines, inputs, self.engine.preprocess)
@@ -104,10 +105,11 @@ class DeepLift(AbstractDeepLift):
     Args:
         model: a module or an `Engine`; it must be one that can be captured as a graph.
         layer: None for the input; a layer's name or module, for that layer's output, in its shape.
+        grid: at a layer, how its map is read as (N, C, h, w): (h, w), or a function from (N, ...); None: as it lies.
         baselines: the reference: a number or one per channel in the model's space, a tensor (1, C, *S), "image_mean",
             "blur", "black" or "white".
 
-    Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape.
+    Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape or on its grid.
 
     Cost: three rows forward (one alone, one of the pair each) and one backward per input; K targets share the forwards.
 
@@ -141,9 +143,10 @@ class DeepLiftShap(AbstractDeepLift):
     Args:
         model: a module or an `Engine`; it must be one that can be captured as a graph.
         layer: None for the input; a layer's name or module, for that layer's output, in its shape.
+        grid: at a layer, how its map is read as (N, C, h, w): (h, w), or a function from (N, ...); None: as it lies.
         baselines: (R, C, *S) reference inputs; or one reference, as in `DeepLift`.
 
-    Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape.
+    Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape or on its grid.
 
     Cost: at most 1 + 2R rows forward, and R backward per input; K targets share the forwards.
 

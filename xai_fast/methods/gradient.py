@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai_fast.core.layers import Layer, layer_names
+from xai_fast.core.layers import Grid, Layer, checked_grid, layer_names
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.evaluate import Answers, Evaluate, InputGradient, LayerResponse
 from xai_fast.engine.gradients.backward import Rule
 from xai_fast.engine.recipe import Variants
 from xai_fast.engine.reducers.clean import CleanFormula
 from xai_fast.engine.reducers.maps import Parts, SampleMaps, Stored, Whole
+from xai_fast.engine.reducers.on_grid import OnGrid
 from xai_fast.engine.samplers.clean import Clean
 from xai_fast.engine.samplers.path import Source
 
@@ -46,9 +48,17 @@ class Asked:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class AbstractGradientMethod(AbstractMethod):
-    """A method that is made of gradients by the input or by one layer's output."""
+    """A method that is made of gradients by the input or by one layer's output.
+
+    Args:
+        model: a module, a callable or an `Engine`.
+        layer: None for the input.
+        grid: at a layer, how the map is read as (N, C, h, w): the extents (h, w), or a function from the layer's
+            shape (N, ...); None leaves the map in that shape.
+    """
 
     layer: Layer | None = None
+    grid: Grid = None
 
     def layers(self, inputs: Tensor) -> tuple[str, ...]:
         """The layer, where one was chosen."""
@@ -79,9 +89,21 @@ class AbstractGradientMethod(AbstractMethod):
         source = Clean(inputs, sample_ids)
         asked = self.asked(source, inputs)
         if asked.variants is source:
-            return Recipe(clean=asked.evaluate, reduce=CleanFormula(lambda rows, found: asked.parts(rows, found)[0]))
-        reduce = SampleMaps(asked.parts, asked.whole, asked.per_sample, Stored())
-        return Recipe(variants=asked.variants, evaluate=asked.evaluate, reduce=reduce)
+            reduce = CleanFormula(lambda rows, found: asked.parts(rows, found)[0])
+            return self.on_grid(Recipe(clean=asked.evaluate, reduce=reduce), inputs)
+        maps = SampleMaps(asked.parts, asked.whole, asked.per_sample, Stored())
+        return self.on_grid(Recipe(variants=asked.variants, evaluate=asked.evaluate, reduce=maps), inputs)
+
+    def on_grid(self, recipe: Recipe, inputs: Tensor) -> Recipe:
+        """The recipe whose maps at a layer are read as the caller's `grid` says; itself where that says nothing.
+
+        Raises:
+            ValueError: as `Engine.readings`.
+        """
+        if self.layer is None or self.grid is None:
+            return recipe
+        (reading,) = self.engine.readings(self.layers(inputs), inputs, self.grid)
+        return dataclasses.replace(recipe, reduce=OnGrid(recipe.reduce, reading))
 
     def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """Rows of the questions about one sample of shape (C, *S): a formula of one gradient, unless a method says."""
@@ -102,6 +124,9 @@ class AbstractGradientMethod(AbstractMethod):
         return Asked(source, evaluate, parts)
 
     def _check(self) -> None:
+        object.__setattr__(self, "grid", checked_grid(self.grid))
+        if self.grid is not None and self.layer is None:
+            raise ValueError("`grid` says how a layer is read, and `layer` is None: the input; name a layer")
         if self.layer is not None:
             if isinstance(self.layer, list | tuple):
                 raise ValueError("`layer` came as a list; a gradient method takes one layer, or None for the input")

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from xai_fast.core.layers import Layer
+from xai_fast.core.layers import Grid, Layer
 from xai_fast.engine import Cost
 from xai_fast.engine.evaluate import Answers, InputGradient, LayerBetween
 from xai_fast.engine.samplers.path import RandomPoints, Source
@@ -37,13 +37,14 @@ class GradientShap(AbstractGradientMethod):
     Args:
         model: a module, a callable or an `Engine`.
         layer: None for the input; a layer's name or module, for that layer's output, in its shape.
+        grid: at a layer, how its map is read as (N, C, h, w): (h, w), or a function from (N, ...); None: as it lies.
         baselines: (R, C, *S) reference inputs, each drawn with equal chance; or one baseline: a number or one per
             channel in the model's space, "image_mean", "blur", "black" or "white".
         n_samples: draws per input.
         noise: σ, standard deviation of Gaussian noise on the input, in its units.
         seed: of the draws.
 
-    Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape.
+    Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape or on its grid.
 
     Cost: 1 + n_samples rows forward and n_samples backward per input, at a layer 1 + 3 n_samples forward; K targets
     share them. Memory does not grow with n_samples.
@@ -53,6 +54,7 @@ class GradientShap(AbstractGradientMethod):
     """
 
     layer: Layer | None = None
+    grid: Grid = None
     baselines: Baseline = 0.0
     n_samples: int = 50
     noise: float = 0.0

@@ -7,8 +7,8 @@ from typing import final
 
 from torch import Tensor
 
-from xai_fast.core.layers import Grid, Layer, checked_grid
-from xai_fast.engine import Cost
+from xai_fast.core.layers import Grid, Layer
+from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.evaluate import Answers, Both, InputGradient, LayerResponse
 from xai_fast.engine.reducers.cam import grid_of
 from xai_fast.engine.samplers.path import Source
@@ -61,6 +61,10 @@ class GuidedGradCAM(AbstractGradientMethod):
 
         return Asked(source, Both(InputGradient("guided"), LayerResponse(layers)), parts)
 
+    def on_grid(self, recipe: Recipe, inputs: Tensor) -> Recipe:
+        """Itself: the map is one of the input, and `grid` is Grad-CAM's."""
+        return recipe
+
     def per_sample(self, shape: tuple[int, ...]) -> Cost:
         """Two, both ways."""
         return Cost(forwards=2, backwards=2)
@@ -69,4 +73,3 @@ class GuidedGradCAM(AbstractGradientMethod):
         if self.layer is None:
             raise ValueError('`layer` came as None, and Grad-CAM needs one; give "auto", a name or a module')
         super()._check()
-        object.__setattr__(self, "grid", checked_grid(self.grid))

@@ -8,7 +8,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from xai_fast.core.layers import Layer
+from xai_fast.core.layers import Grid, Layer
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.estimators.quadrature import QUADRATURES, quadrature
 from xai_fast.engine.evaluate import Answers, InputGradient, LayerPath, Line, Score, Summed
@@ -43,6 +43,7 @@ class IntegratedGradients(AbstractGradientMethod):
     Args:
         model: a module, a callable or an `Engine`.
         layer: None for the input; a layer's name or module, for that layer's output, in its shape.
+        grid: at a layer, how its map is read as (N, C, h, w): (h, w), or a function from (N, ...); None: as it lies.
         n_steps: points of the path, where `tolerance` is None.
         quadrature: "gausslegendre", "left", "right", "middle" or "trapezoid".
         baseline: where the path begins: a number or one per channel in the model's space, a tensor that broadcasts to
@@ -54,7 +55,7 @@ class IntegratedGradients(AbstractGradientMethod):
         max_steps: points per path at the most, under a `tolerance` (rounded down where a last halving of all steps
             would not fit); a path that does not get there is warned of.
 
-    Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape.
+    Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape or on its grid.
 
     Cost: n_steps + 2 rows forward and n_steps backward per input, at a layer n_steps + 3 forward; K targets share the
     forwards. Memory does not grow with n_steps: gradients are added up as they come, and the first layer of a captured
@@ -66,6 +67,7 @@ class IntegratedGradients(AbstractGradientMethod):
     """
 
     layer: Layer | None = None
+    grid: Grid = None
     n_steps: int = 50
     quadrature: Literal["gausslegendre", "left", "right", "middle", "trapezoid"] = "gausslegendre"
     baseline: Baseline = 0.0
@@ -108,7 +110,8 @@ class IntegratedGradients(AbstractGradientMethod):
         asked = self.asked(Clean(inputs, sample_ids), inputs)
         if asked.evaluate.layers:
             maps = CleanFormula(lambda rows, found: asked.parts(rows, found)[0])
-            return Recipe(WithGap(maps, len(inputs), asked.variants.sample_of), asked.evaluate)
+            reduce = WithGap(maps, len(inputs), asked.variants.sample_of)
+            return self.on_grid(Recipe(reduce, asked.evaluate), inputs)
         reduce = WithGap(
             SampleMaps(asked.parts, asked.whole, asked.per_sample, Stored()), len(inputs), asked.variants.sample_of
         )

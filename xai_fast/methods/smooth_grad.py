@@ -122,7 +122,8 @@ class SmoothGrad(AbstractMethod):
             return self._mean_gradient(noisy, asked)
         sink = Aggregate(len(inputs), self.n_samples, self.aggregate, self.snapshots)
         reduce = SampleMaps(asked.parts, asked.whole, asked.per_sample, sink)
-        return Recipe(variants=asked.variants, evaluate=asked.evaluate, reduce=reduce)
+        recipe = Recipe(variants=asked.variants, evaluate=asked.evaluate, reduce=reduce)
+        return self.method.on_grid(recipe, inputs)
 
     def _mean_gradient(self, noisy: Noisy, asked: Asked) -> Recipe:
         """The gradients of an input's copies added up before they become a map."""
