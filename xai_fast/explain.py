@@ -27,23 +27,23 @@ from xai_fast.report import Failure, Item, Row, figure, occupied_in, png, stems_
 
 from .images.image_targets import target_of_each
 from .images.photos import ImageError, as_list, names_of, to_input
-from .results.explained import Explained, Label, suffixes_of
+from .results.explained_image import ExplainedImage, Label, suffixes_of
 
 
 @dataclass(frozen=True, eq=False)
 class Explanations:
     """What `xf.explain` returns: images in order, and what failed."""
 
-    images: tuple[Explained, ...]
+    images: tuple[ExplainedImage, ...]
     failures: tuple[Failure, ...] = ()
 
-    def __iter__(self) -> Iterator[Explained]:
+    def __iter__(self) -> Iterator[ExplainedImage]:
         return iter(self.images)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, position: int) -> Explained:
+    def __getitem__(self, position: int) -> ExplainedImage:
         return self.images[position]
 
     def figure(self) -> Image.Image:
@@ -118,7 +118,7 @@ def explain(
         refuse_without_truth((type(method).__name__ for method in chosen), "target")
     sources = as_list(images)
     targets = target_of_each(target, len(sources), engine.classes)
-    done: list[Explained] = []
+    done: list[ExplainedImage] = []
     failures: list[Failure] = []
     for source, name, one in zip(sources, names_of(sources), targets, strict=True):
         try:
@@ -137,7 +137,9 @@ def explain(
     return Explanations(tuple(done), tuple(failures))
 
 
-def explain_one(source: Any, name: str, engine: Engine, methods: Sequence[AbstractMethod], target: Target) -> Explained:
+def explain_one(
+    source: Any, name: str, engine: Engine, methods: Sequence[AbstractMethod], target: Target
+) -> ExplainedImage:
     """Explains one image with every method; a method that fails on it is recorded, and the next one runs.
 
     Raises:
@@ -152,7 +154,7 @@ def explain_one(source: Any, name: str, engine: Engine, methods: Sequence[Abstra
             found.append((method(inputs, target), label))
         except (Exception, SystemExit) as error:  # a model's forward may raise anything
             failures.append(Failure(name, f"{type(error).__name__}: {reason(error)}", label.title))
-    return Explained(
+    return ExplainedImage(
         name,
         view,
         tuple(explanation for explanation, _ in found),

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .console import problem
-from .interrupts import interrupts
+from .interrupts import stopping
 
 USAGE, FAILED_ITEMS, INTERRUPTED = 2, 3, 130
 
@@ -84,7 +84,7 @@ def explain(
     from .folder import Folder
 
     names = _split(["GradCAM", "Occlusion"] if method is None else method)
-    with interrupts() as told, ExitStack() as stack:
+    with stopping() as interrupts, ExitStack() as stack:
         with _usage():
             if not names:
                 raise ValueError("`--method` came empty; `xai-fast methods` lists what fits, such as GradCAM")
@@ -93,8 +93,8 @@ def explain(
 
             request = Request(tuple(images), model, names, target, layer, tuple(settings or ()), weights)
             job = prepare(request, mode.value)
-        failed = run(job, folder, told)
-    _end(told.told, failed)
+        failed = run(job, folder, interrupts)
+    _end(interrupts.came, failed)
 
 
 @app.command()
@@ -116,14 +116,14 @@ def demo(
     """
     from .folder import Folder
 
-    with interrupts() as told, ExitStack() as stack:
+    with stopping() as interrupts, ExitStack() as stack:
         with _usage():
             if mosaics is not None and not all_methods:
                 raise ValueError("`--mosaics` is about the table of truth; give --all too")
             folder = stack.enter_context(Folder(out))
             from .demo import run
-        failed = run(folder, (mosaics or 12) if all_methods else None, told)
-    _end(told.told, failed)
+        failed = run(folder, (mosaics or 12) if all_methods else None, interrupts)
+    _end(interrupts.came, failed)
 
 
 @app.command()

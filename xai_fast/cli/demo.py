@@ -17,7 +17,7 @@ from xai_fast.models import load
 from xai_fast.models.demo import photograph
 from xai_fast.models.demo.mosaics import Agreement, Mosaic, agreement, counts, mosaics, truth
 from xai_fast.report import Failure, Row, figure, save_jpeg, stems_for, write_page
-from xai_fast.results.explained import Explained, suffixes_of
+from xai_fast.results.explained_image import ExplainedImage, suffixes_of
 
 from .console import line, problem, table
 from .explain import report
@@ -63,7 +63,7 @@ def run(folder: Folder, n_mosaics: int | None, interrupts: Interrupts) -> int:
             table, and shows some of them; None does not.
         interrupts: whether somebody wants it to stop.
     """
-    images: list[Explained] = []
+    images: list[ExplainedImage] = []
     try:
         engine = Engine(load("demo").model)
         settings = _FAMILIES if n_mosaics is None else {name: _FEWER.get(name, {}) for name in _fitting()}
@@ -72,8 +72,8 @@ def run(folder: Folder, n_mosaics: int | None, interrupts: Interrupts) -> int:
         if n_mosaics is not None:
             _score(images, engine, chosen, n_mosaics)
     except KeyboardInterrupt:
-        interrupts.told = True
-    with interrupts.held():
+        interrupts.came = True
+    with interrupts.postponed():
         return _finish(folder, images) if images else 0
 
 
@@ -84,7 +84,7 @@ def _fitting() -> list[str]:
     ]
 
 
-def _explain(images: list[Explained], engine: Engine, chosen: Sequence[AbstractMethod]) -> None:
+def _explain(images: list[ExplainedImage], engine: Engine, chosen: Sequence[AbstractMethod]) -> None:
     line(f"{len(PHOTOGRAPHS)} photographs, {len(chosen)} methods, the bundled model")
     with Progress(engine, len(PHOTOGRAPHS)) as progress:
         for name in PHOTOGRAPHS:
@@ -93,10 +93,10 @@ def _explain(images: list[Explained], engine: Engine, chosen: Sequence[AbstractM
             report(name, images[-1])
 
 
-def _score(images: list[Explained], engine: Engine, chosen: Sequence[AbstractMethod], n_mosaics: int) -> None:
+def _score(images: list[ExplainedImage], engine: Engine, chosen: Sequence[AbstractMethod], n_mosaics: int) -> None:
     scored = _counted(engine, n_mosaics)
     truths = [truth(engine.model, mosaic, mosaic.target, "grey") for mosaic in scored]
-    explained: list[Explained] = []
+    explained: list[ExplainedImage] = []
     with Progress(engine, len(scored)) as progress:
         for n, mosaic in enumerate(scored, start=1):
             progress.begin(f"mosaic-{n}")
@@ -114,7 +114,7 @@ def _score(images: list[Explained], engine: Engine, chosen: Sequence[AbstractMet
     )
 
 
-def _finish(folder: Folder, images: Sequence[Explained]) -> int:
+def _finish(folder: Folder, images: Sequence[ExplainedImage]) -> int:
     """Writes the pictures and the page; returns how many items failed."""
     labels = tuple(dict.fromkeys(label for image in images for label in image.labels))
     stems = stems_for((image.name for image in images), suffixes_of(labels, 1), folder.occupied)
@@ -140,7 +140,7 @@ def _finish(folder: Folder, images: Sequence[Explained]) -> int:
     return len(failures)
 
 
-def _overview(images: Sequence[Explained]) -> list[Row]:
+def _overview(images: Sequence[ExplainedImage]) -> list[Row]:
     """A row per photograph: itself, and one method of each family."""
     rows = []
     for image in images:
@@ -160,7 +160,7 @@ def _counted(engine: Engine, n: int) -> list[Mosaic]:
 
 
 def _row(
-    name: str, explained: Sequence[Explained], scored: Sequence[Mosaic], truths: Sequence[Tensor]
+    name: str, explained: Sequence[ExplainedImage], scored: Sequence[Mosaic], truths: Sequence[Tensor]
 ) -> tuple[str, ...] | None:
     """How well a method found the truth of the mosaics, as a row of the table; None where it failed on one."""
     found = [e for image in explained for e in image.explanations if e.name == name]

@@ -19,7 +19,7 @@ from xai_fast.methods.build import build, refuse_without_truth
 from xai_fast.models import load
 from xai_fast.ops import check_available
 from xai_fast.report import EMPTY, Failure, Item, stems_for, write_page
-from xai_fast.results.explained import Explained, suffixes_of
+from xai_fast.results.explained_image import ExplainedImage, suffixes_of
 
 from .console import line, problem
 from .folder import Folder
@@ -125,26 +125,26 @@ def _is_refusal(error: BaseException) -> bool:
     return trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE)
 
 
-def run(job: Job, folder: Folder, told: Interrupts) -> int:
+def run(job: Job, folder: Folder, interrupts: Interrupts) -> int:
     """Explains every image into the folder, as long as nobody tells it to stop; returns how many items failed."""
     items: list[Item] = []
     failures: list[Failure] = []
     try:
-        _run(job, folder, told, items, failures)
+        _run(job, folder, interrupts, items, failures)
     except KeyboardInterrupt:
-        told.told = True
-    with told.held():
-        if told.told and not items and not failures:
+        interrupts.came = True
+    with interrupts.postponed():
+        if interrupts.came and not items and not failures:
             problem("interrupted before any image was explained")
             return 0
-        return len(failures) + (not _finish(job, folder, told, items, failures))
+        return len(failures) + (not _finish(job, folder, interrupts, items, failures))
 
 
-def _run(job: Job, folder: Folder, told: Interrupts, items: list[Item], failures: list[Failure]) -> None:
+def _run(job: Job, folder: Folder, interrupts: Interrupts, items: list[Item], failures: list[Failure]) -> None:
     stems = stems_for(names_of(job.images), suffixes_of(tuple(labels_of(job.methods)), 1), folder.occupied)
     with Progress(job.engine, len(job.images)) as progress:
         for path, stem in zip(job.images, stems, strict=True):
-            if told.told:  # somebody between us and the signal caught what it raised
+            if interrupts.came:  # somebody between us and the signal caught what it raised
                 return
             progress.begin(path.name)
             try:
@@ -161,11 +161,11 @@ def _run(job: Job, folder: Folder, told: Interrupts, items: list[Item], failures
                 problem(said if name in said else f"{name}: {said}")
 
 
-def _finish(job: Job, folder: Folder, told: Interrupts, items: list[Item], failures: list[Failure]) -> bool:
+def _finish(job: Job, folder: Folder, interrupts: Interrupts, items: list[Item], failures: list[Failure]) -> bool:
     """Writes the page of what was done; returns whether it could be written."""
     title = f"{job.model}: {', '.join(type(method).__name__ for method in job.methods)}"
     said = {"model": job.model, **facts()}
-    if told.told:
+    if interrupts.came:
         said["interrupted"] = f"{len(items)} of {len(job.images)} images were explained by then"
     folder.release_reserve()
     try:
@@ -174,11 +174,11 @@ def _finish(job: Job, folder: Folder, told: Interrupts, items: list[Item], failu
         problem(f"the page could not be written: {reason(error)}")
         return False
     count = f"{len(items)} of {len(job.images)} images explained"
-    line(f"{'interrupted: ' if told.told else ''}{count}; open ", (printable(str(page)), "bold"))
+    line(f"{'interrupted: ' if interrupts.came else ''}{count}; open ", (printable(str(page)), "bold"))
     return True
 
 
-def report(name: str, image: Explained) -> None:
+def report(name: str, image: ExplainedImage) -> None:
     """One line about an image that was explained, and one for each of its maps that shows nothing."""
     predicted, probability = image.prediction
     said = f"{predicted} (p = {probability:.2f})" if probability is not None else "no classes"

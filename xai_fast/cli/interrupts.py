@@ -14,23 +14,23 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Interrupts:
-    """Whether the run was told to stop; while `held`, the exception waits until the block has ended."""
+    """Whether somebody wants the run to stop; while `postponed`, the exception waits until the block has ended."""
 
     def __init__(self) -> None:
-        self.told = False
+        self.came = False
         self._last = -_AT_ONCE
         self._holding = False
 
     def handle(self, *_: Any) -> None:
         """Raises KeyboardInterrupt, which is what Python itself makes of Ctrl-C."""
-        self.told = True
+        self.came = True
         now = time.monotonic()
         again, self._last = now - self._last < _AT_ONCE, now
         if not self._holding and not again:
             raise KeyboardInterrupt
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def postponed(self) -> Iterator[None]:
         """What is done inside is done to its end."""
         self._holding = True
         try:
@@ -40,7 +40,7 @@ class Interrupts:
 
 
 @contextmanager
-def interrupts() -> Iterator[Interrupts]:
+def stopping() -> Iterator[Interrupts]:
     """Signals that end a process raise KeyboardInterrupt inside; those that are ignored stay so (nohup, background)."""
     state = Interrupts()
     before: dict[int, Any] = {}

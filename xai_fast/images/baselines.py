@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from xai_fast.core.plain import plain
 
+from .blur import blurred
 from .preprocess import Preprocess
 from .segments import SegmentMap
 
@@ -82,7 +81,7 @@ def _named(name: str, inputs: Tensor, preprocess: object) -> Tensor:
     if name == "image_mean":
         return inputs.mean(space, keepdim=True)
     if name == "blur":
-        return _blurred(inputs)
+        return blurred(inputs, BLUR_SHARE * min(inputs.shape[2:]))
     if not isinstance(preprocess, Preprocess):
         raise ValueError(
             f"`baseline` {name!r} is a colour of the photograph, and how a photograph becomes an input is not known; "
@@ -102,17 +101,3 @@ def _segment_means(inputs: Tensor, segments: SegmentMap) -> Tensor:
     count = flat.new_zeros(*flat.shape[:2], most).scatter_add_(2, index, (~none).double())
     means = (total / count.clamp_min(1)).gather(2, index)
     return torch.where(none, flat, means).view(inputs.shape).to(inputs.dtype)
-
-
-def _blurred(inputs: Tensor) -> Tensor:
-    """A Gaussian blur along every axis of *S, edges repeated."""
-    sigma = BLUR_SHARE * min(inputs.shape[2:])
-    radius = math.ceil(4 * sigma)
-    offsets = torch.arange(-radius, radius + 1, dtype=inputs.dtype, device=inputs.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).view(1, 1, -1)
-    for axis in range(2, inputs.ndim):
-        rows = inputs.movedim(axis, -1)
-        padded = F.pad(rows.reshape(-1, 1, rows.shape[-1]), (radius, radius), mode="replicate")
-        inputs = F.conv1d(padded, kernel).view(rows.shape).movedim(-1, axis)
-    return inputs

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from xai_fast._printing import printable
 
-from .picture_modes import plain
+from .picture_modes import rgb_or_grey
 
 MEMORY = 250_000_000  # bytes that decoding one file may take
 
@@ -41,7 +41,7 @@ def open_photo(source: Any) -> Image.Image:
 
     Args:
         source: a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 or floats in [0, 1].
-            Of transparency and of pictures with more than 8 bits see `picture_modes.plain`.
+            Of transparency and of pictures with more than 8 bits see `picture_modes.rgb_or_grey`.
 
     Raises:
         ValueError: a missing, empty, damaged or foreign file, or one that takes more than `MEMORY` to decode; or a
@@ -136,7 +136,7 @@ def _upright(photo: Image.Image) -> Image.Image:
     if turn is not None and photo.format is not None:
         _refuse_size(photo, decoded=True)
     try:
-        picture = plain(photo)
+        picture = rgb_or_grey(photo)
     except ValueError as error:
         raise _UnfitError(str(error)) from None
     return picture if turn is None else picture.transpose(turn)
@@ -155,4 +155,4 @@ def _from_array(array: np.ndarray) -> Image.Image:
         if levels.max() == 0 < array.max():
             raise ValueError(f"`images` holds an array whose largest value is {array.max():g}: black; scale it first")
         array = levels
-    return plain(Image.fromarray(np.ascontiguousarray(array)))
+    return rgb_or_grey(Image.fromarray(np.ascontiguousarray(array)))

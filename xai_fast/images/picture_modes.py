@@ -13,7 +13,7 @@ _SIXTEEN_BITS = (0.0, 65535.0)
 _TIFF_RANGES = ((340, 341), (280, 281))  # SMinSampleValue and SMaxSampleValue, MinSampleValue and MaxSampleValue
 
 
-def plain(photo: Image.Image) -> Image.Image:
+def rgb_or_grey(photo: Image.Image) -> Image.Image:
     """The picture in mode RGB or L.
 
     Transparency is left out, as the usual pipelines do it. Numbers wider than 8 bits are scaled by their stated range:

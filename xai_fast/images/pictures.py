@@ -22,18 +22,18 @@ def pixels(inputs: Tensor, preprocess: Any) -> Tensor:
     return (inputs - low) / (high - low).clamp_min(1e-12)
 
 
-def snapshots(inputs: Tensor, preprocess: Any) -> Tensor | None:
+def as_bytes(inputs: Tensor, preprocess: Any) -> Tensor | None:
     """What the model sees, as bytes (N, C, H, W) on the CPU; None for what is no picture in grey or colour."""
     if inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
         return None
     return (pixels(inputs.detach().float(), preprocess) * 255).round().to(torch.uint8).cpu()
 
 
-def as_images(snapshots: Tensor) -> list[Image.Image]:
+def as_images(pictures: Tensor) -> list[Image.Image]:
     """Pictures of bytes (N, C, H, W)."""
     from xai_fast.report import as_photo
 
-    return [as_photo(one.permute(1, 2, 0).cpu().numpy()) for one in snapshots]
+    return [as_photo(one.permute(1, 2, 0).cpu().numpy()) for one in pictures]
 
 
 def views(images: Any, count: int, preprocess: Any) -> list[Image.Image]:
@@ -50,7 +50,7 @@ def views(images: Any, count: int, preprocess: Any) -> list[Image.Image]:
     from xai_fast.report import as_photo
 
     if isinstance(images, Tensor):
-        found = snapshots(images, preprocess)
+        found = as_bytes(images, preprocess)
         if found is None:
             raise ValueError(f"`images` of shape {tuple(images.shape)} are no pictures; give (N, C, H, W)")
         shown = as_images(found)

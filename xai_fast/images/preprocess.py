@@ -43,9 +43,9 @@ class Preprocess:
         Raises:
             ValueError: more pixels than inputs have, or a picture whose range of values is not known.
         """
-        from .picture_modes import plain
+        from .picture_modes import rgb_or_grey
 
-        photo = plain(photo)
+        photo = rgb_or_grey(photo)
         mode = "L" if len(self.mean) == 1 else "RGB"
         if photo.mode == "RGB" and mode == "L":
             photo = photo.convert("L")

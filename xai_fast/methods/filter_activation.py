@@ -15,7 +15,7 @@ from xai_fast.engine.evaluate import Answers
 from xai_fast.engine.evaluate.prefix import ChannelMaps
 from xai_fast.engine.reducers.clean import CleanFormula
 from xai_fast.engine.run import Outcome
-from xai_fast.images.pictures import snapshots
+from xai_fast.images.pictures import as_bytes
 from xai_fast.results.filter_maps import FilterMaps, resized
 
 from .base import AbstractMethod, Resolution
@@ -74,7 +74,7 @@ class FilterActivation(AbstractMethod):
             size=tuple(inputs.shape[2:]),
             method=repr(self),
             evaluations=outcome.evaluations,
-            photos=snapshots(inputs, self.engine.preprocess),
+            photos=as_bytes(inputs, self.engine.preprocess),
             seconds=outcome.seconds,
             preprocess=self.engine.preprocess,
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from xai_fast.images.blur import blurred
 from xai_fast.images.preprocess import Preprocess
 
 # Of the natural photographs that scikit-image ships with in colour (astronaut, chelsea, coffee, rocket, the left one of
@@ -52,7 +53,7 @@ class Pixels:
 
     def settle(self, parameters: Tensor, sigma: float) -> Tensor:
         """Blurred by a Gaussian of `sigma` pixels, the border repeated; then cut to what a picture can show."""
-        parameters = _blurred(parameters, sigma) if sigma > 0 else parameters
+        parameters = blurred(parameters, sigma) if sigma > 0 else parameters
         if self._bounds is None:
             return parameters
         black, white = (bound.to(parameters) for bound in self._bounds)
@@ -159,15 +160,3 @@ def _colours() -> Tensor:
 
 def _mixed(matrix: Tensor, channels: Tensor) -> Tensor:
     return torch.einsum("dc,nc...->nd...", matrix, channels)
-
-
-def _blurred(images: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur along every axis of *S, the border repeated."""
-    radius = math.ceil(3 * sigma)
-    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.softmax(-0.5 * (offsets / sigma) ** 2, 0).view(1, 1, -1)
-    for axis in range(2, images.ndim):
-        lines = images.movedim(axis, -1)
-        padded = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (radius, radius), mode="replicate")
-        images = F.conv1d(padded, kernel).view(lines.shape).movedim(-1, axis)
-    return images

@@ -28,14 +28,14 @@ class Label:
 
 
 def suffixes_of(labels: tuple[Label, ...], n_targets: int) -> list[str]:
-    """What `Explained.save` puts behind the stem, for maps of at most that many targets."""
+    """What `ExplainedImage.save` puts behind the stem, for maps of at most that many targets."""
     pictures = ["", *(f".{k}" for k in range(n_targets if n_targets > 1 else 0))]
     maps = [f".{label.file}{end}" for label in labels for end in (*(f"{k}.png" for k in pictures), ".safetensors")]
     return [".png", ".photo.png", *maps]
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
+class ExplainedImage:
     """One image and what the methods said of it.
 
     Attributes:
