@@ -25,6 +25,7 @@ import xai_fast as xf
 from xai_fast.engine import Recipe
 from xai_fast.engine.reducers.coverage import CoverageMean
 from xai_fast.engine.replay.local.grouping import grouped
+from xai_fast.engine.replay.local.local import PLANS
 from xai_fast.engine.replay.local.replay import Replay
 from xai_fast.engine.samplers.masks import HiddenMasks
 from xai_fast.engine.samplers.windows import Windows
@@ -65,7 +66,7 @@ def assert_local(model, inputs, target=None, **settings):
 def local_plan(engine):
     """The local plan that an engine's last call has kept."""
     (store,) = engine.store.contents().prepared.values()
-    return next(found for key, found in store.tails.items() if key[0] == "local" and not isinstance(found, str))
+    return next(found for found in next(iter(store.made.values())).all(PLANS) if not isinstance(found, str))
 
 
 # Random networks

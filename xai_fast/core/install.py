@@ -37,7 +37,7 @@ def installed(prepared: Prepared, parts: list[Scope], seen: Observation, example
     return True
 
 
-def install(prepared: Prepared, graph: Graph, seen: Observation, example: Tensor, like: Captured | None = None) -> None:
+def install(prepared: Prepared, graph: Graph, seen: Observation, example: Tensor) -> None:
     """Records the graph on this shape, checks it as it is and fused, and makes it what runs.
 
     Raises:
@@ -51,9 +51,7 @@ def install(prepared: Prepared, graph: Graph, seen: Observation, example: Tensor
         prepared.notes += [] if note in prepared.notes else [note]
     with shadowed(prepared.module), torch.no_grad():
         first, both = graph.record(rows)
-        captured = Captured(
-            graph, fused_by=prepared.fused_by, short_sums=prepared.short_sums, like=like, example=rows[:1].clone()
-        )
+        captured = Captured(graph, fused_by=prepared.fused_by, short_sums=prepared.short_sums, example=rows[:1].clone())
         answers = [(first, 0, 1), (both, 1, 2)]
         if captured.fuses:
             fused = captured(rows.clone(memory_format=torch.preserve_format))

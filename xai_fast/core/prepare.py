@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from .hooks import shadowed, unhooked
 from .install import differs, install, installed, reproduces, two_rows
 from .prepared import HALVES, Prepared, reducible
 from .rows import mixed_rows
+from .sharing import share_weights
 from .snapshot import Path
 from .verify import Observation, difference, floats, observe, row_of
 
@@ -35,6 +36,7 @@ def prepare(
     compiled: bool,
     example: Tensor,
     fold: bool = True,
+    others: Collection[nn.Module] = (),
 ) -> Prepared:
     """Prepares `model` for inputs like `example`.
 
@@ -46,6 +48,7 @@ def prepare(
         compiled: run through `torch.compile`.
         example: (1, C, *S) one clean input, on which the prepared copy must reproduce the model.
         fold: whether capturing and folding are tried.
+        others: copies of the model that are in use, whose weights are shared where they are the same.
     """
     began = time.perf_counter()
     if not isinstance(model, nn.Module):
@@ -72,9 +75,9 @@ def prepare(
     prepared.reducible = reducible(plain) and {part.dtype for part in floats(seen.outputs)} == {torch.float32}
     fast = fast and prepared.reducible
     prepared.draws |= seen.draws
-    whole = _made_fast(prepared, model, plain, anchors, seen, example, fast=fast, fold=fold)
+    whole = _made_fast(prepared, model, plain, anchors, seen, example, fast=fast, fold=fold, others=others)
     if fast and not whole:
-        single = prepare(model, anchors, fast=False, compiled=compiled, example=example, fold=fold)
+        single = prepare(model, anchors, fast=False, compiled=compiled, example=example, fold=fold, others=others)
         single.notes.append("it runs in single precision: in half precision it gives other numbers, or none")
         return single
     if not whole:
@@ -109,6 +112,7 @@ def _made_fast(
     *,
     fast: bool,
     fold: bool,
+    others: Collection[nn.Module],
 ) -> bool:
     """Captures, folds and lays out the copy; whether it still answers what was observed."""
     parts: list[Scope] = []
@@ -124,6 +128,8 @@ def _made_fast(
     # In half precision a mistake would hide in the rounding, so the folded weights are checked before.
     sound = not (fast and prepared.folded) or reproduces(prepared, seen, example)
     _lay_out(prepared, fast=fast, plain=plain)
+    if not seen.restless and isinstance(prepared.module, nn.Module):  # nothing writes into its own weights
+        share_weights(prepared.module, others)
     return sound and installed(prepared, parts, seen, example)
 
 
@@ -142,7 +148,7 @@ def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) 
     other = next(iter(prepared.captured.values()), None)
     if other is not None:
         try:
-            install(prepared, other.graph.fresh(), seen, example, like=other)
+            install(prepared, other.graph.fresh(), seen, example)
         except Exception as error:  # what was captured may not run at all on this shape
             prepared.captured.pop(tuple(example.shape[1:]), None)
             prepared.notes.append(f"not captured for inputs {tuple(example.shape[1:])}: {first_line(error)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from xai_fast.graph.layout import LAYOUTS, ExactStatistics
 from .draws import drawn_by, note
 from .guard import own_model
 from .scores import named_parts
+from .shelf import Shelves
 from .snapshot import Path
 from .verify import Footprint
 
@@ -59,7 +60,7 @@ class Prepared:
         footprints: per input shape (C, *S) that was verified.
         outputs: per function that finds the scores, and input shape, how many a row has, once known. Held weakly: such
             a function may refer to the model, beside which this is kept.
-        tails: what the engine has cut off behind layers, per shape and layers.
+        made: per input shape, what the engine has made of it: tails behind layers, plans, backward passes.
         draws: the global random generators that it was seen to draw from.
         exempt: where Python attributes of the caller's model may change, and what is prepared still is that model:
             what the forward leaves behind on every call, and what the copy shares with it and looks up when it runs.
@@ -85,7 +86,7 @@ class Prepared:
     outputs: WeakKeyDictionary[Callable[..., Any], dict[tuple[int, ...], int]] = field(
         default_factory=WeakKeyDictionary, repr=False
     )
-    tails: dict[Any, Any] = field(default_factory=dict)
+    made: dict[tuple[int, ...], Shelves] = field(default_factory=dict)
     batch_sizes: dict[Any, int] = field(default_factory=dict)
     draws: set[str] = field(default_factory=set)
     compiled: Callable[[Tensor], Any] | None = None
@@ -106,6 +107,15 @@ class Prepared:
         if captured is not None and captured.fuses and not torch.is_grad_enabled():
             return captured(batch)
         return self.module(batch)
+
+    def shelves(self, shape: Sequence[int]) -> Shelves:
+        """What was made for inputs of shape (C, *S)."""
+        return self.made.setdefault(tuple(shape), Shelves())
+
+    def forget(self, shape: tuple[int, ...]) -> None:
+        """Lets go of everything that is kept for inputs of shape (C, *S)."""
+        for kept in (self.captured, self.footprints, self.made):
+            kept.pop(shape, None)
 
     def empty(self, rows: int, like: Tensor) -> Tensor:
         """An uninitialised batch of `rows` variants of `like` (N, C, *S)."""

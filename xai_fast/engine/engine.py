@@ -105,7 +105,7 @@ class Engine:
             frozen=frozen,
         )
         self._preprocess, self._classes = preprocess, class_names(classes)
-        self.store = ModelStore(model, frozen=frozen)
+        self.store = ModelStore(model, frozen=frozen, limit=memory_limit)
 
     @classmethod
     def of(cls, model: Any) -> Engine:

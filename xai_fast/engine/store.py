@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -17,13 +18,71 @@ from xai_fast.core.guard import untouched
 from xai_fast.core.hooks import on_all_modules
 from xai_fast.core.layers import modules_of
 from xai_fast.core.prepared import HALVES, Prepared, reducible
+from xai_fast.core.sharing import held
 from xai_fast.core.turns import turn_of
 
 from .looking import Looked, Looking, adopted
 from .precision import halves_pay
 from .settings import Settings
 
+if TYPE_CHECKING:
+    from .replay.local.local import Asked, Boxed, Local
+    from .replay.tail import Tail
+
+Shape = tuple[int, ...]
 Key = tuple[frozenset[str], bool, bool]  # layers that are looked at, halves, compiled
+_COUNTED_CALLS = 3  # calls after which what was made holds no more than it does
+_EIGHTH = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8  # bytes
+
+
+@dataclass
+class Use:
+    """What was used when, and what it holds: per prepared model and input shape, the last used last."""
+
+    _bytes: dict[tuple[Key, Shape], dict[int, int]] = field(default_factory=dict)
+    _counted: dict[tuple[Key, Shape], tuple[int, int]] = field(default_factory=dict)
+    _now: set[tuple[Key, Shape]] = field(default_factory=set)
+
+    def clear(self) -> None:
+        """Forgets all of it."""
+        for facts in (self._bytes, self._counted, self._now):
+            facts.clear()
+
+    def note(self, key: Key, shape: Shape) -> None:
+        """It is used in this call."""
+        self._bytes[key, shape] = self._bytes.pop((key, shape), {})
+        self._now.add((key, shape))
+
+    def too_much(self, prepared: Mapping[Key, Prepared], limit: int) -> list[tuple[Key, Shape]]:
+        """What has to go, so that the rest holds no more than `limit` bytes; nothing that this call has used."""
+        for key, shape in self._now:
+            if key in prepared:
+                self._count(key, shape, prepared[key])
+        used, self._now = self._now, set()
+        kept: dict[int, int] = {}
+        total, gone = 0, []
+        for entry in reversed(self._bytes):
+            new = {place: size for place, size in self._bytes[entry].items() if place not in kept}
+            total += sum(new.values())
+            if entry[0] not in prepared or (total > limit and entry not in used):
+                gone.append(entry)
+                total -= sum(new.values())
+            else:
+                kept.update(new)
+        for entry in gone:
+            del self._bytes[entry]
+            self._counted.pop(entry, None)
+        return [entry for entry in gone if entry[0] in prepared]
+
+    def _count(self, key: Key, shape: Shape, prepared: Prepared) -> None:
+        # Weights are packed while rows run, mostly in the first calls after something was made.
+        made = prepared.shelves(shape).made
+        before, calls = self._counted.get((key, shape), (-1, 0))
+        calls = calls + 1 if made == before else 0
+        self._counted[key, shape] = (made, calls)
+        if calls < _COUNTED_CALLS:
+            parts = (prepared.captured.get(shape), prepared.shelves(shape))
+            self._bytes[key, shape] = held(*parts, *([prepared.module] if prepared.copied else ()))
 
 
 @dataclass
@@ -33,6 +92,7 @@ class Contents:
     fingerprint: Fingerprint | None = None
     prepared: dict[Key, Prepared] = field(default_factory=dict)
     looked: Looked = field(default_factory=Looked)
+    use: Use = field(default_factory=lambda: Use())
     fresh: bool = False  # whether something was prepared in this turn
     world: tuple[Any, ...] = ()  # what else it depends on, as that was when the first of this was prepared
 
@@ -40,6 +100,7 @@ class Contents:
         """Forgets all of it."""
         self.prepared.clear()
         self.looked.clear()
+        self.use.clear()
 
 
 _BESIDE: weakref.WeakKeyDictionary[nn.Module, Contents] = weakref.WeakKeyDictionary()
@@ -51,10 +112,11 @@ class ModelStore:
     Args:
         model: a module, or any callable.
         frozen: whether it is promised not to change.
+        limit: bytes that what is prepared may take, beside what the call at hand needs; None takes an eighth of memory.
     """
 
-    def __init__(self, model: Any, *, frozen: bool) -> None:
-        self._model, self._frozen, self._turn = model, frozen, turn_of(model)
+    def __init__(self, model: Any, *, frozen: bool, limit: int | None = None) -> None:
+        self._model, self._frozen, self._limit, self._turn = model, frozen, limit, turn_of(model)
         self._own: Contents | None = None
         self._compared: Contents | None = None  # in this turn, or once where frozen, with the model as it is
         self._running: tuple[int, int] | None = None  # the thread whose turn it is, and in which fork
@@ -76,6 +138,7 @@ class ModelStore:
                 with untouched(deterministic=deterministic):
                     yield
                 self._settle()
+                self._let_go()
             finally:
                 self._running = None
 
@@ -99,9 +162,31 @@ class ModelStore:
             prepared = prepared if verify(prepared, self._model, example) is None else None
         if prepared is None:
             fold = key not in contents.prepared  # what was prepared for another shape and fails here stays unfolded
-            prepared = prepare(self._model, anchors, fast=key[1], compiled=key[2], example=example, fold=fold)
+            others = [other.module for other in contents.prepared.values() if other.copied]
+            prepared = prepare(
+                self._model,
+                anchors,
+                fast=key[1],
+                compiled=key[2],
+                example=example,
+                fold=fold,
+                others=[module for module in others if isinstance(module, nn.Module)],
+            )
             self._remember(key, prepared)
+        contents.use.note(key, tuple(inputs.shape[1:]))
         return prepared
+
+    def tail(self, prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail | str:
+        """The tail behind layers, cut off and compared with the model now unless it is there; or why there is none."""
+        from .replay.tail import tail_of
+
+        return tail_of(prepared, layers, inputs)
+
+    def local(self, prepared: Prepared, variants: Boxed, inputs: Tensor, asked: Asked) -> Local | str:
+        """The local plan for variants, timed and compared with the model now unless it is there; or why not."""
+        from .replay.local.local import local_of
+
+        return local_of(prepared, variants, inputs, asked)
 
     def adopt(self, inputs: Tensor) -> Tensor:
         """The inputs on the model's device, detached, before anything is prepared."""
@@ -156,6 +241,17 @@ class ModelStore:
         self._own = self._compared = None
         if isinstance(self._model, nn.Module):
             _BESIDE.pop(self._model, None)
+
+    def _let_go(self) -> None:
+        """Forgets what was not used for longest, until the rest fits."""
+        contents = self.contents()
+        limit = _EIGHTH if self._limit is None else self._limit
+        for key, shape in contents.use.too_much(contents.prepared, limit):
+            prepared = contents.prepared[key]
+            prepared.forget(shape)
+            # Without a recording there is nothing that another shape could be recorded like.
+            if not prepared.footprints or (not prepared.captured and not prepared.resists):
+                del contents.prepared[key]
 
     def _reduces(self, settings: Settings) -> bool:
         """Whether the model runs in half precision: it was asked for, fits, and the device computes that faster."""

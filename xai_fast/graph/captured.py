@@ -27,7 +27,6 @@ class Captured:
         graph: recorded on inputs of one shape; another shape needs another recording.
         fused_by: the implementation of fused steps; None where none are fused.
         short_sums: see `Fusion`.
-        like: the same steps recorded on another shape, whose packed weights are shared.
         example: (1, C, *S) the clean input on which it was compared with the model; None where that ran as a part.
 
     Attributes:
@@ -41,14 +40,13 @@ class Captured:
         *,
         fused_by: Implementation | None,
         short_sums: bool,
-        like: Captured | None = None,
         example: Tensor | None = None,
     ) -> None:
         self.graph, self.short_sums, self.example = graph, short_sums, example
         self.agreements: dict[tuple[Any, ...], str | None] = {}
         self._fusion = None
         if fused_by is not None:
-            self._fusion = Fusion(graph, fused_by, short_sums=short_sums, like=like and like._fusion)
+            self._fusion = Fusion(graph, fused_by, short_sums=short_sums)
         self._whole = self.program(graph.steps, (), graph.results)
         self._stages = []
         if fused_by is not None and fused_by.regroups:

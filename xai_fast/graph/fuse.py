@@ -18,27 +18,25 @@ from .fused import (
     Implementation,
     Linear,
 )
+from .fused.shared import shared
 from .kinds import Kind
 from .magnitudes import cared
 from .steps import INPUT, Graph, Step, Value, last_uses
 
 
 class Fusion:
-    """Fuses the steps of one graph; packed weights are shared by everything that is fused from it.
+    """Fuses the steps of one graph; packed weights are shared by everything that has them (see `fused.shared`).
 
     Args:
         graph: recorded and bound.
         implementation: of fused steps.
         short_sums: whether long sums are cut into stretches, for networks without normalisation.
-        like: a fusion of the same steps recorded on another shape, whose packed weights are shared.
     """
 
-    def __init__(
-        self, graph: Graph, implementation: Implementation, *, short_sums: bool, like: Fusion | None = None
-    ) -> None:
+    def __init__(self, graph: Graph, implementation: Implementation, *, short_sums: bool) -> None:
         self._graph, self._implementation, self._short_sums = graph, implementation, short_sums
-        self._convolutions: dict[int, Convolution] = like._convolutions if like is not None else {}
-        self._linears: dict[int, Linear] = like._linears if like is not None else {}
+        self._convolutions: dict[int, Convolution] = {}
+        self._linears: dict[int, Linear] = {}
 
     def __call__(self, steps: Sequence[Step], given: Collection[int], kept: Collection[int]) -> list[Step]:
         """The steps with every convolution, linear layer and attention that allows it fused.
@@ -118,7 +116,12 @@ class Fusion:
         if weight.ndim != 4 or isinstance(padding, str):
             return None
         geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-        found = self._implementation.convolution(weight, bias, geometry, short_sums=self._short_sums)
+        found = shared(
+            weight,
+            bias,
+            (self._implementation.name, geometry, self._short_sums),
+            lambda: self._implementation.convolution(weight, bias, geometry, short_sums=self._short_sums),
+        )
         return None if found is None else self._convolutions.setdefault(step.makes, found)
 
     def _linear(self, step: Step) -> Linear | None:
@@ -134,8 +137,14 @@ class Fusion:
             weight, bias = found[0], found[1]
         if len(step.reads) - (0 if module is not None else 1 + (bias is not None)) != 1:
             return None
-        linear = None if weight is None or weight.ndim != 2 else self._implementation.linear(weight, bias)
+        if weight is None or weight.ndim != 2:
+            return None
+        linear = self._shared_linear(weight, bias)
         return None if linear is None else self._linears.setdefault(step.makes, linear)
+
+    def _shared_linear(self, weight: Tensor, bias: Tensor | None) -> Linear | None:
+        implementation = self._implementation
+        return shared(weight, bias, (implementation.name,), lambda: implementation.linear(weight, bias))
 
     def _attention(self, step: Step) -> FusedAttention | None:
         module = step.module
@@ -147,8 +156,8 @@ class Fusion:
         trait = self._graph.traits.get(step.reads[0])
         if not plain or masked or not same or trait is None or trait.shape is None or len(trait.shape) != 3:
             return None
-        inward = self._implementation.linear(module.in_proj_weight, module.in_proj_bias)
-        outward = self._implementation.linear(module.out_proj.weight, module.out_proj.bias)
+        inward = self._shared_linear(module.in_proj_weight, module.in_proj_bias)
+        outward = self._shared_linear(module.out_proj.weight, module.out_proj.bias)
         if inward is None or outward is None:
             return None
         return FusedAttention(FusedLinear(inward), FusedLinear(outward), module.num_heads)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.prepared import Prepared
+from xai_fast.core.shelf import Shelf
 from xai_fast.engine.precision import wait
 from xai_fast.graph.layout import LAYOUTS
 from xai_fast.graph.processor import said
@@ -64,6 +65,9 @@ class _Race:
             self.behind = min(points) < min(whole)
 
 
+_RACES: Shelf[tuple[()], _Race] = Shelf("races of points behind the first layer")
+
+
 class Along:
     """Runs points of lines from behind the stem of a model on, where that is faster than running them whole.
 
@@ -79,7 +83,7 @@ class Along:
         """The run of a batch (rows, C, *S) that holds the points `rows`."""
         if backward.stem is None or len(rows) < _FEWEST:
             return backward(batch)
-        race: _Race = prepared.tails.setdefault((_Race, tuple(batch.shape[1:])), _Race())
+        race = prepared.shelves(batch.shape[1:]).find(_RACES, (), _Race)
         behind, began = race.turn(len(rows)), time.perf_counter()
         run = backward.from_stem(self._points(backward, prepared, batch, rows)) if behind else backward(batch)
         if race.behind is None:

@@ -17,8 +17,8 @@ from xai_fast.engine.recipe import Recipe
 from xai_fast.engine.settings import Settings
 from xai_fast.engine.store import ModelStore
 
-from .local.local import Asked, Boxed, Local, local_of
-from .tail import Tail, tail_of
+from .local.local import Asked, Boxed, Local
+from .tail import Tail
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def choose(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor
         refused = {"tail": "the method looks at no layer (its variants change boxes of the input)"}
         return Choice("local", local[0], local=local[1], refused=refused)
     prepared = store.prepare(settings, layers, inputs)
-    tails, no_tail = _tails(recipe, prepared, inputs)
+    tails, no_tail = _tails(store, recipe, prepared, inputs)
     refused = {"local": local, **({"tail": no_tail} if no_tail is not None else {})}
     if wanted in refused:
         raise ValueError(
@@ -78,11 +78,13 @@ def _local(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor
     reduced = settings.mode != "exact" and prepared.reducible and halves_pay(device, torch.bfloat16)
     half = torch.bfloat16 if reduced else None
     asked = Asked(settings.memory_limit, settings.rows, half, settings.plan == "local")
-    local = local_of(prepared, cast("Boxed", variants), inputs, asked)
+    local = store.local(prepared, cast("Boxed", variants), inputs, asked)
     return local if isinstance(local, str) else (prepared, local)
 
 
-def _tails(recipe: Recipe, prepared: Prepared, inputs: Tensor) -> tuple[dict[tuple[str, ...], Tail], str | None]:
+def _tails(
+    store: ModelStore, recipe: Recipe, prepared: Prepared, inputs: Tensor
+) -> tuple[dict[tuple[str, ...], Tail], str | None]:
     if not recipe.layers:
         changed = recipe.variants.change if recipe.variants is not None else "nothing"
         return {}, f"the method looks at no layer (its variants change {changed} of the input)"
@@ -90,7 +92,7 @@ def _tails(recipe: Recipe, prepared: Prepared, inputs: Tensor) -> tuple[dict[tup
     groups = [(layer,) for layer in recipe.layers] if recipe.change is not None else [recipe.layers]
     tails = {}
     for group in groups:
-        tail = tail_of(prepared, group, inputs)
+        tail = store.tail(prepared, group, inputs)
         if isinstance(tail, str):
             return {}, tail
         if recipe.takes_gradients and (reason := tail_refusal(prepared, tuple(inputs.shape[1:]), group, tail)):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from xai_fast.core.hooks import shadowed
 from xai_fast.core.layers import at_layers
 from xai_fast.core.prepared import Prepared
+from xai_fast.core.shelf import Shelf
 from xai_fast.core.verify import difference, row_of
 from xai_fast.graph.captured import Captured, own_forwards
 from xai_fast.graph.cut import Cut, CutError, expanded, handed
@@ -161,16 +162,16 @@ def _tiled(value: Tensor, times: int) -> Tensor:
     return value.repeat(times, *[1] * (value.ndim - 1)) if times > 1 else value
 
 
+TAILS: Shelf[tuple[str, ...], Tail | str] = Shelf("tails behind layers")
+
+
 def tail_of(prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail | str:
     """The tail behind these layers for inputs of this shape, checked and kept; or why there is none."""
     shape = tuple(inputs.shape[1:])
     captured = prepared.captured.get(shape)
     if captured is None:
         return prepared.resists or "the model is not captured for inputs of this shape"
-    key = (shape, layers)
-    if key not in prepared.tails:
-        prepared.tails[key] = _checked(captured, prepared, layers, inputs)
-    return prepared.tails[key]
+    return prepared.shelves(shape).find(TAILS, layers, lambda: _checked(captured, prepared, layers, inputs))
 
 
 def _checked(captured: Captured, prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail | str:

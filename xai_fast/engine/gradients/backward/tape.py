@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.prepared import Prepared
+from xai_fast.core.shelf import Shelf
 from xai_fast.engine.reach import refuse_unreached
 from xai_fast.graph import care
 from xai_fast.graph.captured import Captured
@@ -167,6 +168,9 @@ class Run:
         return found
 
 
+BACKWARDS: Shelf[tuple[tuple[str, ...], Rule], Backward | str] = Shelf("backward passes")
+
+
 def backward_of(
     prepared: Prepared, shape: tuple[int, ...], layers: tuple[str, ...] = (), rule: Rule = "gradient"
 ) -> Backward | str:
@@ -188,10 +192,11 @@ def backward_of(
         return "a part of the forward runs without gradients"
     if rule == "gradient" and not captured.fuses:
         return "nothing is fused here, so that autograd is as fast"
-    key = (Backward, shape, layers, rule)
-    if key not in prepared.tails:
+
+    def make() -> Backward | str:
         try:
-            prepared.tails[key] = Backward(captured, layers, rule)
+            return Backward(captured, layers, rule)
         except CutError as error:
-            prepared.tails[key] = str(error)
-    return prepared.tails[key]
+            return str(error)
+
+    return prepared.shelves(shape).find(BACKWARDS, (layers, rule), make)

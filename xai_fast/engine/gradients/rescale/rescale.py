@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.prepared import Prepared
+from xai_fast.core.shelf import Shelf
 from xai_fast.engine.reach import refuse_unreached
 from xai_fast.graph.captured import Captured
 from xai_fast.graph.cut import CutError
@@ -229,6 +230,9 @@ def _sum(left: Parts | None, right: Parts) -> Parts:
     return [b if a is None else a if b is None else a + b for a, b in zip(left, right, strict=True)]
 
 
+RESCALES: Shelf[tuple[str, ...], Rescale | str] = Shelf("rescale rules")
+
+
 def rescale_of(prepared: Prepared, shape: Sequence[int], layers: Sequence[str] = ()) -> Rescale | str:
     """The rescale rule on a prepared model for inputs (C, *S), kept; or why it does not exist, naming the step.
 
@@ -241,10 +245,11 @@ def rescale_of(prepared: Prepared, shape: Sequence[int], layers: Sequence[str] =
     captured = prepared.captured.get(shape)
     if captured is None:
         return prepared.resists or "the model is not captured for inputs of this shape"
-    key = ("rescale", shape, layers)
-    if key not in prepared.tails:
+
+    def make() -> Rescale | str:
         try:
-            prepared.tails[key] = Rescale(prepared, captured, layers)
+            return Rescale(prepared, captured, layers)
         except CutError as error:
-            prepared.tails[key] = str(error)
-    return prepared.tails[key]
+            return str(error)
+
+    return prepared.shelves(shape).find(RESCALES, layers, make)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xai_fast.core.hooks import shadowed
 from xai_fast.core.prepared import Prepared
+from xai_fast.core.shelf import Shelf
 from xai_fast.core.verify import difference, row_of
 from xai_fast.graph.reasons import first_line
 from xai_fast.graph.steps import INPUT
@@ -153,6 +154,14 @@ class Local:
         yield from pending.rest()
 
 
+PLANS: Shelf[tuple[str, int, Asked], Local | str] = Shelf("local plans", most=_MOST_PLANS)
+_SEEN: Shelf[tuple[()], int] = Shelf("rows that differed in boxes")
+_DIVISIONS: Shelf[tuple[int, torch.dtype | None], Replay] = Shelf(
+    "divisions into regions and whole maps", most=_MOST_PLANS
+)
+_REGIONS: Shelf[tuple[()], tuple[Regions, Rates]] = Shelf("regions and rates")
+
+
 def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, asked: Asked) -> Local | str:
     """The local plan for these variants, kept for the next call with the same boxes; or why there is none.
 
@@ -165,28 +174,26 @@ def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, asked: Asked) 
     shape = tuple(inputs.shape[1:])
     if shape not in prepared.captured:
         return prepared.resists or "the model is not captured for inputs of this shape"
+    shelves = prepared.shelves(shape)
     boxes, counts = np.unique(variants.spans().numpy(), axis=0, return_counts=True)
-    key = ("local", shape, hashlib.sha256(boxes.tobytes()).hexdigest(), len(inputs), asked)
-    if key not in prepared.tails:
-        seen = prepared.tails.get(("seen", shape), 0) + int(counts.sum())
-        prepared.tails["seen", shape] = seen
-        if seen < _FEWEST and not asked.forced:
-            return f"planning costs more than so few rows could save; it is done once {_FEWEST} have been asked for"
-        assert isinstance(prepared.module, nn.Module)
-        try:
-            with shadowed(prepared.module):  # the user did not ask for these runs
-                found: Local | str = _planned(prepared, inputs, boxes, counts, asked)
-                if isinstance(found, Local):
-                    found = _differs(found, prepared, variants, inputs) or found
-        except NotLocalError as error:
-            found = str(error)
-        except Exception as error:  # steps on inputs that the model never gives them may raise anything
-            found = f"re-running regions fails: {first_line(error)}"
-        kept = [other for other in prepared.tails if other[0] == "local"]
-        for other in kept[: max(0, len(kept) + 1 - _MOST_PLANS)]:
-            del prepared.tails[other]
-        prepared.tails[key] = found
-    return prepared.tails[key]
+    key = (hashlib.sha256(boxes.tobytes()).hexdigest(), len(inputs), asked)
+    if (known := shelves.get(PLANS, key)) is not None:
+        return known
+    seen = (shelves.get(_SEEN, ()) or 0) + int(counts.sum())
+    shelves.put(_SEEN, (), seen)
+    if seen < _FEWEST and not asked.forced:
+        return f"planning costs more than so few rows could save; it is done once {_FEWEST} have been asked for"
+    assert isinstance(prepared.module, nn.Module)
+    try:
+        with shadowed(prepared.module):  # the user did not ask for these runs
+            found: Local | str = _planned(prepared, inputs, boxes, counts, asked)
+            if isinstance(found, Local):
+                found = _differs(found, prepared, variants, inputs) or found
+    except NotLocalError as error:
+        found = str(error)
+    except Exception as error:  # steps on inputs that the model never gives them may raise anything
+        found = f"re-running regions fails: {first_line(error)}"
+    return shelves.put(PLANS, key, found)
 
 
 def _planned(prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.ndarray, asked: Asked) -> Local | str:
@@ -218,24 +225,22 @@ def _planned(prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.n
 
 def _divided(prepared: Prepared, inputs: Tensor, regions: Regions, until: int, half: torch.dtype | None) -> Replay:
     """The model divided after so many steps, worked out once."""
-    key = ("replay", tuple(inputs.shape[1:]), until, half)
-    if key not in prepared.tails:
-        prepared.tails[key] = Replay(regions, regions.divide(until), half)
-    return prepared.tails[key]
+    shelves = prepared.shelves(inputs.shape[1:])
+    return shelves.find(_DIVISIONS, (until, half), lambda: Replay(regions, regions.divide(until), half))
 
 
 def _measured(prepared: Prepared, inputs: Tensor) -> tuple[Regions, Rates]:
     """The model's regions and rates for inputs of this shape, worked out once."""
     shape = tuple(inputs.shape[1:])
-    key = ("regions", shape)
-    if key not in prepared.tails:
+
+    def measure() -> tuple[Regions, Rates]:
         captured = prepared.captured[shape]
         largest = max(trait.size for trait in captured.graph.traits.values())
         rows = max(1, min(_TIMED_ROWS, _LARGEST // max(largest, 1)))
         batch = prepared.empty(rows, inputs)
-        regions = Regions(captured)
-        prepared.tails[key] = regions, timed(captured, batch.copy_(inputs[:1].expand_as(batch)))
-    return prepared.tails[key]
+        return Regions(captured), timed(captured, batch.copy_(inputs[:1].expand_as(batch)))
+
+    return prepared.shelves(shape).find(_REGIONS, (), measure)
 
 
 @torch.no_grad()
