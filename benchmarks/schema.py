@@ -113,6 +113,15 @@ _STOP = {
     "within": float,
     "bars": dict,
 }
+_MEMORY = {
+    "memory": str,
+    "network": str,
+    "calls": int,
+    "growth_bytes": int,
+    "bar_bytes": int,
+    "weights_bytes": int,
+    "packed_bytes": int,
+}
 _ZOO = {
     "zoo": str,
     "family": str,
@@ -146,6 +155,7 @@ def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     """What checks such a record, by a field that no other kind has."""
     kinds = {
         "zoo": _zoo,
+        "memory": lambda record: _fields(record, _MEMORY, f"record {record['memory']!r}"),
         "windows": _plan,
         "mode": _mode,
         "stops": lambda record: _fields(record, _STOP, f"record {record['case']!r}"),

@@ -16,6 +16,7 @@ from table import CASES, CLOSED_FORMS, FIRST, Parts
 
 import xai_fast as xf
 from xai_fast import ops
+from xai_fast.core.sharing import held
 
 TARGETS = [1, 3, 0]
 every = pytest.mark.parametrize("case", CASES, ids=str)
@@ -438,6 +439,28 @@ def test_200_calls_leave_memory_flat(case, lock):
     (memory, objects), (later_memory, later_objects) = calls(20), calls(200)
     assert later_objects - objects < 200
     assert later_memory - memory < 4 << 20
+
+
+@pytest.mark.parametrize("method", ["GradCAM", "Saliency"])
+def test_shapes_and_layers_leave_memory_flat(method):
+    """The limit holds a few shapes, so that later ones push the first out; what libraries cache is not counted."""
+    engine = xf.Engine(Small(), memory_limit=1 << 20)
+
+    def calls(sizes):
+        for size in sizes:
+            x = signals(1, (3, size, size))
+            for layer in ("stem", "cells") if method == "GradCAM" else (None,):
+                getattr(xf, method)(engine, layer=layer).attribute(x, 1)
+        gc.collect()
+        objects = gc.get_objects()
+        tensors = [item for item in objects if type(item) in (torch.Tensor, torch.nn.Parameter)]
+        return len(objects), sum(held(*tensors).values())
+
+    calls(range(20, 40, 2))
+    objects, tensors = calls(range(40, 50, 2))
+    later_objects, later_tensors = calls(range(50, 80, 3))
+    assert later_objects < 1.05 * objects
+    assert later_tensors - tensors < 1 << 20
 
 
 def refer_to(model, module, args, output):

@@ -59,7 +59,8 @@ class Engine:
             re-runs only the region that the change reaches. "dense": every variant runs the whole model. A forced plan
             that does not apply is a ValueError with the reason.
         batch_size: model rows per forward, or "auto": timed on the first rows of a call and kept.
-        memory_limit: bytes that a batch may take; None takes a share of what is free. Out of memory halves the batch.
+        memory_limit: bytes that a batch may take, and those that are kept of what was prepared for other calls; None
+            takes a share of what is free, and an eighth of memory. Out of memory halves the batch.
         compile: True compiles the prepared model with `torch.compile`. "auto" compiles where the first call gains by
             it, which this version never assumes; False never.
         deterministic: run under `torch.use_deterministic_algorithms`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -31,3 +31,8 @@ def shared(
     if found is None and (found := make()) is not None:
         _LIVE[key] = found
     return found
+
+
+def living() -> Iterator[Convolution | Linear]:
+    """Everything that is in use: for measuring what is packed."""
+    yield from list(_LIVE.values())
