@@ -25,6 +25,7 @@ _HOMES = {
 }
 # Public names that are modules.
 _MODULES = {
+    "accelerate": "xai_fast.accelerate",
     "explain": "xai_fast.explain",
     "methods": "xai_fast.methods",
     "segments": "xai_fast.images.segments",
@@ -32,6 +33,7 @@ _MODULES = {
 }
 
 if TYPE_CHECKING:  # for editors and type checkers, which read and do not run; a test holds it equal to the registry
+    from xai_fast import accelerate as accelerate
     from xai_fast.core import targets as targets
     from xai_fast.engine import Cost as Cost
     from xai_fast.engine import Engine as Engine

@@ -1,0 +1,158 @@
+"""One call of another library's method: served by the engine, or passed on to the library with the reason; counted."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .tally import TALLY
+
+_LONGEST = 160  # characters of a reason
+_MISSING = object()
+
+
+class Uncovered(Exception):
+    """What the engine does not serve; its text is the reason in the report."""
+
+
+@dataclass
+class Call:
+    """A call of the library's method.
+
+    Attributes:
+        explainer: the library's object.
+        arguments: what the caller gave, by name; those of `**kwargs` among them.
+        original: the library's own function, whose first argument is the explainer.
+        defaults: of the arguments that have some.
+        reason: why (a part of) the call ran the library's own code; "" where nothing did.
+    """
+
+    explainer: Any
+    arguments: dict[str, Any]
+    original: Callable[..., Any]
+    defaults: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    def __getitem__(self, name: str) -> Any:
+        """An argument as given, or its default."""
+        value = self.arguments.get(name, _MISSING)
+        return self.defaults.get(name) if value is _MISSING else value
+
+    def plain(self, explainer: Any = None, **changed: Any) -> Any:
+        """The library's own code, of another explainer or with other arguments where given."""
+        return self.original(self.explainer if explainer is None else explainer, **{**self.arguments, **changed})
+
+    def passed_on(self, error: Exception) -> None:
+        """Remembers why a part of the call ran the library's own code."""
+        self.reason = self.reason or reason_of(error)
+
+
+def reason_of(error: Exception) -> str:
+    """An exception in one line."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    text = first if isinstance(error, Uncovered) else f"{type(error).__name__}: {first}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def call_of(original: Callable[..., Any], explainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """The call, its arguments by name.
+
+    Raises:
+        TypeError: they do not fit the library's function.
+    """
+    signature, defaults, extra = _signature(original)
+    arguments = dict(signature.bind(explainer, *args, **kwargs).arguments)
+    del arguments[next(iter(signature.parameters))]
+    arguments |= arguments.pop(extra, {})
+    return Call(explainer, arguments, original, defaults)
+
+
+@functools.cache
+def _signature(original: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, Any], str]:
+    signature = inspect.signature(original)
+    parameters = signature.parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return signature, defaults, next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), "")
+
+
+@dataclass(frozen=True)
+class Accelerated:
+    """How a method of the library is served.
+
+    Attributes:
+        name: the class, in the report.
+        owner: the module of the library that defines the class.
+        served: "module:function", imported with the first call; the function takes a `Call` and returns its result.
+        method: the name of the method.
+        draws: whether the library's own code draws from the global generators.
+    """
+
+    name: str
+    owner: str
+    served: str
+    method: str = "attribute"
+    draws: bool = False
+
+    @functools.cached_property
+    def function(self) -> Callable[[Call], Any]:
+        """What serves a call."""
+        module, _, name = self.served.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def over(self, original: Callable[..., Any], active: Callable[[], bool] = lambda: True) -> Callable[..., Any]:
+        """The method that takes the place of `original`, which it keeps as `__wrapped__`."""
+
+        @functools.wraps(original)
+        def method(self_: Any, *args: Any, **kwargs: Any) -> Any:
+            return self.serve(original, self_, args, kwargs) if active() else original(self_, *args, **kwargs)
+
+        method.__xai_fast__ = self  # type: ignore[attr-defined]
+        return method
+
+    def serve(self, original: Callable[..., Any], explainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result, ours or the library's; the library's exceptions stay its own."""
+        started = time.perf_counter()
+        try:
+            call = call_of(original, explainer, args, kwargs)
+        except TypeError:
+            return original(explainer, *args, **kwargs)  # says what is wrong in its own words
+        random = _Randomness() if self.draws else None
+        try:
+            result = self.function(call)
+        except Exception as error:
+            call.passed_on(error)
+        else:
+            TALLY.add(self.name, call.reason, time.perf_counter() - started)
+            return result
+        if random is not None:
+            random.restore()
+        try:
+            return original(explainer, *args, **kwargs)
+        finally:
+            TALLY.add(self.name, call.reason, time.perf_counter() - started)
+
+
+class _Randomness:
+    """The global generators as they are now, so that a call passed on late draws what it would have drawn."""
+
+    def __init__(self) -> None:
+        torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+        self._torch, self._numpy = torch, numpy
+        self._cpu = torch.get_rng_state() if torch else None
+        self._cuda = torch.cuda.get_rng_state_all() if torch and torch.cuda.is_initialized() else None
+        self._state = numpy.random.get_state() if numpy else None
+
+    def restore(self) -> None:
+        """Puts them back."""
+        if self._torch is not None:
+            self._torch.set_rng_state(self._cpu)
+            if self._cuda is not None:
+                self._torch.cuda.set_rng_state_all(self._cuda)
+        if self._numpy is not None:
+            self._numpy.random.set_state(self._state)

@@ -1,0 +1,89 @@
+"""Captum's gradient methods: its own code over the engine's gradients, or our method where that adds up by itself.
+
+Not covered: additional forward arguments, several inputs, a `gradient_func` of the user's; for few rows on a model that
+was hardly asked about before, preparing it does not pay.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.methods.integrated_gradients import IntegratedGradients
+
+from .arguments import asked, baseline_of, differentiable, refuse_changed
+from .services import with_gradients
+
+QUADRATURES: dict[str, Literal["gausslegendre", "left", "right", "middle"]] = {
+    "gausslegendre": "gausslegendre",
+    "riemann_left": "left",
+    "riemann_right": "right",
+    "riemann_middle": "middle",
+}  # captum's trapezoid has weights that sum to 1 - 1/n, ours to 1
+
+
+def saliency(call: Call) -> Any:
+    """Captum's code over our gradients."""
+    return call.plain(with_gradients(call, light=True))
+
+
+def input_x_gradient(call: Call) -> Any:
+    """Captum's code over our gradients."""
+    return call.plain(with_gradients(call, light=True))
+
+
+def gradient_shap(call: Call) -> Any:
+    """Captum's draws, points and sums over our gradients."""
+    return call.plain(with_gradients(call))
+
+
+def integrated_gradients(call: Call) -> Any:
+    """Our method, which keeps no row; captum's code over our gradients where its weights or its graph are its own."""
+    try:
+        asked_for, baseline = _path(call)
+    except Uncovered as error:
+        if str(error) != _BY_ROWS:
+            raise
+        return call.plain(with_gradients(call))
+    method = IntegratedGradients(
+        asked_for.engine, n_steps=call["n_steps"], quadrature=QUADRATURES[call["method"]], baseline=baseline
+    )
+    values = asked_for.returned(method.attribute(asked_for.inputs.detach(), asked_for.target))
+    if not call["return_convergence_delta"]:
+        return values
+    given = 0 if call["baselines"] is None else call["baselines"]
+    delta = call.explainer.compute_convergence_delta(values, given, call["inputs"], target=call["target"])
+    return values, delta
+
+
+_BY_ROWS = "row by row"
+
+
+def _path(call: Call) -> tuple[Any, float | Tensor]:
+    """The call in our words, and where its paths begin."""
+    from captum._utils.gradient import compute_gradients
+
+    explainer = call.explainer
+    refuse_changed(explainer)
+    if explainer.gradient_func is not compute_gradients:
+        raise Uncovered("the explainer has its own `gradient_func`")
+    asked_for = asked(call)
+    inputs = asked_for.inputs
+    baseline = baseline_of(call["baselines"], inputs)
+    if type(call["n_steps"]) is not int or call["n_steps"] < 1:
+        raise Uncovered("`n_steps` is no number of steps")
+    chunk = call["internal_batch_size"]
+    wide = chunk is not None and (type(chunk) is not int or chunk < len(inputs))  # of which captum warns
+    given = call["baselines"][0] if isinstance(call["baselines"], tuple) else call["baselines"]
+    if (
+        wide
+        or not explainer.multiplies_by_inputs
+        or call["method"] not in QUADRATURES
+        or inputs.dtype is not torch.float32  # captum's weights are in single precision whatever the inputs are in
+        or differentiable(inputs, given)
+    ):
+        raise Uncovered(_BY_ROWS)
+    return asked_for, baseline

@@ -1,0 +1,102 @@
+"""Captum's methods at one layer: ours at the layer's own size.
+
+Not covered: several layers, a layer's input, a layer that runs several times or returns anything but (N, C, h, w) (for
+integrated gradients: a tensor), additional forward arguments, `grad_kwargs`, maps per channel, several devices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.methods.cam.gradcam import GradCAM
+from xai_fast.methods.filter_activation import FilterActivation
+from xai_fast.methods.integrated_gradients import IntegratedGradients
+
+from .arguments import Asked, asked, baseline_of, differentiable, one_tensor
+from .differentiable import differentiated_later
+from .gradients import QUADRATURES
+from .models import answer_of, model_of, pays
+
+
+def layer_grad_cam(call: Call) -> Any:
+    """Our method; as captum's, the result can be differentiated."""
+    if not call["attr_dim_summation"]:
+        raise Uncovered("`attr_dim_summation` is False")
+    layer, asked_for = _at_layer(call, light=True)
+    method = GradCAM(asked_for.engine, layer=layer, grid=_as_it_is, signed=not call["relu_attributions"])
+    values = method.attribute(asked_for.inputs.detach(), asked_for.target, resolution="native")
+    return differentiated_later(call, values, asked_for.inputs)
+
+
+def layer_activation(call: Call) -> Any:
+    """Our method, which runs the model as far as the layer."""
+    layer, asked_for = _at_layer(call, light=True, target=False)
+    method = FilterActivation(asked_for.engine, layer=layer, grid=_as_it_is)
+    return method.attribute(asked_for.inputs.detach(), resolution="native")
+
+
+def layer_integrated_gradients(call: Call) -> Any:
+    """Our method, between what the layer returns for the baseline and for the input."""
+    explainer = call.explainer
+    layer, asked_for = _at_layer(call, light=False)
+    inputs = asked_for.inputs
+    baseline = baseline_of(call["baselines"], inputs)
+    chunk = call["internal_batch_size"]
+    if type(call["n_steps"]) is not int or call["n_steps"] < 1 or call["method"] not in QUADRATURES:
+        raise Uncovered("a quadrature that is captum's own")
+    if not explainer.multiplies_by_inputs:
+        raise Uncovered("`multiply_by_inputs` is False")
+    if chunk is not None and (type(chunk) is not int or chunk < len(inputs)):
+        raise Uncovered("`internal_batch_size` is below the number of inputs")
+    if inputs.dtype is not torch.float32 or differentiable(inputs, baseline):
+        raise Uncovered("a result of captum's own type")
+    method = IntegratedGradients(
+        asked_for.engine,
+        layer=layer,
+        n_steps=call["n_steps"],
+        quadrature=QUADRATURES[call["method"]],
+        baseline=baseline,
+    )
+    values = method.attribute(inputs.detach(), asked_for.target)
+    if not call["return_convergence_delta"]:
+        return values
+    given = 0 if call["baselines"] is None else call["baselines"]
+    delta = explainer.compute_convergence_delta(values, given, call["inputs"], target=call["target"])
+    return values, delta
+
+
+def _at_layer(call: Call, *, light: bool, target: bool = True) -> tuple[nn.Module, Asked]:
+    """The layer, and the call in our words."""
+    explainer = call.explainer
+    layer, inputs = explainer.layer, one_tensor(call["inputs"])
+    if not isinstance(layer, nn.Module):
+        raise Uncovered("several layers")
+    if call["attribute_to_layer_input"]:
+        raise Uncovered("`attribute_to_layer_input` is True")
+    if call["grad_kwargs"] is not None:
+        raise Uncovered("`grad_kwargs` are given")
+    if explainer.device_ids is not None:
+        raise Uncovered("the model runs on several devices")
+    model = model_of(explainer.forward_func)
+    if light:
+        pays(model, len(inputs))
+    shapes = answer_of(explainer.forward_func, model, inputs, layer).layer
+    if len(shapes) != 1 or shapes[0] is None:
+        raise Uncovered("a layer that does not return one tensor once")
+    if light and len(shapes[0]) != 3:
+        raise Uncovered("a layer that does not return (N, C, h, w)")
+    return layer, asked(call, layer) if target else _without_target(call, layer)
+
+
+def _without_target(call: Call, layer: nn.Module) -> Asked:
+    """The call of a method that is about no class."""
+    about_any = Call(call.explainer, {**call.arguments, "target": 0}, call.original, call.defaults)
+    return asked(about_any, layer)
+
+
+def _as_it_is(activation: torch.Tensor) -> torch.Tensor:
+    return activation

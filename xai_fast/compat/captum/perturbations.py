@@ -1,0 +1,89 @@
+"""Captum's ablations: windows and segments hidden by the engine, which re-runs only what a change reaches.
+
+Not covered: additional forward arguments, several inputs, maps of several outputs at once, a bar of progress.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.methods.feature_ablation import FeatureAblation
+from xai_fast.methods.occlusion import Occlusion
+
+from .arguments import Asked, asked, baseline_of
+from .services import several_at_once, with_scores
+
+
+def occlusion(call: Call) -> Any:
+    """Our method; captum's map is float32 whatever the inputs are."""
+    asked_for = asked(call)
+    several_at_once(call, len(asked_for.inputs))
+    shape = tuple(asked_for.inputs.shape[1:])
+    window = _extents(call["sliding_window_shapes"], shape)
+    stride = _extents(1 if call["strides"] is None else call["strides"], shape)
+    for extent, step, available in zip(window, stride, shape, strict=True):
+        if not 1 <= extent <= available or step < 1 or (step > extent and extent != available):
+            raise Uncovered("windows or strides that do not fit the input")
+    return asked_for.returned(_hidden_windows(call, asked_for, window, stride).float())
+
+
+def feature_ablation(call: Call) -> Any:
+    """Our method by segments, or by single elements without a mask; captum's code over our scores for other masks."""
+    asked_for = asked(call)
+    inputs, mask = asked_for.inputs, call["feature_mask"]
+    if set(call.arguments) - set(call.defaults) - {"inputs"}:
+        raise Uncovered("arguments that are captum's own")
+    at_once = several_at_once(call, len(inputs))
+    mask = mask[0] if isinstance(mask, tuple) and len(mask) == 1 else mask
+    if mask is None:
+        one = (1,) * (inputs.ndim - 1)
+        return asked_for.returned(_hidden_windows(call, asked_for, one, one))
+    labels = _labels(mask, inputs)
+    if labels is None:
+        return call.plain(with_scores(call), perturbations_per_eval=at_once)
+    method = FeatureAblation(asked_for.engine, segments=labels, baseline=baseline_of(call["baselines"], inputs))
+    values = method.attribute(inputs.detach(), asked_for.target)
+    return asked_for.returned(values.expand_as(inputs).contiguous())
+
+
+def feature_permutation(call: Call) -> Any:
+    """Captum's own: other inputs of the batch stand in, which the engine has no method for."""
+    raise Uncovered("FeaturePermutation is captum's own")
+
+
+def _hidden_windows(call: Call, asked_for: Asked, window: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    inputs = asked_for.inputs
+    baseline = baseline_of(call["baselines"], inputs)
+    if window[0] == inputs.shape[1]:
+        window, stride = window[1:], stride[1:]
+    method = Occlusion(asked_for.engine, window=window, stride=stride, baseline=baseline)
+    return method.attribute(inputs.detach(), asked_for.target).expand_as(inputs).contiguous()
+
+
+def _extents(given: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(given, tuple) and len(given) == 1 and isinstance(given[0], tuple | int):
+        given = given[0]
+    extents = (given,) * len(shape) if type(given) is int else given
+    if not isinstance(extents, tuple) or len(extents) != len(shape) or not all(type(n) is int for n in extents):
+        raise Uncovered("windows or strides that do not fit the input")
+    return extents
+
+
+def _labels(mask: Any, inputs: Tensor) -> Tensor | None:
+    """The mask as labels of positions, (*S,) or (N, *S); None where channels differ."""
+    if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.dtype is torch.bool:
+        raise Uncovered("a feature mask that holds no ids")
+    try:
+        wide = mask.detach().expand(len(mask) if mask.ndim == inputs.ndim else 1, *inputs.shape[1:])
+    except RuntimeError:
+        raise Uncovered("a feature mask that does not fit the inputs") from None
+    if len(wide) not in (1, len(inputs)):
+        raise Uncovered("a feature mask that does not fit the inputs")
+    if not bool((wide == wide[:, :1]).all()):
+        return None
+    labels = torch.unique(wide[:, 0], return_inverse=True)[1]
+    return labels[0] if len(labels) == 1 else labels

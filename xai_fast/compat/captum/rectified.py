@@ -1,0 +1,43 @@
+"""Captum's guided backpropagation and deconvolution, which know ReLU modules only; ours know every ReLU.
+
+Not covered: models in which a ReLU runs that is no `nn.ReLU`, additional forward arguments, several inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captum._utils.gradient import compute_gradients
+
+from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.methods.deconvolution import Deconvolution
+from xai_fast.methods.guided_backprop import GuidedBackprop
+
+from .arguments import Asked, asked, one_tensor
+from .models import answer_of, model_of, pays
+
+
+def guided_backprop(call: Call) -> Any:
+    """Our method."""
+    asked_for = _with_modules_alone(call)
+    values = GuidedBackprop(asked_for.engine).attribute(asked_for.inputs.detach(), asked_for.target)
+    return asked_for.returned(values)
+
+
+def deconvolution(call: Call) -> Any:
+    """Our method."""
+    asked_for = _with_modules_alone(call)
+    values = Deconvolution(asked_for.engine).attribute(asked_for.inputs.detach(), asked_for.target)
+    return asked_for.returned(values)
+
+
+def _with_modules_alone(call: Call) -> Asked:
+    explainer, inputs = call.explainer, one_tensor(call["inputs"])
+    if explainer.gradient_func is not compute_gradients:
+        raise Uncovered("the explainer has its own `gradient_func`")
+    model = model_of(explainer.forward_func)
+    pays(model, len(inputs))
+    asked_for = asked(call)
+    if answer_of(explainer.forward_func, model, inputs).rectifies_outside:
+        raise Uncovered("a ReLU runs that is no `nn.ReLU` module, which captum does not see")
+    return asked_for

@@ -1,0 +1,98 @@
+"""What captum's own code is given to call in place of the model: gradients and scores that the engine computes.
+
+Captum then lays out rows, draws and adds up as ever, so whatever it does around the model stays what it was.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.methods.saliency import Saliency
+
+from .arguments import asked_of, one_tensor, refuse_changed
+from .models import answer_of, engine_of, model_of, pays
+
+ROWS = 32  # that one question to the engine holds at least, where captum would ask one by one
+
+
+def with_gradients(call: Call, *, light: bool = False) -> Any:
+    """The explainer with gradients from the engine; what that does not serve goes to captum, call by call.
+
+    Args:
+        call: whose explainer it is.
+        light: whether the call takes one gradient per input, so that preparing a model for few is not worth it.
+
+    Raises:
+        Uncovered: the explainer is not captum's as it was made.
+    """
+    from captum._utils.gradient import compute_gradients
+
+    explainer = call.explainer
+    refuse_changed(explainer)
+    if explainer.gradient_func is not compute_gradients:
+        raise Uncovered("the explainer has its own `gradient_func`")
+
+    def gradients(
+        forward_fn: Callable[..., Any], inputs: Any, target_ind: Any = None, additional_forward_args: Any = None
+    ) -> tuple[Tensor, ...]:
+        try:
+            if additional_forward_args not in (None, ()):
+                raise Uncovered("`additional_forward_args` are given")
+            rows = one_tensor(inputs)
+            if light:
+                pays(model_of(forward_fn), len(rows))
+            asked = asked_of(explainer, forward_fn, rows, target_ind)
+            return (Saliency(asked.engine, absolute=False).attribute(rows.detach(), asked.target),)
+        except Exception as error:
+            call.passed_on(error)
+        return compute_gradients(forward_fn, inputs, target_ind, additional_forward_args)
+
+    served = copy.copy(explainer)
+    served.gradient_func = gradients
+    return served
+
+
+def with_scores(call: Call) -> Any:
+    """The explainer with a forward function that the engine answers: class scores of every row.
+
+    Raises:
+        Uncovered: the engine does not serve the model.
+    """
+    explainer = call.explainer
+    refuse_changed(explainer)
+    if call["additional_forward_args"] is not None:
+        raise Uncovered("`additional_forward_args` are given")
+    inputs, forward = one_tensor(call["inputs"]), explainer.forward_func
+    model = model_of(forward)
+    answer = answer_of(forward, model, inputs)
+    if len(answer.shape) > 1 or answer.dtype is not inputs.dtype:
+        raise Uncovered("the model's output is no table of scores")
+    engine, classes = engine_of(explainer, model), torch.arange(*answer.shape or (1,))
+
+    def scores(rows: Tensor) -> Tensor:
+        found = engine.scores(rows, classes.expand(len(rows), -1))
+        return found.to(answer.dtype).reshape(len(rows), *answer.shape)
+
+    served = copy.copy(explainer)
+    served.forward_func = scores
+    return served
+
+
+def several_at_once(call: Call, rows: int) -> int:
+    """Captum's `perturbations_per_eval` for inputs of so many rows, so that one question holds enough of them.
+
+    Raises:
+        Uncovered: it came as something that captum refuses, or captum shows its progress by it.
+    """
+    given = call["perturbations_per_eval"]
+    if type(given) is not int or given < 1:
+        raise Uncovered("`perturbations_per_eval` is no number of rows")
+    if call["show_progress"]:
+        raise Uncovered("`show_progress` is captum's own")
+    return max(given, ROWS // rows)

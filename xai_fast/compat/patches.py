@@ -1,0 +1,117 @@
+"""Accelerated methods put into other libraries' classes, now or when they are imported, and taken out again."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from .calls import Accelerated
+
+
+@dataclass
+class Library:
+    """A library, and what of it is accelerated.
+
+    Attributes:
+        name: of its package.
+        trigger: the module after whose import all of its classes are there.
+        methods: what is put in.
+    """
+
+    name: str
+    trigger: str
+    methods: Sequence[Accelerated]
+    users: int = 0
+    _replaced: list[tuple[type, str, Any, Any]] = field(default_factory=list)
+
+    @property
+    def installed(self) -> bool:
+        """Whether the library can be imported; looked up without importing it."""
+        return self.name in sys.modules or importlib.util.find_spec(self.name) is not None
+
+    def put_in(self) -> None:
+        """Replaces the methods, if the classes are there and this has not happened."""
+        if self._replaced or self.trigger not in sys.modules:
+            return
+        for accelerated in self.methods:
+            owner = getattr(sys.modules.get(accelerated.owner), accelerated.name, None)
+            if not isinstance(owner, type) or accelerated.method not in vars(owner):
+                continue  # another version of the library: its own code runs
+            original = vars(owner)[accelerated.method]
+            ours = accelerated.over(original, lambda: self.users > 0)
+            setattr(owner, accelerated.method, ours)
+            self._replaced.append((owner, accelerated.method, original, ours))
+
+    def take_out(self) -> None:
+        """Puts the library's own methods back, except where somebody else has replaced ours."""
+        for owner, method, original, ours in self._replaced:
+            if vars(owner).get(method) is ours:
+                setattr(owner, method, original)
+        self._replaced.clear()
+
+
+_LOCK = threading.RLock()
+_WATCHED: dict[str, Library] = {}
+
+
+def switch_on(libraries: Sequence[Library]) -> None:
+    """One more user of each; what is not imported yet is accelerated when it is."""
+    with _LOCK:
+        for library in libraries:
+            library.users += 1
+            library.put_in()
+            _WATCHED[library.trigger] = library
+        if _FINDER not in sys.meta_path:
+            sys.meta_path.insert(0, _FINDER)
+
+
+def switch_off(libraries: Sequence[Library], *, for_all: bool = False) -> None:
+    """One user less of each, or none; the last one takes the methods out."""
+    with _LOCK:
+        for library in libraries:
+            library.users = 0 if for_all else max(library.users - 1, 0)
+            if not library.users:
+                library.take_out()
+                _WATCHED.pop(library.trigger, None)
+        if not _WATCHED and _FINDER in sys.meta_path:
+            sys.meta_path.remove(_FINDER)
+
+
+class _Finder(MetaPathFinder):
+    """Lets the other finders find a watched module, and has its loader tell when it has been imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec that the other finders have."""
+        library = _WATCHED.get(fullname)
+        if library is None:
+            return None
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            spec = find(fullname, path, target) if find is not None and finder is not self else None
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader.exec_module = _then(spec.loader.exec_module, library)  # type: ignore[method-assign]
+                return spec
+        return None
+
+
+def _then(execute: Callable[[ModuleType], None], library: Library) -> Callable[[ModuleType], None]:
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        with _LOCK:
+            if library.users:
+                library.put_in()
+
+    return exec_module
+
+
+_FINDER = _Finder()
