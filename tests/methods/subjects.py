@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from functools import cache
 
 import numpy as np
 import torch
@@ -102,6 +103,21 @@ class Small(nn.Module):
         x = self.pool(relu(self.stem_norm(self.stem(x))))
         x = relu(self.body_norm(self.body(x)) + x)
         return self.head(self.dropout(self.cells(x).flatten(1)))
+
+
+@cache
+def _shared(dtype, axes):
+    model = Small(axes=axes).to(dtype)
+    return model, model_state(model)
+
+
+def shared(dtype=torch.float32, axes=2):
+    """A model for tests that leave it as it is: what was prepared for it serves them all. Its record starts empty."""
+    model, state = _shared(dtype, axes)
+    assert model_state(model) == state, "a test has changed the model that it shares with others"
+    model.record.chunks.clear()
+    model.record.react = None
+    return model
 
 
 def signals(n=3, shape=(3, 13, 11), dtype=torch.float32, seed=1):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from subjects import Small, global_state, model_state, signals
+from subjects import Small, global_state, model_state, shared, signals
 from table import CASES, CLOSED_FORMS, FIRST, Parts
 
 import xai_fast as xf
@@ -57,13 +57,13 @@ def test_every_method_has_cases_and_a_closed_form():
 @cache
 def told(case):
     """What the replica says, in float64 whatever the model's dtype."""
-    return case.expected(Small().double(), signals(dtype=torch.float64), TARGETS)
+    return case.expected(shared(torch.float64), signals(dtype=torch.float64), TARGETS)
 
 
 @pytest.mark.numbers
 @every
 def test_equals_its_replica_in_float64(case, poison):
-    model, inputs, expected = Small().double(), signals(dtype=torch.float64), told(case)
+    model, inputs, expected = shared(torch.float64), signals(dtype=torch.float64), told(case)
     assert expected.abs().max() > 1e-4, "the case tells nothing"
     assert_near(attribute(case, model, inputs, TARGETS), expected, 1e-10 * expected.abs().max().item())
 
@@ -71,7 +71,7 @@ def test_equals_its_replica_in_float64(case, poison):
 @pytest.mark.numbers
 @every
 def test_equals_its_replica_in_float32(case, poison):
-    model, inputs, expected = Small(), signals(), told(case)
+    model, inputs, expected = shared(), signals(), told(case)
     actual = attribute(case, model, inputs, TARGETS)
     assert actual.dtype is torch.float32
     assert_near(actual, expected, 1e-5 * max(expected.abs().max().item(), largest_score(model, inputs)))
@@ -81,7 +81,7 @@ def test_equals_its_replica_in_float32(case, poison):
 @pytest.mark.parametrize("axes", [1, 3])
 @first
 def test_signals_and_volumes(case, axes):
-    model, inputs = Small(axes=axes).double(), signals(2, (3, 9, 7, 8)[: axes + 1], torch.float64)
+    model, inputs = shared(torch.float64, axes), signals(2, (3, 9, 7, 8)[: axes + 1], torch.float64)
     expected = case.expected(model, inputs, TARGETS[:2])
     assert_near(attribute(case, model, inputs, TARGETS[:2]), expected, 1e-10 * expected.abs().max().item())
 
@@ -106,7 +106,7 @@ def test_closed_form(method, dtype):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @every
 def test_batch_size_changes_nothing(case, dtype):
-    model, inputs = Small().to(dtype), signals(dtype=dtype)
+    model, inputs = shared(dtype), signals(dtype=dtype)
     bound = (1e-12 if dtype is torch.float64 else 1e-5) * largest_score(model, inputs)
     expected = attribute(case, xf.Engine(model, batch_size=10_000), inputs, TARGETS)
     for batch_size in (1, 3, "auto"):
@@ -116,7 +116,7 @@ def test_batch_size_changes_nothing(case, dtype):
 @pytest.mark.numbers
 @first
 def test_memory_limit_changes_the_chunks_only(case):
-    model, inputs = Small(), signals(8)
+    model, inputs = shared(), signals(8)
     expected = attribute(case, model, inputs)
     model.record.chunks.clear()
     actual = attribute(case, xf.Engine(model, memory_limit=1), inputs)
@@ -130,7 +130,7 @@ def test_memory_limit_changes_the_chunks_only(case):
 @pytest.mark.numbers
 @every
 def test_a_batch_equals_its_samples(case):
-    model, inputs = Small(), signals()
+    model, inputs = shared(), signals()
     together = attribute(case, model, inputs)
     apart = torch.cat([attribute(case, model, inputs[n : n + 1]) for n in range(len(inputs))])
     assert_near(together, apart, 1e-5 * largest_score(model, inputs))
@@ -200,7 +200,7 @@ def _twin(model):
 
 @first
 def test_global_modes_come_back_as_the_caller_set_them(case):
-    model, inputs = Small(), signals()
+    model, inputs = shared(), signals()
     expected = attribute(case, model, inputs)
     modes = (torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16), torch.enable_grad)
     for mode in modes:
@@ -233,7 +233,7 @@ def test_deterministic_mode_is_the_callers(case):
 @pytest.mark.numbers
 @every
 def test_shape_comes_back(case):
-    model, inputs = Small(), signals(2)
+    model, inputs = shared(), signals(2)
     info, values = xf.methods()[case.method], attribute(case, model, inputs)
     given = {*case.settings, *case.call, *(case.wraps.settings if case.wraps is not None else ())}
     if not {"layer", "resolution"} & given or (info.kind == "map" and not case.call):
@@ -255,7 +255,7 @@ def test_shape_comes_back(case):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 @first
 def test_dtype_of_the_inputs_comes_back(case, dtype):
-    model, inputs = Small(), signals().to(dtype)
+    model, inputs = shared(), signals().to(dtype)
     values = attribute(case, model, inputs, TARGETS)
     assert values.dtype is dtype
     expected = attribute(case, model, inputs.float(), TARGETS)
@@ -265,17 +265,17 @@ def test_dtype_of_the_inputs_comes_back(case, dtype):
 @pytest.mark.numbers
 @first
 def test_a_half_precision_model(case):
-    model, inputs = Small().bfloat16(), signals().bfloat16()
+    model, inputs = shared(torch.bfloat16), signals().bfloat16()
     values = attribute(case, model, inputs, TARGETS)
     assert values.dtype is torch.bfloat16
-    expected = attribute(case, Small(), inputs.float(), TARGETS)
+    expected = attribute(case, shared(), inputs.float(), TARGETS)
     assert torch.corrcoef(torch.stack([values.flatten().float(), expected.flatten()]))[0, 1] > 0.9
 
 
 @pytest.mark.numbers
 @every
 def test_memory_layout_changes_nothing(case):
-    model, inputs = Small(), signals()
+    model, inputs = shared(), signals()
     expected = attribute(case, model, inputs)
     holes = torch.full((3, 3, 26, 11), torch.nan)
     holes[:, :, ::2] = inputs
@@ -299,7 +299,7 @@ def test_memory_layout_changes_nothing(case):
 
 @every
 def test_the_model_runs_the_rows_that_cost_announced(case):
-    model, inputs = Small(), signals()
+    model, inputs = shared(), signals()
     method = case.on(xf.Engine(model, plan="dense"))
     method.attribute(inputs, TARGETS, **case.call)
     model.record.chunks.clear()
@@ -342,7 +342,7 @@ def test_the_rows_run_backward_are_announced_too(case):
 def test_backends_agree(case, backend):
     if reason := ops.backends()[backend]:
         pytest.skip(reason)
-    model, inputs = Small(), signals()
+    model, inputs = shared(), signals()
     with ops.using("reference"):
         expected = attribute(case, model, inputs, TARGETS)
     with ops.using(backend):
@@ -353,7 +353,7 @@ def test_backends_agree(case, backend):
 @pytest.mark.numbers
 @first
 def test_plans_agree(case):
-    model, inputs = Small().double(), signals(dtype=torch.float64)
+    model, inputs = shared(torch.float64), signals(dtype=torch.float64)
     dense = attribute(case, xf.Engine(model, plan="dense"), inputs)
     assert_near(attribute(case, xf.Engine(model), inputs), dense, 1e-10 * dense.abs().max().item())
     for plan in ("local", "tail"):
@@ -370,7 +370,7 @@ def test_plans_agree(case):
 
 @every
 def test_repr_rebuilds_the_method(case):
-    model, inputs = Small(), signals()
+    model, inputs = shared(), signals()
     method = case.on(xf.Engine(model, batch_size=4))  # sums over rows are rounded as the rows are chunked
     names = {name: getattr(xf, name) for name in xf.methods()}
     again = eval(repr(method), {"engine": method.engine, "tensor": torch.tensor, "Parts": Parts, **names})
@@ -384,7 +384,7 @@ def test_repr_rebuilds_the_method(case):
 
 @first
 def test_methods_are_frozen_and_compare_by_identity(case):
-    model = Small()
+    model = shared()
     method = case.on(model)
     for name in (*case.settings, "model", "engine"):
         with pytest.raises(AttributeError):
@@ -501,7 +501,7 @@ def test_the_model_dies_without_the_collector(case):
 
 @first
 def test_an_engine_is_shared_and_two_threads_may_use_it(case):
-    model, inputs = Small(), signals()
+    model, inputs = shared(), signals()
     method = case.on(model)
     assert method.engine is xf.Engine.of(model)
     target = case.target(inputs)

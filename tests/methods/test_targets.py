@@ -5,7 +5,7 @@ from __future__ import annotations
 import networks
 import pytest
 import torch
-from subjects import Small, signals
+from subjects import shared, signals
 from table import CASES, FIRST
 from torch.nn import functional
 
@@ -20,7 +20,7 @@ first = pytest.mark.parametrize("case", [case for case in FIRST if case in ASKED
 
 @pytest.fixture
 def model():
-    return Small().double()
+    return shared(torch.float64)
 
 
 @pytest.fixture
