@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.graph.capture import is_own_leaf
+from xai_fast.graph.deadline import REASON, out_of_time, takes
 from xai_fast.graph.fold import drop_identities, fold_batchnorms
 from xai_fast.graph.layout import ExactStatistics, keep_long_sums_plain, normalises, to_channels_last
 from xai_fast.graph.reasons import first_line
@@ -66,6 +67,7 @@ def prepare(
     prepared = Prepared(plain, copied=True, dtype=dtype, device=device)
     with ExactStatistics() as statistics:
         seen = _settled(plain, model, prepared.trial(example, dtype))
+    takes((time.perf_counter() - began) / 2)
     prepared.takes_statistics = statistics.met and not compiled
     prepared.exempt = seen.restless | _shared(unwrapped(model), plain)
     prepared.footprints[tuple(example.shape[1:])] = seen.footprint
@@ -120,6 +122,8 @@ def _made_fast(
         prepared.resists = "what was captured for inputs of another shape does not fit these"
     elif seen.unsteady is not None:
         prepared.resists = seen.unsteady
+    elif out_of_time():
+        prepared.resists = REASON
     else:
         parts = _captured(prepared, anchors, seen, example)
     if prepared.resists:

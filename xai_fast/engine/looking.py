@@ -21,6 +21,7 @@ from xai_fast.core.layers import (
     layer_activations,
     readings_of,
 )
+from xai_fast.graph.deadline import limited
 
 from .asked import Asked, current
 
@@ -79,7 +80,7 @@ class Looking:
         shape, asked = tuple(inputs.shape[1:]), current() or Asked(self.output)
         key = (shape, asked.kind)
         if key not in self.looked.chosen:
-            with self._aside() as (module, ours):
+            with limited(), self._aside() as (module, ours):
                 choice = choose_layers(module, self._example(inputs), asked.score, ours=ours)
             self.looked.chosen[key] = choice.layers
             for name, reading in zip(choice.layers, choice.readings, strict=True):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .capture import CaptureError, trace
+from .deadline import REASON, out_of_time
 from .steps import Graph
 
 
@@ -52,6 +53,9 @@ class _Search:
 
     def within(self, module: nn.Module, path: str) -> Iterator[Scope]:
         """The captured parts of a module."""
+        if path and out_of_time():
+            self._refusals.append(f"{path} and what follows: {REASON}")
+            return
         try:
             if not path and id(module) in self._barriers:
                 raise CaptureError("hooks sit on the model itself")

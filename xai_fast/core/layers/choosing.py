@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from xai_fast.graph.deadline import out_of_time, takes
 
 from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
 from .calls import Recorded, Seen
@@ -59,7 +62,9 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
     Raises:
         ValueError: no layer fits; names those that come near.
     """
+    began = time.perf_counter()
     record = Recorded(module, example, score_of)
+    takes(time.perf_counter() - began)
     search = _Search(module, record, example, depends=True)
     choice = search.choice()
     if choice is None and not record.depends:
@@ -149,6 +154,11 @@ class _Search:
     def _answering(self, some: Sequence[Seen]) -> Iterator[tuple[Seen, Reading]]:
         """The calls whose positions answer to the input, in the order given, measured a few at a time."""
         for start in range(0, len(some), _AT_ONCE):
+            if start and out_of_time():
+                raise ValueError(
+                    f'`layer` "auto" found no map of positions behind {some[start].name!r} in the time that it may '
+                    "take; name a layer"
+                )
             yield from self._measured(some[start : start + _AT_ONCE])
 
     def _measured(self, few: Sequence[Seen]) -> Iterator[tuple[Seen, Reading]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -16,6 +17,7 @@ from xai_fast.engine.precision import halves_pay
 from xai_fast.engine.recipe import Recipe
 from xai_fast.engine.settings import Settings
 from xai_fast.engine.store import ModelStore
+from xai_fast.graph.deadline import limited
 
 from .local.local import Asked, Boxed, Local
 from .tail import Tail
@@ -41,6 +43,16 @@ class Choice:
 
 
 def choose(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor) -> Choice:
+    """The cheapest exact plan, or the one that is wanted, and the model prepared for it; within the time of `limited`.
+
+    Raises:
+        ValueError: the wanted plan does not apply; says why. Or a layer runs more than once.
+    """
+    with limited() if settings.plan == "auto" else nullcontext():  # what was asked for is no mere optimisation
+        return _chosen(settings, store, recipe, inputs)
+
+
+def _chosen(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor) -> Choice:
     """The cheapest exact plan, or the one that is wanted, and the model prepared for it.
 
     Raises:

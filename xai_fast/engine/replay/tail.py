@@ -16,6 +16,7 @@ from xai_fast.core.shelf import Shelf
 from xai_fast.core.verify import difference, row_of
 from xai_fast.graph.captured import Captured, own_forwards
 from xai_fast.graph.cut import Cut, CutError, expanded, handed
+from xai_fast.graph.deadline import REASON, out_of_time
 from xai_fast.graph.steps import INPUT, filled
 
 from .closed import Closed, closed_form
@@ -171,7 +172,10 @@ def tail_of(prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail
     captured = prepared.captured.get(shape)
     if captured is None:
         return prepared.resists or "the model is not captured for inputs of this shape"
-    return prepared.shelves(shape).find(TAILS, layers, lambda: _checked(captured, prepared, layers, inputs))
+    shelves = prepared.shelves(shape)
+    if out_of_time() and shelves.get(TAILS, layers) is None:
+        return REASON  # a later call may find it
+    return shelves.find(TAILS, layers, lambda: _checked(captured, prepared, layers, inputs))
 
 
 def _checked(captured: Captured, prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail | str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from xai_fast.graph.deadline import out_of_time
+
 _MOST_KINDS = 320  # of rows, before kinds are compared pair by pair
 
 
@@ -60,7 +62,7 @@ def _merged(extents: np.ndarray, counts: np.ndarray, weights: np.ndarray, per_ba
         return found
 
     savings = np.stack([saving(one) for one in range(len(counts))])
-    while alive.sum() > 1:
+    while alive.sum() > 1 and not out_of_time():  # every division is right, and more groups only slower
         one, other = np.unravel_index(savings.argmax(), savings.shape)
         if savings[one, other] <= 0:
             break

@@ -15,6 +15,7 @@ from xai_fast.core.hooks import shadowed
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.shelf import Shelf
 from xai_fast.core.verify import difference, row_of
+from xai_fast.graph.deadline import REASON, out_of_time
 from xai_fast.graph.reasons import first_line
 from xai_fast.graph.steps import INPUT
 
@@ -183,22 +184,31 @@ def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, asked: Asked) 
     shelves.put(_SEEN, (), seen)
     if seen < _FEWEST and not asked.forced:
         return f"planning costs more than so few rows could save; it is done once {_FEWEST} have been asked for"
+    if out_of_time() or (found := _trusted(prepared, variants, inputs, boxes, counts, asked)) == REASON:
+        return REASON  # a later call may plan
+    return shelves.put(PLANS, key, found)
+
+
+def _trusted(
+    prepared: Prepared, variants: Boxed, inputs: Tensor, boxes: np.ndarray, counts: np.ndarray, asked: Asked
+) -> Local | str:
+    """A plan that was seen to give what whole runs give; or why there is none."""
     assert isinstance(prepared.module, nn.Module)
     try:
         with shadowed(prepared.module):  # the user did not ask for these runs
-            found: Local | str = _planned(prepared, inputs, boxes, counts, asked)
-            if isinstance(found, Local):
-                found = _differs(found, prepared, variants, inputs) or found
+            found = _planned(prepared, inputs, boxes, counts, asked)
+            return found if isinstance(found, str) else _differs(found, prepared, variants, inputs) or found
     except NotLocalError as error:
-        found = str(error)
+        return str(error)
     except Exception as error:  # steps on inputs that the model never gives them may raise anything
-        found = f"re-running regions fails: {first_line(error)}"
-    return shelves.put(PLANS, key, found)
+        return f"re-running regions fails: {first_line(error)}"
 
 
 def _planned(prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.ndarray, asked: Asked) -> Local | str:
     device = (prepared.device or inputs.device).type
     regions, rates = _measured(prepared, inputs)
+    if out_of_time():
+        return REASON
     every = len(regions.steps)
     longest = _divided(prepared, inputs, regions, every, None)
     costs = Costs(regions, longest, rates, longest.spans(boxes), counts)

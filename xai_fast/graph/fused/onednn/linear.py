@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai_fast.graph.deadline import out_of_time
 from xai_fast.graph.fused.parts import NOTHING, Activation
 from xai_fast.graph.fused.public import Linear
 from xai_fast.graph.processor import said
@@ -66,6 +67,8 @@ class PackedLinear(Linear):
 
     def _packing_pays(self, x: Tensor, rows: int, activation: Activation) -> bool:
         sizes = (rows, *self.weight.shape, self.bias is None, activation, torch.get_num_threads())
+        if sizes not in _pays and out_of_time():
+            return False
         if sizes not in _pays:
             if len(_pays) >= _MOST_TIMED:
                 _pays.clear()
