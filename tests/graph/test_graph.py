@@ -14,7 +14,8 @@ from xai_fast.graph import stages
 from xai_fast.graph.capture import trace
 from xai_fast.graph.captured import Captured, Replaced
 from xai_fast.graph.fused.onednn.probe import failed
-from xai_fast.graph.kinds import Kind, kind_of, operation_of
+from xai_fast.graph.operation import Kind
+from xai_fast.graph.operations import known_of, operation_of
 
 fused_only = pytest.mark.skipif(failed() is not None, reason=str(failed()))
 
@@ -48,7 +49,7 @@ def outputs(prepared, inputs):
 )
 def test_module_function_and_method_have_one_name(same, name, kind):
     assert [operation_of(target) for target in same] == [name] * len(same)
-    assert kind_of(name) is kind
+    assert known_of(name).kind is kind
 
 
 # Whole models

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .kinds import Kind, kind_of, operation_of
+from .operation import Kind
+from .operations import known_of, operation_of
 from .reasons import first_line
 from .sizes import plain
 from .steps import INPUT, Graph, Returned, Step, Value, mapped
@@ -110,7 +111,7 @@ def _step(
         call, operation = node.target, operation_of(node.target)  # type: ignore[arg-type]
     if operation == "getattr":
         operation = "shape" if args[1:] == ("shape",) else "getattr"
-    kind = kind_of(operation) if operation else Kind.UNKNOWN
+    kind = known_of(operation).kind if operation else Kind.UNKNOWN
     return Step(number, call, plain(args), plain(kwargs), operation, kind, str(node.target))
 
 

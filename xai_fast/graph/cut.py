@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .dataflow import dependents, is_number, leading_to, memories_written, memory, sharing, written
 from .steps import INPUT, Graph, Returned, Step
 
 
@@ -58,8 +59,8 @@ def cut(graph: Graph, layers: Iterable[Returned]) -> Cut:
         if dirty & set(step.reads):
             after.append(step)
             dirty.add(step.makes)
-            for number in graph.writes.get(step.makes, ()):
-                dirty |= _sharing(graph, number) & existing
+            for number in written(graph, step):
+                dirty |= sharing(graph, number) & existing
         else:
             before.append(step)
     roots += [value for value in waiting if value not in dirty]
@@ -70,8 +71,8 @@ def cut(graph: Graph, layers: Iterable[Returned]) -> Cut:
     crossing = tuple(sorted(read - made - set(roots) - set(graph.fixed)))
     for number in crossing:
         _refuse_rowless(graph, number)
-    written = _written(graph, after, {*crossing, *roots})
-    return Cut(tuple(roots), tuple(_needed(graph, before, {*crossing, *roots})), tuple(after), crossing, written)
+    needed = leading_to(before, {*crossing, *roots}, graph)
+    return Cut(tuple(roots), tuple(needed), tuple(after), crossing, _written(graph, after, {*crossing, *roots}))
 
 
 def expanded(graph: Graph, number: int, value: Any, row: int, rows: int) -> Any:
@@ -95,17 +96,12 @@ def _copy(value: Any) -> Any:
     return value.clone(memory_format=torch.preserve_format).contiguous() if isinstance(value, Tensor) else value
 
 
-def _sharing(graph: Graph, number: int) -> set[int]:
-    group = graph.traits[number].group
-    return {other for other, trait in graph.traits.items() if trait.group == group}
-
-
 def _refuse_disorder(graph: Graph, before: list[Step], after: list[Step], roots: dict[int, int]) -> None:
     """`before` runs first as a whole, so it may not overwrite a layer's output, or what `after` was to read earlier."""
     position = {id(step): index for index, step in enumerate(graph.steps)}
     for step in before:
-        for number in graph.writes.get(step.makes, ()):
-            shared = _sharing(graph, number)
+        for number in written(graph, step):
+            shared = sharing(graph, number)
             if any(root in shared and step.makes > end for root, end in roots.items()):
                 raise CutError(f"{step.label} writes in place into what the layer returned")
             for reader in after:
@@ -120,8 +116,7 @@ def _with_numbers(graph: Graph, before: list[Step], after: list[Step]) -> list[S
     open_ends = [number for step in after for number in step.reads]
     while open_ends:
         number = open_ends.pop()
-        trait = graph.traits[number]
-        varies = trait.shape is None and trait.batched is None and trait.group == -1
+        varies = is_number(graph, number) and graph.traits[number].batched is None
         if varies and number in makers and number not in needed:
             needed.add(number)
             open_ends += makers[number].reads
@@ -140,29 +135,14 @@ def _refuse_rowless(graph: Graph, number: int) -> None:
 
 
 def _depends_on_input(graph: Graph, number: int) -> bool:
-    dependent = {INPUT}
-    for step in graph.steps:
-        if dependent & set(step.reads) and graph.traits[step.makes].group != -1:
-            dependent.add(step.makes)
-    return number in dependent
+    reads = dependents(graph.steps, {INPUT}, lambda step: () if is_number(graph, step.makes) else step.reads)
+    return number == INPUT or number in reads
 
 
 def _written(graph: Graph, after: list[Step], given: Collection[int]) -> frozenset[int]:
-    touched = {graph.traits[number].group for step in after for number in graph.writes.get(step.makes, ())}
-    written = [number for number in given if graph.traits[number].group in touched]
-    for number in written:
-        if len(_sharing(graph, number) & set(given)) > 1:
+    touched = {group for step in after for group in memories_written(graph, step)}
+    into = [number for number in given if memory(graph, number) in touched]
+    for number in into:
+        if len(sharing(graph, number) & set(given)) > 1:
             raise CutError("a part of the forward writes in place into memory that two values share")
-    return frozenset(written)
-
-
-def _needed(graph: Graph, steps: list[Step], wanted: set[int]) -> list[Step]:
-    """The steps that the wanted values depend on, and those that write into their memory in place."""
-    wanted = set(wanted)
-    chosen = []
-    for step in reversed(steps):
-        touched = {graph.traits[number].group for number in graph.writes.get(step.makes, ())}
-        if step.makes in wanted or touched & {graph.traits[number].group for number in wanted}:
-            chosen.append(step)
-            wanted |= set(step.reads)
-    return chosen[::-1]
+    return frozenset(into)

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from .kinds import Kind
-from .steps import Graph, Step, Value
+from .dataflow import readers
+from .operation import Kind
+from .steps import Graph, Step, reading, renamed
 
 _PARTNER = {
     nn.Conv1d: nn.BatchNorm1d,
@@ -68,38 +68,23 @@ def substitute(graph: Graph, step: Step, value: int) -> None:
         for other in graph.steps
         if other.makes != step.makes
     ]
-    graph.output = _renamed(graph.output, step.makes, value)
+    graph.output = renamed(graph.output, step.makes, value)
     for path, calls in graph.anchors.items():
         graph.anchors[path] = [
             replace(call, value=value) if call is not None and call.value == step.makes else call for call in calls
         ]
 
 
-def reading(step: Step, old: int, new: int) -> Step:
-    """The step reading another value in the place of one."""
-    args, kwargs = _renamed(step.args, old, new), _renamed(dict(step.kwargs), old, new)
-    return Step(step.makes, step.call, args, kwargs, step.operation, step.kind, step.label)
-
-
-def _renamed(structure: Any, old: int, new: int) -> Any:
-    def rename(leaf: Any) -> Any:
-        if isinstance(leaf, slice):
-            return slice(rename(leaf.start), rename(leaf.stop), rename(leaf.step))
-        return Value(new) if leaf == Value(old) and isinstance(leaf, Value) else leaf
-
-    return tree_map(rename, structure, is_leaf=lambda part: isinstance(part, slice))
-
-
 def _pairs(graph: Graph, read: Collection[int]) -> Iterator[tuple[Any, Any]]:
     calls = Counter(id(step.module) for step in graph.steps if step.module is not None)
-    users = graph.users()
+    users = readers(graph.steps)
     made = {step.makes: step for step in graph.steps}
-    for norm in graph.steps:
+    for position, norm in enumerate(graph.steps):
         before = made.get(norm.reads[0]) if len(norm.reads) == 1 and norm.kind is not Kind.UNKNOWN else None
         if before is None or before.module is None or norm.module is None or before.kind is Kind.UNKNOWN:
             continue  # a module with hooks is of unknown kind
         partner = _PARTNER.get(type(before.module))
-        once = calls[id(before.module)] == calls[id(norm.module)] == 1 and users[before.makes] == [norm]
+        once = calls[id(before.module)] == calls[id(norm.module)] == 1 and users[before.makes] == [position]
         fits = partner is type(norm.module) and norm.module.running_var is not None
         returned = before.makes in graph.results
         if once and fits and not returned and not {before.makes, norm.makes} & set(read):

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .dataflow import memories_written, memory, readers, sharing
 from .fused import (
     Activation,
     Convolution,
@@ -19,8 +20,9 @@ from .fused import (
     Linear,
 )
 from .fused.shared import shared
-from .kinds import Kind
 from .magnitudes import cared
+from .operation import Kind
+from .operations import known_of
 from .steps import INPUT, Graph, Step, Value, last_uses
 
 
@@ -50,11 +52,12 @@ class Fusion:
         for position, step in enumerate(steps):
             if position in plan.fused:
                 continue
-            if step.operation == "conv2d" and (source := self._convolution(step)) is not None:
+            begins = known_of(step.operation).fusion
+            if begins == "convolution" and (source := self._convolution(step)) is not None:
                 self._fuse_convolution(plan, position, source)
-            elif step.operation == "linear" and (source := self._linear(step)) is not None:
+            elif begins == "linear" and (source := self._linear(step)) is not None:
                 self._fuse_linear(plan, position, source)
-            elif step.operation == "multi_head_attention" and plan.reads_only_first(step):
+            elif begins == "attention" and plan.reads_only_first(step):
                 attention = self._attention(step)
                 if attention is not None:
                     plan.fused[position] = _step(step.makes, attention, (step.args[0],), step.operation, step.label)
@@ -98,7 +101,9 @@ class Fusion:
         if rectifier is not None and rectified:
             makes = plan.steps[rectifier].makes
             plan.fused[rectifier] = None
-        apart = self._group(other) != self._group(x.number)  # or the sum would overwrite what is convolved
+        apart = memory(self._graph, other) != memory(
+            self._graph, x.number
+        )  # or the sum would overwrite what is convolved
         consumes = apart and self._dies_at(other, follower, plan)
         call = FusedResidual(source, rectified=rectified, consumes=consumes)
         plan.fused[position] = None
@@ -174,23 +179,16 @@ class Fusion:
 
     def _written_between(self, steps: Sequence[Step], start: int, end: int, value: int) -> bool:
         """Whether a step between two positions writes into the memory of a value."""
-        group = self._group(value)
-        return any(
-            self._group(number) == group
-            for step in steps[start + 1 : end]
-            for number in self._graph.writes.get(step.makes, ())
-        )
+        own = memory(self._graph, value)
+        return any(own in memories_written(self._graph, step) for step in steps[start + 1 : end])
 
     def _dies_at(self, value: int, position: int, plan: _Plan) -> bool:
         """Whether nothing in the memory of a value is needed after a position."""
-        group = self._group(value)
-        alike = [number for number, trait in self._graph.traits.items() if trait.group == group]
         untouchable = {*plan.given, *plan.kept, *self._graph.fixed, INPUT}
-        return all(number not in untouchable and plan.last.get(number, -1) <= position for number in alike)
-
-    def _group(self, value: int) -> int:
-        trait = self._graph.traits.get(value)
-        return trait.group if trait is not None else -1
+        return all(
+            number not in untouchable and plan.last.get(number, -1) <= position
+            for number in sharing(self._graph, value)
+        )
 
 
 class _Plan:
@@ -210,10 +208,7 @@ class _Plan:
         self.steps, self.given, self.kept = steps, given, kept
         self.fused: dict[int, Step | None] = {}
         self.last = last_uses(steps, kept)
-        self._users: dict[int, list[int]] = {}
-        for position, step in enumerate(steps):
-            for number in step.reads:
-                self._users.setdefault(number, []).append(position)
+        self._users = readers(steps)
 
     def only_user(self, value: int) -> int | None:
         """The position of the one step, not fused yet, that reads a value nobody keeps."""
@@ -275,18 +270,21 @@ def activation_of(step: Step) -> Activation | None:
     module = step.module
     if len(step.reads) != 1 or (module is None and len([a for a in step.args if not isinstance(a, bool)]) > 1):
         return None
+    if known_of(step.operation).gradient not in ("of output", "of input"):
+        return None
     extra = {key: value for key, value in step.kwargs.items() if key != "inplace"}
     match step.operation:
-        case "relu" | "silu" | "hardswish" | "sigmoid" | "tanh" | "relu6" if not extra:
-            return Activation("hardtanh", (0.0, 6.0)) if step.operation == "relu6" else Activation(step.operation)
         case "gelu":
             approximate = module.approximate if isinstance(module, nn.GELU) else extra.pop("approximate", "none")
             return Activation("gelu", (), str(approximate)) if not extra else None
-        case "leaky_relu" if isinstance(module, nn.LeakyReLU):
-            return Activation("leaky_relu", (module.negative_slope,))
-        case "hardtanh" if isinstance(module, nn.Hardtanh):
-            return Activation("hardtanh", (module.min_val, module.max_val))
-    return None
+        case "leaky_relu":
+            return Activation("leaky_relu", (module.negative_slope,)) if isinstance(module, nn.LeakyReLU) else None
+        case "hardtanh":
+            bounds = (module.min_val, module.max_val) if isinstance(module, nn.Hardtanh) else ()
+            return Activation("hardtanh", bounds) if bounds else None
+        case "relu6":
+            return Activation("hardtanh", (0.0, 6.0)) if not extra else None
+    return Activation(step.operation) if not extra else None
 
 
 def _is_relu(step: Step) -> bool:

@@ -12,20 +12,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .care import LIMIT, ORDINARY, Care
+from .dataflow import memories_written, memory
 from .fused import FusedAttention, FusedResidual, FusedStep, gain
-from .kinds import Kind, kind_of
+from .operation import Kind, Size
+from .operations import known_of
 from .steps import Graph, Step, Value
 
 _UNKNOWN = math.inf
 _SQUARE = 1e18  # beyond this a square overflows
-_BELOW_ONE = {"sigmoid", "tanh", "softmax", "hardsigmoid", "softsign", "erf", "sign", "sin", "cos"}
-_NO_LARGER = {
-    *("relu", "relu6", "gelu", "silu", "mish", "hardswish", "abs", "neg", "clamp", "clip", "clamp_min", "clamp_max"),
-    *("identity", "dropout", "contiguous", "clone", "detach", "to", "float", "alias", "positive", "type_as"),
-    *("stochastic_depth", "mean", "amax", "amin", "max", "min", "cat", "concat", "concatenate", "stack"),
-    *("maximum", "minimum", "where", "pad", "threshold", "hardtanh"),
-    *(f"{kind}_pool{axes}d" for kind in ("max", "adaptive_avg", "adaptive_max") for axes in (1, 2, 3)),
-}
 
 
 def cared(steps: Sequence[Step], graph: Graph) -> list[Step]:
@@ -54,13 +48,13 @@ class _Bounds:
         call = step.call
         if isinstance(call, FusedStep):
             care = self._fused(step, call)
-            step = replaced_call(step, replace(call, care=care))
+            step = replace(step, call=replace(call, care=care))
             found = min(care.bound, _activated(call, care.bound)) if care.bound <= LIMIT else _UNKNOWN
         else:
             found = self._plain(step)
         self.found[step.makes] = found if found <= LIMIT else _UNKNOWN
-        written = {self._group(number) for number in self._graph.writes.get(step.makes, ())} - {-1}
-        for number in [n for n in self.found if written and self._group(n) in written]:
+        into = memories_written(self._graph, step)
+        for number in [n for n in self.found if into and memory(self._graph, n) in into]:
             self.found[number] = max(self.found[number], self.found[step.makes])
         return step
 
@@ -84,35 +78,33 @@ class _Bounds:
             self.found[number] = _largest(fixed) if fixed is not None else _UNKNOWN
         return self.found[number]
 
-    def _group(self, number: int) -> int:
-        trait = self._graph.traits.get(number)
-        return trait.group if trait is not None else -1
-
     def _plain(self, step: Step) -> float:
         """The bound of what a step of the model's own returns."""
-        if step.kind is Kind.NUMBER or kind_of(step.operation) is Kind.UNKNOWN:
+        rule = SIZES[known_of(step.operation).size]
+        if rule is None or step.kind is Kind.NUMBER:
             return _UNKNOWN
         sizes = [self.of(number) for number in step.reads if self._tensor(number)]
         if not sizes or max(sizes) > LIMIT:
             return _UNKNOWN
         numbers = [abs(float(leaf)) for leaf in tree_leaves((step.args, dict(step.kwargs))) if _is_number(leaf)]
-        return self._rule(step, sizes, numbers)
-
-    def _rule(self, step: Step, sizes: list[float], numbers: list[float]) -> float:
-        operation, module = step.operation, step.module
-        if operation in _BELOW_ONE:
-            return 1.0
-        if operation in _NO_LARGER:
-            attributes = [getattr(module, name, 0) for name in ("value", "min_val", "max_val")]
-            return max(*sizes, *numbers, *(abs(float(a)) for a in attributes if _is_number(a)), 6.0)
-        if kind_of(operation) is Kind.SHAPE and operation != "fold":
-            return max(sizes)
-        if operation in ("add", "sub", "rsub", "mul") and not step.kwargs:
-            every = [*(self.of(arg.number) for arg in step.args if isinstance(arg, Value)), *numbers]
-            return math.prod(every) if operation == "mul" else sum(every)
-        rule = _RULES.get(operation)
-        found = rule(self, step, sizes, numbers) if rule is not None else _UNKNOWN
+        found = rule(self, step, sizes, numbers)
         return found if found <= LIMIT else _UNKNOWN  # NaN too
+
+    def no_larger(self, step: Step, sizes: list[float], numbers: list[float]) -> float:
+        """No larger than what is read, than the numbers that it is given, or than 6, at which some are cut."""
+        attributes = [getattr(step.module, name, 0) for name in ("value", "min_val", "max_val")]
+        return max(*sizes, *numbers, *(abs(float(a)) for a in attributes if _is_number(a)), 6.0)
+
+    def summed(self, step: Step, sizes: list[float], numbers: list[float]) -> float:
+        """A sum of tensors and numbers; nothing is known of factors given by name."""
+        return sum(self._terms(step, numbers)) if not step.kwargs else _UNKNOWN
+
+    def multiplied(self, step: Step, sizes: list[float], numbers: list[float]) -> float:
+        """A product of tensors and numbers."""
+        return math.prod(self._terms(step, numbers)) if not step.kwargs else _UNKNOWN
+
+    def _terms(self, step: Step, numbers: list[float]) -> list[float]:
+        return [*(self.of(arg.number) for arg in step.args if isinstance(arg, Value)), *numbers]
 
     def average(self, step: Step, sizes: list[float], _: list[float]) -> float:
         """Averages are no larger, unless their divisor is given."""
@@ -168,11 +160,6 @@ class _Bounds:
         return trait is None or trait.shape is not None or trait.group >= 0
 
 
-def replaced_call(step: Step, call: Callable[..., Any]) -> Step:
-    """The step with another call."""
-    return Step(step.makes, call, step.args, step.kwargs, step.operation, step.kind, step.label)
-
-
 def _sum_of(call: Any, sizes: Sequence[float]) -> float:
     """What the sums of a fused step stay below, for inputs of these sizes; infinite where there is no bound."""
     if isinstance(call, FusedAttention):
@@ -188,7 +175,7 @@ def _activated(call: Any, bound: float) -> float:
     activation = getattr(call, "activation", None)
     if activation is None:
         return bound
-    if activation.name in _BELOW_ONE:
+    if known_of(activation.name).size == "at most one":
         return 1.0
     scale = max([1.0, *(abs(s) for s in activation.scalars)]) if activation.name == "leaky_relu" else 1.0
     outermost = max(map(abs, activation.scalars)) if activation.name == "hardtanh" else 0.0
@@ -216,13 +203,18 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_RULES: dict[str, Callable[[_Bounds, Step, list[float], list[float]], float]] = {
-    "interpolate": _Bounds.resized,
-    "upsample": _Bounds.resized,
-    "scaled_dot_product_attention": _Bounds.mixed,
-    "multi_head_attention": _Bounds.attended,
-    "batch_norm": _Bounds.scaled,
-    **{name: _Bounds.normalised for name in ("layer_norm", "group_norm", "instance_norm")},
-    **{f"avg_pool{axes}d": _Bounds.average for axes in (1, 2, 3)},
-    **{name: _Bounds.weighted for name in ("linear", "conv1d", "conv2d", "conv3d")},
+SIZES: dict[Size, Callable[[_Bounds, Step, list[float], list[float]], float] | None] = {
+    "": None,
+    "at most one": lambda *_: 1.0,
+    "same": lambda _bounds, _step, sizes, _numbers: max(sizes),
+    "no larger": _Bounds.no_larger,
+    "sum": _Bounds.summed,
+    "product": _Bounds.multiplied,
+    "mean": _Bounds.average,
+    "resized": _Bounds.resized,
+    "attention": _Bounds.mixed,
+    "attention module": _Bounds.attended,
+    "scaled": _Bounds.scaled,
+    "normalised": _Bounds.normalised,
+    "weighted": _Bounds.weighted,
 }

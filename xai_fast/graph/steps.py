@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .kinds import Kind
+from .operation import Kind
 
 INPUT = 0  # the value that is the model's input
 
@@ -114,6 +114,16 @@ def filled(structure: Any, values: Mapping[int, Any] | Sequence[Any]) -> Any:
     return mapped(lambda leaf: values[leaf.number] if isinstance(leaf, Value) else leaf, structure)
 
 
+def renamed(structure: Any, old: int, new: int) -> Any:
+    """The structure with another value in the place of one."""
+    return mapped(lambda leaf: Value(new) if isinstance(leaf, Value) and leaf.number == old else leaf, structure)
+
+
+def reading(step: Step, old: int, new: int) -> Step:
+    """The step reading another value in the place of one."""
+    return replace(step, args=renamed(step.args, old, new), kwargs=renamed(dict(step.kwargs), old, new))
+
+
 @dataclass(frozen=True)
 class Trait:
     """What a recorded run showed of one value.
@@ -181,14 +191,6 @@ class Graph:
     def step_of(self, value: int) -> Step | None:
         """The step that makes a value; None for the input and for constants."""
         return next((step for step in self.steps if step.makes == value), None)
-
-    def users(self) -> dict[int, list[Step]]:
-        """The steps that read each value."""
-        found: dict[int, list[Step]] = {}
-        for step in self.steps:
-            for number in step.reads:
-                found.setdefault(number, []).append(step)
-        return found
 
     @torch.no_grad()
     def record(self, two_rows: Tensor) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from xai_fast.graph.captured import Captured
 from xai_fast.graph.cut import Cut, CutError, cut
-from xai_fast.graph.kinds import Kind
+from xai_fast.graph.operation import Kind
 from xai_fast.graph.program import Program
 from xai_fast.graph.steps import Graph, Returned, Step, Value, filled
 

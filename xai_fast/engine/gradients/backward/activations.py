@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xai_fast.graph.fused import Activation
+from xai_fast.graph.operations import known_of
 
 from .gradients import Held
 from .rectifier import Mask, passed
@@ -25,7 +26,6 @@ _BACKWARD: dict[str, Callable[[Tensor, Tensor, Activation, Tensor], Tensor]] = {
     "hardswish": lambda g, x, _, to: _aten.hardswish_backward.out(g, x, out=to),
     "gelu": lambda g, x, a, to: _aten.gelu_backward.grad_input(g, x, approximate=a.approximate, grad_input=to),
 }
-_FROM_OUTPUT = {"relu", "hardtanh", "sigmoid", "tanh"}
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Derivative:
     @property
     def from_output(self) -> bool:
         """Whether what the activation returns tells its derivative, so that what it was given need not be kept."""
-        name, scalars = self.activation.name, self.activation.scalars
-        return name in _FROM_OUTPUT or (name == "leaky_relu" and scalars[0] > 0)
+        activation = self.activation
+        folds = activation.name == "leaky_relu" and activation.scalars[0] <= 0
+        return known_of(activation.name).gradient == "of output" and not folds
 
     @property
     def rectifies(self) -> bool:
@@ -54,7 +55,7 @@ class Derivative:
     @property
     def known(self) -> bool:
         """Whether there is a formula for it."""
-        return self.from_output or self.activation.name in ("silu", "hardswish", "gelu")
+        return self.from_output or known_of(self.activation.name).gradient == "of input"
 
     def forward(self, x: Tensor) -> Tensor:
         """The activation, out of place."""

@@ -10,11 +10,12 @@ from torch.utils._pytree import SUPPORTED_NODES
 
 from xai_fast.graph.captured import Captured
 from xai_fast.graph.cut import CutError
+from xai_fast.graph.dataflow import NO_MEMORY, at_return, dependents, memory, read_later, readers, straightened
 from xai_fast.graph.fuse import activation_of
 from xai_fast.graph.fused import NOTHING, RELU, FusedConvolution, FusedLinear, FusedResidual
+from xai_fast.graph.operations import known_of
 from xai_fast.graph.program import Program
 from xai_fast.graph.steps import INPUT, Graph, Step, Value
-from xai_fast.graph.straight import straightened
 
 from .activations import Derivative, derivative_of
 from .nodes import Affine, Concatenated, Elementwise, FusedNormalisation, Node, Normalised, Sum
@@ -55,11 +56,11 @@ def plan_of(captured: Captured, layers: Sequence[str], rule: str) -> Plan:
     if straight.tangled:
         raise CutError("a part of the forward writes in place into memory that several values share")
     roots = tuple(_returned(captured, layer) for layer in layers) or (INPUT,)
-    results = {number: straight.names.get(number, number) for number in graph.results}
+    results = {number: straight.name(number) for number in graph.results}
     for step in graph.steps:  # an object of the user's own is no nest of tensors, at which gradients could begin
         if step.makes in results and is_dataclass(step.call) and step.call not in SUPPORTED_NODES:
             raise CutError(f"the model returns a {step.label}, whose tensors are not seen")
-    reached = _reached(straight.steps, roots)
+    reached = dependents(straight.steps, roots)
     before = [step for step in straight.steps if step.makes not in reached]
     after = [step for step in straight.steps if step.makes in reached]
     wanted = {*roots, *results.values()} - {INPUT}
@@ -114,18 +115,17 @@ class _Builder:
     def _lost(self, fused: Sequence[Step], nodes: Sequence[Node]) -> set[int]:
         """The values that a fused sum would write over though autograd may remember them."""
         remembered = {
-            self._graph.traits[number].group
+            memory(self._graph, number)
             for node in nodes
             if isinstance(node, Recorded)
             for number in (*node.reads, *node.makes)
-            if number in self._graph.traits
         }
         consumed = [s.reads[1] for s in fused if isinstance(s.call, FusedResidual) and s.call.consumes]
-        return {number for number in consumed if self._graph.traits[number].group in remembered}
+        return {number for number in consumed if memory(self._graph, number) in remembered}
 
     def _grouped(self, steps: Sequence[Step], wanted: Collection[int]) -> list[Node]:
         """A node per step that has a formula, and one per stretch of others."""
-        later = _read_later(steps, wanted)
+        later = read_later(steps, wanted)
         nodes: list[Node] = []
         stretch: list[Step] = []
         for position, step in enumerate(steps):
@@ -156,7 +156,8 @@ class _Builder:
         derivative = self._derivative(step)
         if derivative is not None:
             return Elementwise(step, derivative)
-        return self._sum(step) or self._concatenated(step)
+        form = known_of(step.operation).gradient
+        return self._sum(step) if form == "sum" else self._concatenated(step) if form == "concatenation" else None
 
     def _affine(self, step: Step, call: FusedConvolution | FusedResidual | FusedLinear) -> Affine:
         derivative, other = None, None
@@ -176,8 +177,7 @@ class _Builder:
 
     def _sum(self, step: Step) -> Sum | None:
         """The node of a plain sum of two tensors of one shape."""
-        plain = step.operation == "add" and not step.kwargs and len(step.args) == len(step.reads) == 2
-        if not plain:
+        if step.kwargs or not len(step.args) == len(step.reads) == 2:
             return None
         left, right = (self._graph.traits[number] for number in step.reads)
         alike = left.shape is not None and (left.shape, left.batched, left.dtype) == (
@@ -191,9 +191,11 @@ class _Builder:
         """The node of images side by side along the channels."""
         parts, *rest = step.args or (None,)
         axis = rest[0] if rest else step.kwargs.get("dim", step.kwargs.get("axis"))
-        if step.operation not in ("cat", "concat", "concatenate") or axis not in (1, -3):
-            return None
-        if not isinstance(parts, list | tuple) or not all(isinstance(part, Value) for part in parts):
+        if (
+            axis not in (1, -3)
+            or not isinstance(parts, list | tuple)
+            or not all(isinstance(part, Value) for part in parts)
+        ):
             return None
         shapes = [self._graph.traits[part.number].shape for part in parts]
         if any(shape is None or len(shape) != 4 for shape in shapes):
@@ -213,15 +215,12 @@ def _exact(step: Step) -> Step:
     if not isinstance(step.call, FusedConvolution | FusedResidual):
         return step
     call = replace(step.call, source=step.call.source.exact())
-    return Step(step.makes, call, step.args, step.kwargs, step.operation, step.kind, step.label)
+    return replace(step, call=call)
 
 
 def _normalisations_fused(steps: Sequence[Step], wanted: Collection[int]) -> list[Step]:
     """The steps with every batch normalisation by fixed statistics fused with the activation that follows it."""
-    readers: dict[int, list[Step]] = {}
-    for step in steps:
-        for number in step.reads:
-            readers.setdefault(number, []).append(step)
+    users = readers(steps)
     gone: set[int] = set()
     found = []
     for step in steps:
@@ -229,51 +228,30 @@ def _normalisations_fused(steps: Sequence[Step], wanted: Collection[int]) -> lis
         if step.makes in gone:
             continue
         if (
-            step.operation == "batch_norm"
+            known_of(step.operation).gradient == "scale"
             and isinstance(call, nn.modules.batchnorm._BatchNorm)
             and call.running_var is not None
         ):
             fused, makes = FusedNormalisation(call), step.makes
-            follower = readers.get(step.makes, [])
+            follower = [steps[position] for position in users.get(step.makes, [])]
             activation = activation_of(follower[0]) if len(follower) == 1 and step.makes not in wanted else None
             if activation is not None and Derivative(activation).from_output:
                 fused, makes = FusedNormalisation(call, activation), follower[0].makes
                 gone.add(makes)
-            step = Step(makes, fused, step.args, step.kwargs, step.operation, step.kind, step.label)
+            step = replace(step, makes=makes, call=fused)
         found.append(step)
     return found
 
 
 def _returned(captured: Captured, layer: str) -> int:
     """The value that a layer returns, under its name at that moment."""
-    graph, returned = captured.graph, captured.returned_by(layer)
-    value, trait = returned.value, graph.traits[returned.value]
-    if trait.batched != 1:
+    returned = captured.returned_by(layer)
+    if captured.graph.traits[returned.value].batched != 1:
         raise CutError(f"layer {layer!r} does not return one entry per row")
-    for step in graph.steps:
-        if value < step.makes <= returned.until and value in graph.writes.get(step.makes, ()):
-            value = step.makes
-    return value
-
-
-def _reached(steps: Sequence[Step], roots: Collection[int]) -> set[int]:
-    """The values that depend on the roots."""
-    reached: set[int] = set()
-    for step in steps:
-        if any(number in reached or number in roots for number in step.reads):
-            reached.add(step.makes)
-    return reached
+    return at_return(captured.graph, returned)
 
 
 def _differentiable(graph: Graph, number: int) -> bool:
     """Whether a value is a floating or complex tensor, or holds tensors."""
     dtype = graph.traits[number].dtype
-    return dtype.is_floating_point or dtype.is_complex if dtype is not None else graph.traits[number].group != -1
-
-
-def _read_later(steps: Sequence[Step], wanted: Collection[int]) -> list[set[int]]:
-    """Per position, and after the last: the values that are read from there on, or wanted."""
-    later = [set(wanted)]
-    for step in reversed(steps):
-        later.append(later[-1] | {*step.reads})
-    return later[::-1]
+    return dtype.is_floating_point or dtype.is_complex if dtype is not None else memory(graph, number) != NO_MEMORY

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from xai_fast.graph.dataflow import memories_written, memory, on_copies
 from xai_fast.graph.program import Program
 from xai_fast.graph.steps import Graph, Step
-from xai_fast.graph.straight import on_copies
 
 from .gradients import Gradients, Held
 from .nodes import Values
@@ -48,13 +48,9 @@ class Recorded:
         # A value of which only the shape is read gets no gradient.
         followed = {number for step in steps if step.makes in active for number in step.reads}
         self._active = tuple(number for number in self.reads if number in active and number in followed)
-        borrowed = {graph.traits[number].group for number in self.reads if number in graph.traits}
-
-        def writes_outside(step: Step) -> bool:
-            return any(graph.traits[number].group in borrowed for number in graph.writes.get(step.makes, ()))
-
+        borrowed = {memory(graph, number) for number in self.reads}
         # Autograd forbids writing into what it starts from.
-        steps = [on_copies(step) if writes_outside(step) else step for step in steps]
+        steps = [on_copies(step) if memories_written(graph, step) & borrowed else step for step in steps]
         self._program = Program(graph, steps, self.makes)
         self._rule = rule
         self.rectifiers = 0

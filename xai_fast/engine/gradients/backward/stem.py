@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xai_fast.graph.care import LIMIT, within
 from xai_fast.graph.fused import NOTHING, FusedConvolution, FusedLinear
-from xai_fast.graph.kinds import Kind
+from xai_fast.graph.operation import Kind
 from xai_fast.graph.steps import INPUT, Graph
 
 from .gradients import Gradients

@@ -9,17 +9,15 @@ from typing import Any
 from torch.utils._pytree import register_pytree_node, tree_map
 
 from xai_fast.graph.cut import CutError
-from xai_fast.graph.kinds import Kind
+from xai_fast.graph.dataflow import at_return, dependents, memory, straightened, written
+from xai_fast.graph.operation import Kind
+from xai_fast.graph.operations import known_of
 from xai_fast.graph.steps import INPUT, Graph, Returned, Step, Value, values_in
-from xai_fast.graph.straight import straightened
 
 from .hooked import with_formula
 
-_LIKE = {"zeros_like", "ones_like", "full_like"}
 # What neither has a canonical name nor looks at content: new tensors, and an exported graph's questions about sizes.
 _CONTENTLESS = {"new_zeros", "new_ones", "new_full", "new_empty", "sym_size", "sym_numel", "sym_stride"}
-# The second argument lends its shape or dtype and nothing else.
-_AFTER_ANOTHER = {"view_as", "expand_as", "type_as", "to"}
 
 
 class Made:
@@ -66,7 +64,7 @@ class Dependence:
         self._makers = {step.makes: step for step in self.steps}
         self.output = self._unpacked(graph.output)
         numbers = dict.fromkeys(value.number for value in values_in(self.output))
-        self.results = {number: straight.names.get(number, number) for number in numbers}
+        self.results = {number: straight.name(number) for number in numbers}
         self.roots = tuple(self._at_return(layer) for layer in layers) or (INPUT,)
         self.changed = self._reached({INPUT, *self.roots})
         self.carried = self._reached({*self.roots})
@@ -132,39 +130,27 @@ class Dependence:
         return dtype is None or dtype.is_floating_point
 
     def _at_return(self, layer: Returned) -> int:
-        """Under which value the tensor that a layer returned is found, as it was when the layer returned."""
-        graph, own = self.graph, self.graph.traits[layer.value]
-        if own.batched != 1:
+        if self.graph.traits[layer.value].batched != 1:
             raise CutError("the layer does not return one entry per row")
-        writers = [
-            step.makes
-            for step in graph.steps
-            if layer.value < step.makes <= layer.until
-            and any(graph.traits[n].place == own.place and graph.traits[n].group == own.group
-                    for n in graph.writes.get(step.makes, ()))
-        ]  # fmt: skip
-        return max(writers, default=layer.value)
+        return at_return(self.graph, layer)
 
-    def _reached(self, found: set[int]) -> set[int]:
-        for step in self.steps:
-            if found & set(self._contents(step)):
-                found.add(step.makes)
-        return found
+    def _reached(self, roots: set[int]) -> set[int]:
+        return roots | dependents(self.steps, roots, self._contents)
 
     def _contents(self, step: Step) -> Collection[int]:
         """The values whose content, and not only whose shape or dtype, decides what a step returns."""
         number = self.graph.traits[step.makes].shape is None and step.kind is Kind.NUMBER
-        if number or step.operation in _LIKE or (step.module is None and _CONTENTLESS & {*step.label.split(".")}):
+        content = known_of(step.operation).content
+        if number or content == "none" or (step.module is None and _CONTENTLESS & {*step.label.split(".")}):
             return ()
-        return [v.number for v in values_in(step.args[:1])] if step.operation in _AFTER_ANOTHER else step.reads
+        return [v.number for v in values_in(step.args[:1])] if content == "first" else step.reads
 
     def _refuse_writes(self) -> None:
         for step in self.steps:
-            written = self.graph.writes.get(step.makes, ())
-            if any(number in self.graph.fixed for number in written):
+            if any(number in self.graph.fixed for number in written(self.graph, step)):
                 raise CutError(f"{self.described(step)} writes in place into what does not depend on the input")
         for number in self.changed:
-            if self.graph.traits[number].group in self._tangled:
+            if memory(self.graph, number) in self._tangled:
                 step = self.maker(number)
                 where = "the input" if step is None else f"what {self.described(step)} returns"
                 raise CutError(f"the forward writes in place into a part of {where}")

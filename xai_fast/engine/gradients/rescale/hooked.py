@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from xai_fast.graph.kinds import kind_of, operation_of
+from xai_fast.graph.operations import known_of, operation_of
 from xai_fast.graph.steps import Step
 
 
@@ -17,13 +18,13 @@ def with_formula(step: Step) -> Step:
     """The step; where it calls a hooked module of a known type, under the name of what that type computes."""
     if step.operation or step.module is None or not (operation := operation_of(step.module)):
         return step
-    return Step(step.makes, step.module, step.args, step.kwargs, operation, kind_of(operation), step.label)
+    return replace(step, operation=operation, kind=known_of(operation).kind)
 
 
 def formula(step: Step) -> Step:
     """The step without hooks, for runs that the user did not ask for."""
     call = step.module.forward if step.module is not None else step.call
-    return Step(step.makes, call, step.args, step.kwargs, step.operation, step.kind, step.label)
+    return replace(step, call=call)
 
 
 def checked(step: Step) -> Step:
@@ -48,7 +49,7 @@ def checked(step: Step) -> Step:
             raise ValueError(f"the rescale rule cannot pass the hook on {step.label!r}, which changes a tensor")
         return made
 
-    return Step(step.makes, call, step.args, step.kwargs, step.operation, step.kind, step.label)
+    return replace(step, call=call)
 
 
 def _state(*structures: Any) -> Sequence[tuple[int, int]]:

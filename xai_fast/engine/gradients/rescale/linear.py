@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from torch.utils._pytree import tree_leaves
 
 from xai_fast.engine.replay.local.arguments import per_axis, taken
 from xai_fast.engine.replay.local.rule import Scene
-from xai_fast.graph.layout import LAYOUTS
+from xai_fast.graph.dataflow import written
+from xai_fast.graph.fused.public import convolution_gradient
+from xai_fast.graph.operation import Gradient
+from xai_fast.graph.operations import known_of
 from xai_fast.graph.steps import Step, Value
 
 from .dependence import Dependence
@@ -19,18 +23,11 @@ from .hooked import formula
 from .pairs import Pairs
 from .rule import Parts, Rule
 
-_CONVOLUTIONS = {f"conv{n}d": n for n in (1, 2, 3)}
-
 
 def linear_rule(step: Step, dependence: Dependence) -> Rule:
     """The rule of a step that is linear in everything that it reads and that depends on the roots."""
-    makers = {
-        **dict.fromkeys(_CONVOLUTIONS, _convolution),
-        **dict.fromkeys(("cat", "concat", "concatenate"), _concatenation),
-        **{"linear": _matrix, "batch_norm": _scaling, "add": _sum},
-    }
-    special = makers[step.operation](step, dependence) if step.operation in makers else None
-    return special or Adjoint(step, dependence)
+    form = FORMS.get(known_of(step.operation).gradient)
+    return (form and form(step, dependence)) or Adjoint(step, dependence)
 
 
 class Adjoint(Rule):
@@ -39,7 +36,7 @@ class Adjoint(Rule):
     def __init__(self, step: Step, dependence: Dependence) -> None:
         self._step, self._changed = formula(step), [n for n in step.reads if n in dependence.changed]
         self._sources = [n for n in self._changed if n in dependence.carried]
-        self._writes = bool(dependence.graph.writes.get(step.makes))
+        self._writes = bool(written(dependence.graph, step))
 
     def back(self, gradient: Parts, pairs: Pairs) -> dict[int, Parts]:
         """The gradients of the step's sources."""
@@ -75,7 +72,7 @@ class HandedOn(Rule):
                 raise RuntimeError(f"{described} returned its input when it was captured, and now something else")
             return made
 
-        return Step(step.makes, call, (Value(step.reads[0]),), {}, step.operation, step.kind, step.label)
+        return replace(step, call=call, args=(Value(step.reads[0]),), kwargs={})
 
 
 class _Sum(Rule):
@@ -139,16 +136,9 @@ class _Convolution(Rule):
     def back(self, gradient: Parts, pairs: Pairs) -> dict[int, Parts]:
         (g,) = gradient
         assert g is not None
-        weight = self._found["weight"].detach()
-        # Of the input only shape and layout are looked at; the weight says which layout the forward runs in.
-        layout = LAYOUTS.get(g.ndim, torch.contiguous_format)
-        layout = layout if weight.is_contiguous(memory_format=layout) else torch.contiguous_format
-        blank = torch.empty((len(g), *self._shape), dtype=g.dtype, device=g.device, memory_format=layout)
         stride, padding, dilation = self._geometry
-        found, _, _ = torch.ops.aten.convolution_backward(
-            *(g, blank, weight, None, stride, padding, dilation, False, [0] * len(stride), self._found["groups"]),
-            [True, False, False],
-        )
+        weight, groups = self._found["weight"].detach(), self._found["groups"]
+        found = convolution_gradient(g, weight, self._shape, stride, padding, dilation, groups)
         return {self._source: [found]}
 
 
@@ -199,7 +189,7 @@ def _matrix(step: Step, dependence: Dependence) -> Rule | None:
 
 
 def _convolution(step: Step, dependence: Dependence) -> Rule | None:
-    axes, source = _CONVOLUTIONS[step.operation], next(n for n in step.reads if n in dependence.carried)
+    axes, source = int(step.operation[-2]), next(n for n in step.reads if n in dependence.carried)
     names = ("stride", "padding", "dilation", "groups")
     module, shape = step.module, dependence.graph.traits[source].shape
     if module is not None:
@@ -216,3 +206,12 @@ def _convolution(step: Step, dependence: Dependence) -> Rule | None:
 
 def _floats(structure: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(structure) if isinstance(leaf, Tensor)]
+
+
+FORMS: dict[Gradient, Callable[[Step, Dependence], Rule | None]] = {
+    "convolution": _convolution,
+    "concatenation": _concatenation,
+    "matrix": _matrix,
+    "scale": _scaling,
+    "sum": _sum,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_map
 from xai_fast.core import secants
 from xai_fast.engine.replay.local.arguments import taken
 from xai_fast.engine.replay.local.rule import Scene
+from xai_fast.graph.dataflow import written
 from xai_fast.graph.steps import Step
 
 from .dependence import Dependence
@@ -35,7 +37,7 @@ class Elementwise(Rule):
 
     def __init__(self, step: Step, source: int, dependence: Dependence) -> None:
         self._step, self._source = in_single(formula(step)), source
-        self._writes = bool(dependence.graph.writes.get(step.makes))
+        self._writes = bool(written(dependence.graph, step))
         self.keeps = (source,)
 
     def back(self, gradient: Parts, pairs: Pairs) -> dict[int, Parts]:
@@ -114,11 +116,9 @@ def in_single(step: Step) -> Step:
     """The step with what it holds in half precision, beside what it reads, in float32."""
     owner = getattr(step.call, "__self__", None)
     if isinstance(owner, nn.PReLU):
-        return Step(
-            step.makes, F.prelu, (*step.args, wide(owner.weight.detach())), {}, step.operation, step.kind, step.label
-        )
+        return replace(step, call=F.prelu, args=(*step.args, wide(owner.weight.detach())), kwargs={})
     args, kwargs = tree_map(wide, (step.args, dict(step.kwargs)))
-    return Step(step.makes, step.call, args, kwargs, step.operation, step.kind, step.label)
+    return replace(step, args=args, kwargs=kwargs)
 
 
 def negligible(dtype: torch.dtype) -> float:

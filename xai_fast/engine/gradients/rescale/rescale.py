@@ -13,9 +13,9 @@ from xai_fast.core.shelf import Shelf
 from xai_fast.engine.reach import refuse_unreached
 from xai_fast.graph.captured import Captured
 from xai_fast.graph.cut import CutError
+from xai_fast.graph.dataflow import memories_written, memory, on_copies
 from xai_fast.graph.program import Program
 from xai_fast.graph.steps import INPUT, Step, filled
-from xai_fast.graph.straight import on_copies
 
 from .dependence import Dependence
 from .hooked import checked
@@ -88,9 +88,9 @@ class Rescale:
         def safe(step: Step) -> Step:
             if isinstance(rules.get(step.makes), HandedOn):
                 return HandedOn.watched(step, dependence.described(step))
-            groups = {graph.traits[number].group for number in graph.writes.get(step.makes, ())}
-            needed = {graph.traits[n].group for n in wanted if n < step.makes} if groups else set()
-            destroys = groups & needed and step.call is original[step.makes].call
+            into = memories_written(graph, step)
+            needed = {memory(graph, n) for n in wanted if n < step.makes} if into else set()
+            destroys = into & needed and step.call is original[step.makes].call
             if step.operation != original[step.makes].operation and step.makes in rules:
                 step = checked(step)
             return on_copies(step) if destroys else step

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from xai_fast.core.copies import hooked
-from xai_fast.graph.kinds import Kind
+from xai_fast.graph.dataflow import is_number, written
+from xai_fast.graph.operation import Linear, Rescale
+from xai_fast.graph.operations import known_of
 from xai_fast.graph.steps import Step
 
 from .dependence import Dependence
@@ -13,29 +17,17 @@ from .linear import HandedOn, linear_rule
 from .quotients import Elementwise, maximum, softmax
 from .rule import Rule
 
-# Linear in all tensors together.
-_SUMS = {"add", "sub", "rsub", "cat", "concat", "concatenate", "stack"}
-# Linear in the first argument, where nothing else depends on the input.
-_FIRST = {
-    *("div", "truediv", "linear", "batch_norm", "mean", "sum", "cumsum", "interpolate", "upsample", "pad"),
-    *("identity", "contiguous", "clone", "to", "float", "double", "type_as", "positive", "alias", "neg"),
-    *("flatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "unflatten", "expand", "t", "T"),
-    *("chunk", "split", "tensor_split", "unbind", "getitem", "select", "narrow", "slice", "flip", "roll", "mT"),
-    *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "movedim", "moveaxis", "swapaxes", "repeat", "tile"),
-    *("view_as", "expand_as", "index_select", "gather", "unfold", "fold", "stochastic_depth", "alpha_dropout"),
-    *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"),
-    *(f"{name}{axes}d" for name in ("conv", "conv_transpose", "avg_pool", "adaptive_avg_pool") for axes in (1, 2, 3)),
+# The arguments of which at most one may depend on the input, where a product is linear in each.
+FACTORS: dict[Linear, slice] = {"factors": slice(0, None), "later factors": slice(1, 3)}
+# The position and name of the argument that says how others are mixed.
+MIXING: dict[Linear, tuple[int, str]] = {"but condition": (0, "condition"), "but weight": (2, "weight")}
+NONLINEAR: dict[Rescale, Callable[[Step, int, Dependence], Rule | None]] = {
+    "quotient": lambda step, source, dependence: (
+        Elementwise(step, source, dependence) if _alike(step, dependence) else None
+    ),
+    "maximum": maximum,
+    "softmax": softmax,
 }
-# Linear in each of two factors: those arguments of which at most one may depend on the input.
-_FACTORS = {
-    **dict.fromkeys(("mul", "matmul", "bmm", "einsum"), slice(0, None)),
-    **dict.fromkeys(("addmm", "baddbmm", "addcmul"), slice(1, 3)),
-}
-# Linear in what it mixes, but not in what says how: the position and name of the latter.
-_MIXERS = {"where": (0, "condition"), "lerp": (2, "weight")}
-# Elementwise where only one tensor depends on the input.
-_OF_ONE = {"mul", "div", "truediv", "pow", "maximum", "minimum", "prelu"}
-_MAXIMA = {f"{kind}max_pool{axes}d" for kind in ("", "adaptive_") for axes in (1, 2, 3)}
 
 
 def rule_of(step: Step, dependence: Dependence) -> Rule | str:
@@ -52,33 +44,25 @@ def _rule(step: Step, dependence: Dependence) -> Rule | None:
     if len(sources) > 1:
         return None
     (source,) = sources
-    if step.operation in _MAXIMA:
-        return maximum(step, source, dependence)
-    if step.operation in ("softmax", "log_softmax"):
-        return softmax(step, source, dependence)
-    if not _alike(step, dependence):
-        return None
-    curved = step.kind is Kind.ELEMENTWISE and step.operation != "detach"
-    return Elementwise(step, source, dependence) if curved or step.operation in _OF_ONE else None
+    rescale = known_of(step.operation).rescale
+    return NONLINEAR[rescale](step, source, dependence) if rescale else None
 
 
 def _linear(step: Step, dependence: Dependence) -> bool:
     """Whether a step is linear, up to a constant, in everything that it reads and that depends on the input."""
-    operation, every = step.operation, dependence.changing((step.args, dict(step.kwargs)))
-    if operation in _SUMS or (operation == "getattr" and step.args[1] in ("T", "mT")):
-        return True
-    if operation in _FIRST:
+    known, every = known_of(step.operation), dependence.changing((step.args, dict(step.kwargs)))
+    if step.operation == "getattr":
+        return step.args[1] in ("T", "mT")
+    if known.linear == "first":
         first = step.args[:1] or tuple(step.kwargs.values())[:1]
-        lending = operation in ("view_as", "expand_as", "type_as", "to")
-        alone = lending or len(every) == len(dependence.changing(first))
+        alone = known.content == "first" or len(every) == len(dependence.changing(first))
         return alone and "rounding_mode" not in step.kwargs and _by_running_statistics(step)
-    if operation in _FACTORS:
-        others = dependence.changing((step.args[_FACTORS[operation]], dict(step.kwargs)))
-        return len(others) <= 1
-    if operation in _MIXERS:
-        position, name = _MIXERS[operation]
+    if known.linear in FACTORS:
+        return len(dependence.changing((step.args[FACTORS[known.linear]], dict(step.kwargs)))) <= 1
+    if known.linear in MIXING:
+        position, name = MIXING[known.linear]
         return not dependence.changing((step.args[position : position + 1], step.kwargs.get(name)))
-    return False
+    return known.linear == "all"
 
 
 def _by_running_statistics(step: Step) -> bool:
@@ -95,7 +79,7 @@ def _by_running_statistics(step: Step) -> bool:
 def _hands_on(step: Step, dependence: Dependence) -> bool:
     """Whether a step of unknown formula was seen to return the very tensor that it read."""
     graph = dependence.graph
-    if step.operation or len(step.args) != 1 or step.kwargs or graph.writes.get(step.makes):
+    if step.operation or len(step.args) != 1 or step.kwargs or written(graph, step):
         return False
     read = step.reads[0]
     return graph.traits[read].shape is not None and graph.traits[read] == graph.traits[step.makes]
@@ -112,7 +96,7 @@ def _alike(step: Step, dependence: Dependence) -> bool:
 def _rowless(step: Step, dependence: Dependence) -> str | None:
     """Why a step cannot be run backwards row by row, or not at all."""
     trait = dependence.graph.traits[step.makes]
-    if trait.shape is None and trait.group == -1:
+    if is_number(dependence.graph, step.makes):
         return f"{dependence.described(step)} makes a number from what depends on the input"
     if trait.shape is not None and not trait.batched:
         return f"rows cannot be told apart in what {dependence.described(step)} returns"
@@ -127,7 +111,7 @@ def _no_rule(step: Step, dependence: Dependence) -> str:
     if not step.operation:
         return f"the rescale rule needs a formula, and none is known for {dependence.described(step)}"
     several = len(dependence.changing((step.args, dict(step.kwargs)))) > 1
-    product = several and (step.operation in _FACTORS or step.operation in ("div", "truediv"))
+    product = several and (known_of(step.operation).linear in FACTORS or step.operation in ("div", "truediv"))
     if product:
         thing = "quotient" if step.operation.endswith("div") else "product"
         where = dependence.described(step).removeprefix(step.operation).strip()

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from xai_fast.graph.fused import FusedLinear
-from xai_fast.graph.kinds import Kind
+from xai_fast.graph.operation import Kind, Region
+from xai_fast.graph.operations import known_of
 from xai_fast.graph.steps import Step, Value, values_in
 
 from .arguments import taken
 from .boxes import Grid, Spans, hull
 from .rule import Rule, Scene
 
-# Linear functions of the tensors that they read, if all of those differ inside boxes.
-_LINEAR = {"add", "sub", "identity", "contiguous", "clone", "detach", "alias", "cat", "concat", "concatenate", "neg",
-           "chunk", "split", "tensor_split", "unbind", "channel_shuffle"}  # fmt: skip
+_Axes = tuple[tuple[int, ...], bool]
+"""Some axes, and whether they are gone afterwards."""
+_AxesOf = Callable[[Step, Scene, int], _Axes | None]
+"""Reads the axes that a step works along off it, from (step, scene, axes of what it reads)."""
 
 
 class Pointwise(Rule):
@@ -27,7 +31,8 @@ class Pointwise(Rule):
     def __init__(self, step: Step, grid: Grid, sources: Sequence[int], consumes: Sequence[int] = ()) -> None:
         super().__init__(step, grid, sources, consumes)
         numbers = [v.number for v in values_in((step.args, dict(step.kwargs)))]
-        self.linear = step.operation in _LINEAR and set(numbers) == set(sources)
+        # If all that it reads differs inside boxes.
+        self.linear = known_of(step.operation).differences and set(numbers) == set(sources)
 
     def reach(self, spans: Sequence[Spans]) -> Spans:
         """The union of what may differ."""
@@ -123,16 +128,22 @@ def taken_parts(step: Step, scene: Scene) -> tuple[int, int] | None:
     return None if shape is None else (dim, len(shape))
 
 
-def over_channels(step: Step, scene: Scene) -> Rule | None:
-    """The rule of what mixes, sums, normalises or splits along axes without positions."""
+def over_channels(along: _AxesOf, step: Step, scene: Scene) -> Rule | None:
+    """The rule of what mixes, sums, normalises or splits along axes without positions.
+
+    Args:
+        along: reads those axes off the step.
+        step: the step.
+        scene: what is known before it.
+    """
     first = step.args[0] if step.args else None
     if not isinstance(first, Value) or [n for n in step.reads if n in scene.grids] != [first.number]:
         return None
     grid, shape = scene.grids[first.number], scene.shape(first.number)
-    along = _AXES[step.operation](step, scene, len(shape)) if shape is not None else None
-    if along is None or shape is None:
+    found = along(step, scene, len(shape)) if shape is not None else None
+    if found is None or shape is None:
         return None
-    axes, dropped = along
+    axes, dropped = found
     axes = tuple(axis % len(shape) - len(shape) for axis in axes)
     if -len(shape) in axes or set(axes) & set(grid.axes):
         return None
@@ -144,13 +155,10 @@ def over_channels(step: Step, scene: Scene) -> Rule | None:
     return Pointwise(step, grid, (first.number,))
 
 
-_Along = tuple[tuple[int, ...], bool]
-
-
-def _dim(*names: str, default: Any = None) -> Callable[[Step, Scene, int], _Along | None]:
+def _dim(*names: str, default: Any = None) -> _AxesOf:
     """Axes given under "dim", with "keepdim" last, as reductions take them."""
 
-    def read(step: Step, scene: Scene, ndim: int) -> _Along | None:
+    def read(step: Step, scene: Scene, ndim: int) -> _Axes | None:
         if step.module is not None:
             dim, keep = getattr(step.module, "dim", None), True
             return None if not isinstance(dim, int) else ((dim,), not keep)
@@ -169,7 +177,7 @@ _REDUCING = {"keepdim": False, "correction": None, "unbiased": None, "p": 2.0, "
              "_stacklevel": 3}  # fmt: skip
 
 
-def _last(step: Step, scene: Scene, ndim: int) -> _Along | None:
+def _last(step: Step, scene: Scene, ndim: int) -> _Axes | None:
     """The last axis: linear layers with constant weights."""
     plain = isinstance(step.module, nn.Linear) or isinstance(step.call, FusedLinear)
     if plain or taken(step, scene, ("input", "weight", "bias"), {"bias": None}) is not None:
@@ -177,7 +185,7 @@ def _last(step: Step, scene: Scene, ndim: int) -> _Along | None:
     return None
 
 
-def _normalised(step: Step, scene: Scene, ndim: int) -> _Along | None:
+def _normalised(step: Step, scene: Scene, ndim: int) -> _Axes | None:
     """The last axes, as many as the normalised shape has."""
     if step.module is not None:
         shape = getattr(step.module, "normalized_shape", None)
@@ -188,46 +196,43 @@ def _normalised(step: Step, scene: Scene, ndim: int) -> _Along | None:
     return (tuple(range(-len(shape), 0)), False) if shape else None
 
 
-def _responses(step: Step, scene: Scene, ndim: int) -> _Along | None:
+def _responses(step: Step, scene: Scene, ndim: int) -> _Axes | None:
     """Local response normalisation works along axis 1."""
     names = ("input", "size", "alpha", "beta", "k")
     known = step.module is not None or taken(step, scene, names, dict.fromkeys(names[2:])) is not None
     return ((1,), False) if known else None
 
 
-def _split(step: Step, scene: Scene, ndim: int) -> _Along | None:
+def _split(step: Step, scene: Scene, ndim: int) -> _Axes | None:
     """The axis of chunk, split and their like."""
     names = ("input", "count", "dim")
     renamed = {"chunks": "count", "split_size": "count", "split_size_or_sections": "count",
                "indices_or_sections": "count", "sections": "count", "axis": "dim"}  # fmt: skip
     kwargs = {renamed.get(name, name): value for name, value in step.kwargs.items()}
-    changed = Step(step.makes, step.call, step.args, kwargs, step.operation, step.kind, step.label)
-    found = taken(changed, scene, names, {"dim": 0})
+    found = taken(replace(step, kwargs=kwargs), scene, names, {"dim": 0})
     return ((found["dim"],), False) if found is not None and isinstance(found["dim"], int) else None
 
 
-def _unbound(step: Step, scene: Scene, ndim: int) -> _Along | None:
+def _unbound(step: Step, scene: Scene, ndim: int) -> _Axes | None:
     found = taken(step, scene, ("input", "dim"), {"dim": 0})
     return ((found["dim"],), True) if found is not None else None
 
 
-_AXES: dict[str, Callable[[Step, Scene, int], _Along | None]] = {
-    **dict.fromkeys(("mean", "sum"), _dim("dim", "keepdim", "dtype")),
-    **dict.fromkeys(("amax", "amin"), _dim("dim", "keepdim")),
-    **dict.fromkeys(("std", "var"), _dim("dim", "unbiased", "keepdim", "correction")),
-    "glu": _dim("dim", default=-1),
-    **dict.fromkeys(("softmax", "log_softmax"), _dim("dim", "_stacklevel", "dtype")),
-    "cumsum": _dim("dim", "dtype"),
-    "norm": _dim("p", "dim", "keepdim", "dtype"),
-    "normalize": _dim("p", "dim", "eps", "out", default=1),
-    "linear": _last,
-    "layer_norm": _normalised,
-    "rms_norm": _normalised,
-    "local_response_norm": _responses,
-    **dict.fromkeys(("chunk", "split", "tensor_split"), _split),
-    "unbind": _unbound,
+OVER_CHANNELS: dict[Region, Callable[[Step, Scene], Rule | None]] = {
+    "mean": partial(over_channels, _dim("dim", "keepdim", "dtype")),
+    "extremum": partial(over_channels, _dim("dim", "keepdim")),
+    "deviation": partial(over_channels, _dim("dim", "unbiased", "keepdim", "correction")),
+    "glu": partial(over_channels, _dim("dim", default=-1)),
+    "softmax": partial(over_channels, _dim("dim", "_stacklevel", "dtype")),
+    "cumulation": partial(over_channels, _dim("dim", "dtype")),
+    "norm": partial(over_channels, _dim("p", "dim", "keepdim", "dtype")),
+    "normalize": partial(over_channels, _dim("p", "dim", "eps", "out", default=1)),
+    "last axis": partial(over_channels, _last),
+    "last axes": partial(over_channels, _normalised),
+    "channel window": partial(over_channels, _responses),
+    "split": partial(over_channels, _split),
+    "unbind": partial(over_channels, _unbound),
 }
-CHANNEL_OPERATIONS = tuple(_AXES)
 
 
 def part(step: Step, scene: Scene) -> Rule | None:

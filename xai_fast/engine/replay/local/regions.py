@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from xai_fast.graph.captured import Captured
-from xai_fast.graph.steps import INPUT, Graph, Step
-from xai_fast.graph.straight import Straight, straightened
+from xai_fast.graph.dataflow import is_number, leading_to, memory, straightened, written
+from xai_fast.graph.steps import INPUT, Step
 
 from .boxes import Grid
 from .rule import Rule, Scene
@@ -41,13 +41,13 @@ class Regions:
         self.captured, self.scene = captured, Scene(graph)
         self.steps: list[Step] = []
         self.rules: dict[int, Rule] = {}
-        self._straight: Straight = straightened(graph)
+        self._straight = straightened(graph)
         shape = graph.traits[INPUT].shape
         assert shape is not None
         axes = len(shape) - 2
         self._dense: set[int] = set()
         self._varying: set[int] = set()  # numbers that depend on how many rows there are
-        if graph.traits[INPUT].group in self._straight.tangled:
+        if memory(graph, INPUT) in self._straight.tangled:
             raise NotLocalError("a part of the forward writes in place into a part of its input")
         self.scene.grids[INPUT] = Grid(tuple(range(-axes, 0)), shape[2:])
         for step in self._straight.steps:
@@ -63,21 +63,20 @@ class Regions:
 
     def name(self, number: int) -> int:
         """Under which name a value of the output is found."""
-        return self._straight.names.get(number, number)
+        return self._straight.name(number)
 
     def _classify(self, step: Step) -> None:
         """Finds out what the step makes of the changes that reach it."""
         graph, scene = self.captured.graph, self.scene
-        if step.makes in scene.fixed and not graph.writes.get(step.makes):
+        if step.makes in scene.fixed and not written(graph, step):
             return  # a number that is always the same
         changed = [n for n in step.reads if n in scene.grids or n in self._dense]
         varying = [n for n in step.reads if n in self._varying]
-        trait = graph.traits[step.makes]
         if not changed and not varying:
             self._constant(step)
             return
         self.steps.append(step)
-        if trait.shape is None and trait.group == -1 and not graph.writes.get(step.makes):
+        if is_number(graph, step.makes) and not written(graph, step):
             self._varying.add(step.makes)
             return
         rule = self._rule(step) if not any(n in self._dense for n in changed) else None
@@ -91,7 +90,7 @@ class Regions:
     def _rule(self, step: Step) -> Rule | None:
         graph = self.captured.graph
         values = [n for n in (step.makes, *step.reads) if n not in self.scene.fixed]
-        if any(graph.traits[n].group in self._straight.tangled for n in values):
+        if any(memory(graph, n) in self._straight.tangled for n in values):
             return None
         trait = graph.traits[step.makes]
         if trait.shape is not None and trait.batched != 1:
@@ -104,7 +103,7 @@ class Regions:
             self.scene.fixed[step.makes] = step.run(self.scene.fixed)
 
     def _refuse_constants(self, step: Step) -> None:
-        for number in self.captured.graph.writes.get(step.makes, ()):
+        for number in written(self.captured.graph, step):
             if number in self.scene.fixed:
                 raise NotLocalError(f"{step.label} writes in place into what does not depend on the input")
 
@@ -119,7 +118,7 @@ class Regions:
         chosen = {step.makes for step in first if step.makes in self.rules}
         while True:
             made = chosen | {INPUT}
-            rest = _needed([step for step in self.steps if step.makes not in made], self.results, graph)
+            rest = leading_to([step for step in self.steps if step.makes not in made], self.results, graph)
             read = {n for step in rest if step.makes not in self._varying for n in step.reads} | set(self.results)
             frontier = made & read
             # A tuple has no map that it could be pasted into: who makes it joins the rest.
@@ -128,10 +127,10 @@ class Regions:
                 break
             chosen -= tuples
         numbers = {n for step in rest if step.makes in self._varying for n in step.reads if n in made}
-        local = _needed([step for step in first if step.makes in chosen], frontier, graph)
+        local = leading_to([step for step in first if step.makes in chosen], frontier, graph)
         if not local:
             raise NotLocalError("nothing is left to re-run region by region")
-        clean = _needed([s for s in first if s.makes in chosen | self._varying], [s.makes for s in local], graph)
+        clean = leading_to([s for s in first if s.makes in chosen | self._varying], [s.makes for s in local], graph)
         return Division(
             tuple(local), tuple(clean), tuple(rest), tuple(sorted(frontier)), tuple(sorted(numbers - frontier))
         )
@@ -169,14 +168,3 @@ def rules_of(steps: Sequence[Step], regions: Regions) -> dict[int, Rule] | None:
         found[step.makes] = rule
         scene.grids[step.makes] = rule.grid
     return found
-
-
-def _needed(steps: Sequence[Step], wanted: Collection[int], graph: Graph) -> list[Step]:
-    """The steps that the wanted values depend on, and those that write in place into what these read."""
-    found, chosen = set(wanted), []
-    for step in reversed(steps):
-        touched = {graph.traits[number].group for number in graph.writes.get(step.makes, ())}
-        if step.makes in found or touched & {graph.traits[number].group for number in found}:
-            chosen.append(step)
-            found |= set(step.reads)
-    return chosen[::-1]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from xai_fast.graph import care
+from xai_fast.graph.dataflow import on_copies, written
 from xai_fast.graph.magnitudes import sizes
 from xai_fast.graph.steps import INPUT, Step, filled, last_uses
-from xai_fast.graph.straight import on_copies
 
 from .boxes import Boxes, Grid, Spans, covering
 from .differences import Differences
@@ -53,7 +53,7 @@ class Replay:
         moving = {n for rule in reading for n in rule.sources}
         self.kept = tuple(sorted((moving | set(division.frontier)) - set(regions.scene.fixed) - {INPUT}))
         clean = [
-            on_copies(step) if graph.writes.get(step.makes) and set(step.reads) & set(self.kept) else step
+            on_copies(step) if written(graph, step) and set(step.reads) & set(self.kept) else step
             for step in division.clean
         ]
         self._clean = captured.program(clean, {INPUT}, self.kept, plain=captured.short_sums)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -173,12 +173,3 @@ def _source(step: Step, scene: Scene) -> int | None:
     changed = [number for number in step.reads if number in scene.grids]
     first = step.args[0] if step.args else None
     return first.number if isinstance(first, Value) and changed == [first.number] else None
-
-
-Maker = Callable[[Step, Scene], Rule | None]
-VIEWS: dict[str, Maker] = {
-    **dict.fromkeys(("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten", "view_as"), reshaped),
-    **dict.fromkeys(("permute", "transpose", "movedim", "moveaxis", "swapaxes", "mT", "T"), permuted),
-    **dict.fromkeys(("narrow", "select", "index_select", "flip", "slice"), cut),
-    "getitem": indexed,
-}
