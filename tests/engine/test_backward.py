@@ -237,7 +237,7 @@ def test_layers_of_a_residual_network(layers):
         assert not activation.requires_grad
 
 
-# Targets, sums over rows, the stem
+# Targets, sums over rows, the first layer
 
 
 def resnet():
@@ -277,7 +277,7 @@ class Shifted(test_tail.Plain):
 
 @pytest.mark.parametrize("name", ["resnet", "shifted", "double"])
 def test_weighted_sums_over_groups_of_rows(name):
-    """Summed behind the stem, and at the input where the stem is not a single convolution or nothing is fused."""
+    """Summed behind the first layer, and at the input where that is not a single convolution or nothing is fused."""
     if name == "resnet":
         prepared, backward, inputs = resnet()
     elif name == "shifted":
@@ -286,26 +286,13 @@ def test_weighted_sums_over_groups_of_rows(name):
     else:
         inputs = networks.photos(5, 16).double()
         prepared, backward = backward_for(test_tail.Plain().double(), inputs, rule="guided")
-    assert (backward.stem is not None) == (name == "resnet")
+    assert (backward.first is not None) == (name == "resnet")
     weight, group = torch.tensor([0.5, -1.0, 2.0, 0.25, 1.5]), torch.tensor([0, 0, 1, 1, 2])
     (rows,) = gradients_of(prepared, backward, inputs)
     (sums,) = gradients_of(prepared, backward, inputs, weight=weight, group=group)
     expected = torch.stack([(weight[group == g].view(-1, 1, 1, 1, 1) * rows[group == g]).sum(0) for g in range(3)])
     assert sums.shape == expected.shape
     assert (sums - expected).abs().max() <= 1e-5 * expected.abs().max()
-
-
-def test_a_run_may_start_behind_the_stem():
-    prepared, backward, inputs = resnet()
-    ends = prepared.empty(2, inputs).copy_(inputs[:2])
-    y = backward.stem.of(ends)
-    share = torch.tensor([0.0, 0.25, 0.7, 1.0]).view(-1, 1, 1, 1)
-    path = ends[0] + share * (ends[1] - ends[0])
-    (expected,) = gradients_of(prepared, backward, path)
-    run = backward.from_stem(y[0] + share * (y[1] - y[0]))
-    with torch.enable_grad():
-        (actual,) = run.gradients(scores_of(run.raw))
-    assert sorted(errors(actual, expected.double()))[1] <= 1e-4
 
 
 class ReadsTwice(test_tail.Plain):
@@ -319,14 +306,10 @@ class AsksForTheShape(test_tail.Plain):
 
 
 @pytest.mark.parametrize(("kind", "has_one"), [(test_tail.Plain, True), (AsksForTheShape, True), (ReadsTwice, False)])
-def test_a_stem_is_what_alone_reads_the_input(kind, has_one):
+def test_the_first_layer_is_what_alone_reads_the_input(kind, has_one):
     inputs = networks.photos(2, 16)
-    prepared, backward = backward_for(kind(), inputs)
-    assert (backward.stem is not None) == has_one
-    if has_one:
-        run = backward.from_stem(backward.stem.of(prepared.empty(2, inputs).copy_(inputs)))
-        direct, _ = run_of(prepared, backward, inputs)
-        torch.testing.assert_close(run.raw, direct.raw)
+    _, backward = backward_for(kind(), inputs)
+    assert (backward.first is not None) == has_one
 
 
 # Rules for ReLUs

@@ -62,9 +62,9 @@ def test_what_the_rescale_rule_refuses_is_listed():
 @pytest.mark.parametrize("operation", [o for o in OPERATIONS.values() if o.gradient in ("of output", "of input")],
                          ids=lambda operation: operation.name)  # fmt: skip
 def test_an_activation_is_fused_and_its_derivative_is_told_as_the_table_says(operation):
-    modules = {name: getattr(nn, name)() for name in ("ReLU", "ReLU6", "Hardtanh", "LeakyReLU", "Sigmoid", "Tanh", "SiLU",
-                                                      "Hardswish", "GELU")}  # fmt: skip
-    (module,) = [module for module in modules.values() if operation_of(module) == operation.name]
+    names = ("ReLU", "ReLU6", "Hardtanh", "LeakyReLU", "Sigmoid", "Tanh", "SiLU", "Hardswish", "GELU")
+    modules = [getattr(nn, name)() for name in names]
+    (module,) = [module for module in modules if operation_of(module) == operation.name]
     activation = activation_of(Step(1, module, (Value(0),), {}, operation.name, operation.kind, ""))
     assert activation is not None
     derivative = derivative_of(activation, "gradient")

@@ -15,7 +15,6 @@ from torch import nn
 
 import xai_fast as xf
 from xai_fast import ops
-from xai_fast.engine.gradients.backward.tape import Backward
 from xai_fast.graph.fused import FusedConvolution
 from xai_fast.graph.fused.onednn.linear import PackedLinear
 from xai_fast.graph.fused.onednn.probe import failed
@@ -32,7 +31,7 @@ METHODS = (
     "IntegratedGradients",
     "GuidedBackprop",
 )
-SWITCHES = [(name, way) for name in ("packed", "minimal", "stem") for way in (True, False)]
+SWITCHES = [(name, way) for name in ("packed", "minimal") for way in (True, False)]
 SWITCHES += [("fused", False), ("implementation", "public")]
 TARGETS = [1, 3, 0]
 
@@ -98,7 +97,7 @@ def test_maps_are_those_of_the_replicas_without_a_compiler(case):
         assert_as_its_replica(case)
 
 
-WAYS = {"packed": (PackedLinear, "fused"), "minimal": (MinimalFilter, "__call__"), "stem": (Backward, "from_stem"),
+WAYS = {"packed": (PackedLinear, "fused"), "minimal": (MinimalFilter, "__call__"),
         "fused": (FusedConvolution, "__call__"), "implementation": (Convolution, "plain")}  # fmt: skip
 
 

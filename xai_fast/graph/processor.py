@@ -21,7 +21,6 @@ class Processor:
         implementation: the name of the only implementation of fused steps that may run them (see `graph.fused`).
         packed: linear layers are faster with prepacked weights.
         minimal: 3x3 convolutions run by minimal filtering, by the kernel or, where there is none, its reference.
-        stem: points of a line are faster interpolated behind a model's first layer than run through it.
     """
 
     halves: bool | None = None
@@ -29,7 +28,6 @@ class Processor:
     implementation: str | None = None
     packed: bool | None = None
     minimal: bool | None = None
-    stem: bool | None = None
 
 
 _said = Processor()

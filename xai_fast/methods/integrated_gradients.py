@@ -11,7 +11,7 @@ from torch import Tensor
 from xai_fast.core.layers import Grid, Layer
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.estimators.quadrature import QUADRATURES, quadrature
-from xai_fast.engine.evaluate import Answers, InputGradient, LayerPath, Line, Score, Summed
+from xai_fast.engine.evaluate import Answers, InputGradient, LayerPath, Score, Summed
 from xai_fast.engine.recipe import Sweep
 from xai_fast.engine.reducers.adaptive import AdaptiveMaps
 from xai_fast.engine.reducers.clean import CleanFormula
@@ -88,17 +88,12 @@ class IntegratedGradients(AbstractGradientMethod):
             assert answers.groups is not None
             return answers.gradient, answers.groups
 
-        def ends(samples: Tensor) -> tuple[Tensor, Tensor]:
-            start = baseline[source.sample_of(samples).to(baseline.device)]
-            return samples_of(source, samples, inputs), start
-
         def whole(samples: Tensor, sums: Tensor) -> Tensor:
-            end, start = ends(samples)
-            return sums * (end - start)[:, None]
+            start = baseline[source.sample_of(samples).to(baseline.device)]
+            return sums * (samples_of(source, samples, inputs) - start)[:, None]
 
         summed = Summed(points.source_of, lambda rows: weights[rows % len(weights)])
-        line = Line(points.source_of, lambda rows: alphas[rows % len(alphas)], ends)
-        return Asked(points, InputGradient(summed=summed, line=line), parts, whole, len(alphas))
+        return Asked(points, InputGradient(summed=summed), parts, whole, len(alphas))
 
     def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:
         """The points of each path, and then the baselines' own scores."""

@@ -1,6 +1,5 @@
 """What the model is asked about a batch of variants: a score, a gradient, a layer's response, multipliers."""
 
-from .along import Line
 from .answers import Answers, Evaluate, Response, Score, ScoreOf, Tails
 from .gradient import InputGradient, Summed
 from .layer import BiasResponse, Both, LayerActivation, LayerCurvature, LayerResponse
@@ -19,7 +18,6 @@ __all__ = [
     "LayerCurvature",
     "LayerPath",
     "LayerResponse",
-    "Line",
     "Multipliers",
     "Response",
     "Score",

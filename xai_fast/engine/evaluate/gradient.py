@@ -17,7 +17,6 @@ from xai_fast.engine.gradients.backward import Rule, rectified
 from xai_fast.engine.reach import leads_back, refuse_unreached, returning_none
 
 from .agreement import backward_for
-from .along import Along, Line
 from .answers import Answers, ScoreOf, Tails
 
 
@@ -42,21 +41,14 @@ class InputGradient:
         rule: how a ReLU passes gradients.
         summed: where only sums over rows are wanted. The first layer of a captured model then runs backward once per
             group of rows and not once per row.
-        line: where rows lie on lines. The first layer of a captured model, which is affine, then runs forward for the
-            lines' ends alone, where that is faster.
     """
 
     rule: Rule = "gradient"
     summed: Summed | None = None
-    line: Line | None = None
-    _along: Along | None = field(init=False, repr=False)
     layers: tuple[str, ...] = field(default=(), init=False, repr=False)
     forwards: int = field(default=1, init=False, repr=False)
     backwards: int = field(default=1, init=False, repr=False)
     together: int = field(default=1, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_along", None if self.line is None else Along(self.line))
 
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
         """Scores (rows, K) and gradient (rows, K, C, *S), or (G, K, C, *S) where summed."""
@@ -70,7 +62,7 @@ class InputGradient:
             if position is not None and weight is not None:
                 gradient = _sums(gradient, weight, position)
         else:
-            run = backward(batch) if self._along is None else self._along(backward, prepared, batch, rows)
+            run = backward(batch)
             scores = differentiable(score_of, run.raw)
             (gradient,) = run.gradients(scores, weight, position)
             warn_without_rectifiers(self.rule, backward.rectifiers)

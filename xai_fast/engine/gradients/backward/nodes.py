@@ -15,6 +15,7 @@ from xai_fast.graph.steps import Step
 from .activations import Derivative
 from .gradients import Gradients, Held
 from .rectifier import Mask
+from .sums import RowSums
 
 Values = dict[int, Any]
 
@@ -105,10 +106,8 @@ class Affine(AbstractStepNode):
 
     def forward(self, values: Values) -> Mask | Tensor | None:
         """See `Node`."""
-        made = self.step.makes
-        if made not in values:  # a run may start from it
-            values[made] = self.step.run(values)
-        return self.kept(values[made])
+        y = values[self.step.makes] = self.step.run(values)
+        return self.kept(y)
 
     def backward(self, kept: Mask | Tensor | None, gradients: Gradients, *, last: bool) -> None:
         """See `Node`."""
@@ -122,6 +121,12 @@ class Affine(AbstractStepNode):
             gradients.add(self.other, held)
         else:
             held.release()
+
+    def backward_of_sums(self, kept: Mask | Tensor | None, gradients: Gradients, sums: RowSums) -> None:
+        """As `backward`, after a sum over rows: the affine map passes that as it passes rows."""
+        held = self.before_activation(kept, gradients)
+        if held is not None and self.shape is not None:
+            self.add_input_gradient(sums(held.tensor), gradients)
 
     def add_input_gradient(self, gradient: Tensor, gradients: Gradients) -> None:
         """Adds the gradient of what the affine map reads, from that of what it makes, before anything is added."""

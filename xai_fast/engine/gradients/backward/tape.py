@@ -14,14 +14,14 @@ from xai_fast.engine.reach import refuse_unreached
 from xai_fast.graph import care
 from xai_fast.graph.captured import Captured
 from xai_fast.graph.cut import CutError
+from xai_fast.graph.operation import Kind
 from xai_fast.graph.steps import INPUT, filled
 
 from .gradients import Gradients, Held
-from .nodes import Values
+from .nodes import Affine, Values
 from .plan import Plan, plan_of
 from .recorded import as_leaves
 from .rectifier import Rule
-from .stem import Stem, stem_of
 from .sums import RowSums
 
 
@@ -37,7 +37,7 @@ class Backward:
 
     Attributes:
         layers: as given.
-        stem: the one affine step that reads the input; None where the input is read in another way.
+        first: the node of the one affine layer that alone reads the input, where gradients by the input are asked for.
 
     Raises:
         CutError, ValueError: as `plan_of`.
@@ -46,7 +46,7 @@ class Backward:
     def __init__(self, captured: Captured, layers: tuple[str, ...], rule: Rule) -> None:
         self.layers, self.graph = layers, captured.graph
         self.plan: Plan = plan_of(captured, layers, rule)
-        self.stem: Stem | None = None if layers else stem_of(captured.graph, self.plan.nodes)
+        self.first = None if layers else self._first_layer()
         self._dead = self._last_uses()
 
     @property
@@ -56,27 +56,20 @@ class Backward:
 
     def __call__(self, batch: Tensor) -> Run:
         """Runs a batch (rows, C, *S), ours to use up, in the model's dtype, device and layout."""
-        return self._run({INPUT: batch}, len(batch))
+        kept: list[Any] = []
+        with torch.no_grad(), care.run():
+            values: Values = {**self.graph.fixed, INPUT: batch, **self.plan.prefix.run({INPUT: batch})}
+            for node, dead in zip(self.plan.nodes, self._dead, strict=True):
+                kept.append(node.forward(values))
+                for number in dead:
+                    values.pop(number, None)
+        return Run(self, values, kept)
 
-    def from_stem(self, y: Tensor) -> Run:
-        """Runs what follows the stem, from what `stem.of` returns, (rows, ...), ours to use up."""
-        assert self.stem is not None
-        return self._run(self.stem.given(y), len(y), careful=not self.stem.ordinary(y))
-
-    @torch.no_grad()
-    def _run(self, given: Values, rows: int, *, careful: bool = False) -> Run:
-        with care.run(careful=careful):
-            return self._ran(given, rows)
-
-    def _ran(self, given: Values, rows: int) -> Run:
-        values = {**self.graph.fixed, **given, **self.plan.prefix.run(given)}
-        given.clear()
-        kept = []
-        for node, dead in zip(self.plan.nodes, self._dead, strict=True):
-            kept.append(node.forward(values))
-            for number in dead:
-                values.pop(number, None)
-        return Run(self, values, kept, rows)
+    def _first_layer(self) -> Affine | None:
+        """The node of a convolution or linear layer, where that and nothing else reads what is in the input."""
+        readers = [step for step in self.graph.steps if INPUT in step.reads and step.kind is not Kind.NUMBER]
+        found = (node for node in self.plan.nodes if isinstance(node, Affine) and node.reads == (INPUT,))
+        return next(found, None) if len(readers) == 1 else None
 
     def _last_uses(self) -> list[set[int]]:
         """Per node, the values that nobody reads after it."""
@@ -97,9 +90,9 @@ class Run:
         activations: what each of the layers returned, in order.
     """
 
-    def __init__(self, backward: Backward, values: Mapping[int, Any], kept: list[Any], rows: int) -> None:
+    def __init__(self, backward: Backward, values: Mapping[int, Any], kept: list[Any]) -> None:
         plan = backward.plan
-        self._backward, self._kept, self._rows = backward, kept, rows
+        self._backward, self._kept = backward, kept
         self.activations: list[Tensor] = [values[number] for number in plan.roots] if backward.layers else []
         self._leaves: list[tuple[int, int, Tensor]] = []
         results = {number: as_leaves(values[name], name, self._leaves) for number, name in plan.results.items()}
@@ -115,7 +108,7 @@ class Run:
 
         Returns:
             One tensor (rows, K, ...) per layer, or a single one by the input, (rows, K, C, *S), or (groups, K, C, *S).
-            The forward's affine stem, where there is one, then runs backward once per group instead of once per row.
+            The first layer, where nothing else reads the input, then runs backward once per group and not once per row.
 
         Raises:
             ValueError: the scores do not depend differentiably on the raw output, or that not on the input or a layer.
@@ -142,7 +135,7 @@ class Run:
     @torch.no_grad()
     def _sweep(self, seeds: Iterator[tuple[int, int, Tensor]], sums: RowSums | None, *, last: bool) -> list[Tensor]:
         """One backward over what was kept: a gradient per root."""
-        plan, stem = self._backward.plan, self._backward.stem
+        plan, first = self._backward.plan, self._backward.first
         gradients = Gradients(plan.roots)
         for value, part, seed in seeds:
             gradients.add(value, Held(seed, own=False), part)
@@ -150,13 +143,13 @@ class Run:
             node, kept = plan.nodes[position], self._kept[position]
             if last:
                 self._kept[position] = None
-            if sums is not None and stem is not None and node is stem.node:
-                stem.backward(kept, gradients, sums)
+            if sums is not None and first is not None and node is first:
+                first.backward_of_sums(kept, gradients, sums)
             else:
                 node.backward(kept, gradients, last=last)
             del kept
         found = [self._found(root, gradients) for root in plan.roots]
-        return found if sums is None or stem is not None else [sums(gradient) for gradient in found]
+        return found if sums is None or first is not None else [sums(gradient) for gradient in found]
 
     def _found(self, root: int, gradients: Gradients) -> Tensor:
         """The gradient at a root."""

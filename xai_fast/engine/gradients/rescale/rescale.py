@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -119,20 +119,9 @@ class Run:
     def __init__(self, rescale: Rescale, values: dict[int, Any], inputs: int, references: int) -> None:
         self._rescale, self._values, self._inputs = rescale, values, inputs
         dependence = rescale.dependence
-        self._leaves: dict[int, Tensor] = {}
-        of_inputs: dict[int, Any] = {}
-        of_references: dict[int, Any] = {}
-        for original, number in dependence.results.items():
-            value, batched = values[number], dependence.graph.traits[number].batched
-            here = there = value
-            if isinstance(value, Tensor) and batched:
-                here, there = value[: inputs * batched], value[inputs * batched :]
-            if isinstance(here, Tensor) and here.is_floating_point():
-                # Two results may be one value, which has one gradient.
-                here = self._leaves.setdefault(number, here.detach().requires_grad_())
-            of_inputs[original], of_references[original] = here, there
-        self.raw = filled(dependence.output, of_inputs)
-        self.raw_references = filled(dependence.output, of_references)
+        self.raw, self.raw_references, self._leaves = self._outputs(
+            lambda value, batched: (value[: inputs * batched], value[inputs * batched :])
+        )
         self.activations = [
             (values[root][:inputs], values[root][inputs : inputs + references]) for root in dependence.roots
         ] if rescale.layers else []  # fmt: skip
@@ -142,15 +131,27 @@ class Run:
 
         For scores whose multipliers depend on both; see `multipliers`.
         """
-        dependence, leaves = self._rescale.dependence, {}
+        return self._outputs(
+            lambda value, batched: (rows_at(value, of, batched), rows_at(value, to + self._inputs, batched))
+        )
+
+    def _outputs(self, sides: Callable[[Tensor, int], tuple[Tensor, Tensor]]) -> tuple[Any, Any, dict[int, Tensor]]:
+        """The model's output for inputs, for references, and the leaves of the former.
+
+        Args:
+            sides: takes the rows of both from a value whose rows have so many entries each.
+        """
+        dependence = self._rescale.dependence
+        leaves: dict[int, Tensor] = {}
         of_inputs: dict[int, Any] = {}
         of_references: dict[int, Any] = {}
         for original, number in dependence.results.items():
-            value, batched = self._values[number], dependence.graph.traits[number].batched
-            here = there = value
+            here = there = value = self._values[number]
+            batched = dependence.graph.traits[number].batched
             if isinstance(value, Tensor) and batched:
-                here, there = (rows_at(value, index, batched) for index in (of, to + self._inputs))
+                here, there = sides(value, batched)
             if isinstance(here, Tensor) and here.is_floating_point():
+                # Two results may be one value, which has one gradient.
                 here = leaves.setdefault(number, here.detach().requires_grad_())
             of_inputs[original], of_references[original] = here, there
         return filled(dependence.output, of_inputs), filled(dependence.output, of_references), leaves
