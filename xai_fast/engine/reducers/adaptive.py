@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from xai_fast.engine.evaluate import Answers, InputGradient, Line, Score
+from xai_fast.engine.evaluate import Answers, InputGradient, Score
 from xai_fast.engine.recipe import Details, Sweep
 from xai_fast.engine.samplers.adaptive import AdaptivePath
 from xai_fast.engine.samplers.clean import Clean
@@ -80,14 +80,11 @@ class AdaptiveMaps:
         self._paths.append(AdaptivePath(difference, ends, tolerance=self._tolerance, max_steps=self._max_steps))
 
     def _level(self, n: int, level: Tensor) -> Sweep:
-        path, here = self._paths[n], slice(n, n + 1)
+        path = self._paths[n]
         points = PathPoints(Clean(self._inputs), self._baseline, level, samples=torch.tensor([n]))
-        line = Line(
-            points.source_of, lambda rows: level[rows], lambda _lines: (self._inputs[here], self._baseline[here])
-        )
 
         def take(rows: Tensor, answers: Answers) -> None:
             assert answers.gradient is not None
             path.take(rows, answers.scores, answers.gradient)
 
-        return Sweep(points, InputGradient(line=line), take)
+        return Sweep(points, InputGradient(), take)
