@@ -79,11 +79,9 @@ def _gradients(choice: Choice, recipe: Recipe, inputs: Tensor) -> list[str]:
     found = backward_for(choice.prepared, tuple(inputs.shape[1:]), (), question.rule)
     if isinstance(found, str):
         return [f"gradients: by autograd ({found})"]
-    stem = ""
-    if found.stem is not None and question.summed is not None:
-        ends = "forward for the ends of paths alone, " if question.line is not None else ""
-        stem = f"; the first layer runs {ends}backward once for all rows that run together"
-    return [f"gradients: explicit backward over the prepared graph{stem}"]
+    summed = found.first is not None and question.summed is not None
+    first = "; the first layer runs backward once for all rows that run together" if summed else ""
+    return [f"gradients: explicit backward over the prepared graph{first}"]
 
 
 def _at_once(choice: Choice, budget: RowBudget, chunk: int) -> str:
