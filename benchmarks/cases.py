@@ -61,6 +61,21 @@ def _cam_case(name: str, method: Callable[[str], Method], peer: str, layer: str,
     )
 
 
+def _score_case() -> Case:
+    """The smaller network: torchcam takes as many forwards as we do, 512 of them."""
+    return Case(
+        "score-cam-resnet18",
+        "resnet18",
+        _on(xf.ScoreCAM)("layer4"),
+        "torchcam",
+        peers.torchcam_score("layer4"),
+        default=32,
+        sweep=(8, 16, 32),
+        bar=1.3,
+        scaled=True,
+    )
+
+
 def _on(method: Any, **settings: Any) -> Callable[[str], Method]:
     return lambda layer: lambda model: method(model, layer=layer, **settings)
 
@@ -208,6 +223,7 @@ CASES = (
     _cam_case("xgradcam", _on(xf.XGradCAM), "XGradCAM", "layer4", 4.0),
     _cam_case("seg-eigen-cam", _on(xf.SegEigenCAM), "SegEigenCAM", "layer4", 8.0),
     _cam_case("full-grad", lambda _layer: xf.FullGrad, "FullGrad", "layer4", 20.0),
+    _score_case(),
     _ablation_case("resnet50", "resnet50", "layer4", 2048, 1000, 1500),
     _ablation_case("resnet50-layer3", "resnet50", "layer3.5", 1024, None, 8),
     _ablation_case(

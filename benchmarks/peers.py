@@ -235,6 +235,25 @@ def torchcam_gradcam(layer: str) -> Peer:
     return peer
 
 
+def torchcam_score(layer: str) -> Peer:
+    """Its Score-CAM with `setting` masked inputs per forward."""
+
+    def peer(model: nn.Module, batch_size: int) -> Explain:
+        from torchcam.methods import ScoreCAM
+
+        extractor = ScoreCAM(model, layer, batch_size=batch_size)
+
+        def explain(x: Tensor, target: Tensor) -> Tensor:
+            with torch.no_grad():
+                model(x)
+            (grid,) = extractor(target.tolist())
+            return _upsampled(grid[:, None], x)
+
+        return explain
+
+    return peer
+
+
 def gradcam_gradcam(layer: str) -> Peer:
     return gradcam_method("GradCAM")(layer)
 

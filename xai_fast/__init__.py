@@ -63,6 +63,9 @@ if TYPE_CHECKING:  # for editors and type checkers, which read and do not run; a
     from xai_fast.methods.cam.overviews import ClassAttention as ClassAttention
     from xai_fast.methods.cam.overviews import PositionAttention as PositionAttention
     from xai_fast.methods.cam.recipro_cam import ReciproCAM as ReciproCAM
+    from xai_fast.methods.cam.score_cams import ISCAM as ISCAM
+    from xai_fast.methods.cam.score_cams import SSCAM as SSCAM
+    from xai_fast.methods.cam.score_cams import ScoreCAM as ScoreCAM
     from xai_fast.methods.cam.smooth_gradcam import SmoothGradCAMPlusPlus as SmoothGradCAMPlusPlus
     from xai_fast.methods.deconvolution import Deconvolution as Deconvolution
     from xai_fast.methods.deep_lift import DeepLift as DeepLift

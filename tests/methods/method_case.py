@@ -41,9 +41,14 @@ class Case:
         return self.method == "ErrorAttribution"
 
     @property
+    def needs_classes(self) -> bool:
+        """Whether the target can be no function, because class scores are mixed."""
+        return self.method in ("FinerCAM", "ClassAttention")
+
+    @property
     def repeats(self) -> bool:
         """Whether a draw may repeat another, which is not run again: fewer rows than were announced."""
-        return self.method in ("KernelShap", "Lime", "ShapleySampling")
+        return self.method in ("KernelShap", "Lime", "ShapleySampling", "ScoreCAM", "ISCAM")
 
     @property
     def shares_rows(self) -> bool:

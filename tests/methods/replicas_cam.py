@@ -261,3 +261,44 @@ def _at_biases(model, row, target):
         handle.remove()
     own, *slopes = torch.autograd.grad(value, [leaf, *outputs])
     return own, kept, slopes
+
+
+def _score_cam(shown):
+    """A replica of channels weighted by the softmax of mean scores over `shown(row, mask, channel, **own)`."""
+
+    def replica(
+        model, inputs, targets, *, layer, fuse="max", aug_smooth=False, signed=False, resolution="input", **own
+    ):
+        model, layers = in_double(model), _listed(layer)
+
+        def one(row, target):
+            grids, before = [], 0
+            for activation, _ in _at_layers(model, row, target, layers):
+                scores = []
+                for k, plane in enumerate(activation):
+                    span = plane.max() - plane.min()
+                    mask = resized((plane - plane.min()) / span if span > 0 else plane * 0, tuple(row.shape[1:]))
+                    with torch.no_grad():
+                        found = [score(model, seen, target) for seen in shown(row, mask, before + k, **own)]
+                    scores.append(sum(found) / len(found))
+                weights = torch.stack(scores).softmax(0)
+                total = sum(w * a for w, a in zip(weights, activation, strict=True))
+                grids.append(total if signed else total.clamp_min(0))
+                before += len(activation)
+            return _fused(grids, row, fuse, resolution)
+
+        return _over_passes(one, inputs.double(), targets, aug_smooth)
+
+    return replica
+
+
+def _noisy(row, mask, channel, n_samples=35, noise=2.0, seed=0):
+    draws = [normal_of(row[:1], seed, channel * n_samples + j) for j in range(n_samples)]
+    return [row * (mask + noise * drawn) for drawn in draws]
+
+
+score_cam = _score_cam(lambda row, mask, _channel: [row * mask])
+sscam = _score_cam(_noisy)
+iscam = _score_cam(
+    lambda row, mask, _channel, n_samples=10: [row * mask * (j + 1) / n_samples for j in range(n_samples)]
+)

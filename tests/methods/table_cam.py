@@ -52,6 +52,19 @@ CAM_CASES = [
         {"layer": "pool", "seed": 2},
         {"layer": ["stem", "pool"], "signed": True, "resolution": "native"},
     ),
+    *cases(
+        "ScoreCAM",
+        replicas_cam.score_cam,
+        {"layer": "pool"},
+        {"layer": ["body", "pool"], "fuse": "mean", "aug_smooth": True, "resolution": "native", "signed": True},
+    ),
+    *cases(
+        "SSCAM",
+        replicas_cam.sscam,
+        {"layer": "pool", "n_samples": 3},
+        {"layer": ["pool", "stem"], "n_samples": 2, "noise": 0.5, "seed": 7},
+    ),
+    *cases("ISCAM", replicas_cam.iscam, {"layer": "pool", "n_samples": 3}),
     *cases("FullGrad", replicas_cam.full_grad, {}, {"aug_smooth": True}),
     *cases(
         "EigenCAM",
@@ -182,6 +195,24 @@ def _position_attention(inputs, _target):
     return model, {"layer": "0"}, features.square().sum(1, keepdim=True)
 
 
+def _scored(of_mask, **settings):
+    """The score of an input seen through a mask is linear in the mask."""
+
+    def made(inputs, target):
+        model, features, weights = _head(inputs)
+        flat = features.flatten(2)
+        low, high = flat.amin(2)[..., None, None], flat.amax(2)[..., None, None]
+        masks = (features - low) / (high - low)
+        bias = torch.nn.functional.conv2d(inputs * 0, model[0].weight, model[0].bias).detach()
+        slope = torch.nn.functional.conv2d(inputs, model[0].weight).detach()  # of a mask of ones, less the bias
+        sums = (weights[target][:, None, None] * slope).sum(1)[:, None] * masks
+        constant = (weights[target][:, None, None] * bias).sum((1, 2, 3))
+        scores = of_mask * sums.sum((2, 3)) + constant[:, None]
+        return model, {"layer": "0", **settings}, _mapped(scores.softmax(1), features).clamp_min(0)
+
+    return made
+
+
 CAM_CLOSED_FORMS = {
     "CAM": _classic,
     "GradCAMPlusPlus": _plus_plus(),
@@ -194,6 +225,9 @@ CAM_CLOSED_FORMS = {
     "FinerCAM": _finer,
     "RefineCAM": _refine,
     "RandomCAM": _random,
+    "ScoreCAM": _scored(1),
+    "SSCAM": _scored(1, n_samples=1, noise=0.0),
+    "ISCAM": _scored((1 / 3 + 2 / 3 + 1) / 3, n_samples=3),
     "FullGrad": _full_grad,
     "EigenCAM": _one_channel(False, ""),
     "EigenGradCAM": _one_channel(True, "slope"),

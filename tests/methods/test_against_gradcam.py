@@ -153,6 +153,17 @@ def test_torchcam_draws_the_same_classic_map():
     assert_same_picture(ours, theirs)
 
 
+def test_torchcam_scores_the_same_channels():
+    library = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
+    model, inputs, targets = subject()
+    ours = xf.ScoreCAM(model, layer="layer1.1").attribute(inputs, targets, resolution="native")
+    twin = networks.awakened("resnet18").double()
+    with library.ScoreCAM(twin, "layer1.1") as cam, torch.no_grad():
+        twin(inputs.clone())
+        (theirs,) = cam(class_idx=targets)
+    assert_same_picture(ours, theirs)
+
+
 def test_torchcam_refines_to_the_same_picture():
     """By LayerCAM: torchcam's Grad-CAM++ does not divide."""
     library = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")

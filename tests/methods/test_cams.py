@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import networks
 import pytest
+import replicas_cam
 import torch
 from subjects import Small, signals
 from torch import nn
@@ -86,6 +87,8 @@ def test_refine_cam_finds_three_depths():
 
 def test_class_attention_does_not_ask_for_a_class():
     model, inputs = Small(), signals(2)
+    with pytest.raises(TypeError, match="`target` came as a function"):
+        xf.ClassAttention(model, layer="pool").attribute(inputs, lambda output: output[:, 0])
     one, other = (xf.ClassAttention(model, layer="pool")(inputs, target) for target in (None, 3))
     assert torch.equal(one.values, other.values)
     scores = model(inputs).detach()
@@ -142,3 +145,33 @@ def test_full_grad_counts_a_layer_each_time_it_runs_and_none_that_does_not():
     spans = [(plane - plane.min(), plane.max() - plane.min()) for plane in planes]
     expected = sum(above / span for above, span in spans if span > 0)
     torch.testing.assert_close(actual[0, 0], expected)
+
+
+def test_score_cam_shows_equal_and_dead_channels_once():
+    """A layer with two equal channels and two that are the same everywhere: three masks of six, and the same map."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        conv, head = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 3)
+    with torch.no_grad():
+        conv.weight[1], conv.bias[1] = conv.weight[0], conv.bias[0]
+        conv.weight[2:4] = 0
+    model = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).double()
+    row = signals(1, (3, 6, 5), torch.float64)
+    for method, rows in ((xf.ScoreCAM, 1 + 4), (xf.ISCAM, 1 + 3 * 10 + 1), (xf.SSCAM, 1 + 6 * 35)):
+        explanation = method(model, layer="0")(row, 1)
+        assert explanation.evaluations.tolist() == [rows]
+    actual = xf.ScoreCAM(model, layer="0").attribute(row, 1)
+    torch.testing.assert_close(actual, replicas_cam.score_cam(model, row, [1], layer="0"))
+
+
+def test_a_blank_map_says_so():
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_()
+        model[3].weight[1].neg_()
+    inputs = signals(2, (3, 4, 4), torch.float64).abs()
+    explanation = xf.GradCAM(model, layer="0")(inputs, torch.tensor([[0, 1], [1, 2]]))
+    assert explanation.blank.tolist() == [[False, True], [True, False]]
+    assert "2 of 4 maps zero everywhere" in repr(explanation)
+    assert "zero" not in repr(xf.GradCAM(model, layer="0")(inputs, 0))

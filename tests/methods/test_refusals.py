@@ -11,8 +11,9 @@ import xai_fast as xf
 from xai_fast import targets
 
 first = pytest.mark.parametrize("case", FIRST, ids=lambda case: case.method)
-# Methods that explain whatever score is asked for, and not the true class's alone.
-scored = pytest.mark.parametrize("case", [case for case in FIRST if not case.needs_truth], ids=lambda case: case.method)
+# Methods that explain whatever score is asked for, and not that of classes alone.
+ANY_SCORE = [case for case in FIRST if not case.needs_truth and not case.needs_classes]
+scored = pytest.mark.parametrize("case", ANY_SCORE, ids=lambda case: case.method)
 GOOD = signals(2)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from xai_fast import ops
 from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
+from xai_fast.ops.blend_maps.cases import CASES as BLEND_MAPS
 from xai_fast.ops.byte_hash.cases import CASES as BYTE_HASH
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
 from xai_fast.ops.grid_masks.cases import CASES as GRID_MASKS
@@ -53,6 +54,7 @@ FUNCTIONS = {
     "region_gather": ops.region_gather,
     "add_noise": ops.add_noise,
     "path_points": ops.path_points,
+    "blend_maps": ops.blend_maps,
     "moments": moments,
     "surrogate_normal": surrogate_normal,
     "sign_bits": ops.sign_bits,
@@ -70,6 +72,7 @@ CASES = {
     "region_gather": REGION_GATHER,
     "add_noise": ADD_NOISE,
     "path_points": PATH_POINTS,
+    "blend_maps": BLEND_MAPS,
     "moments": MOMENTS,
     "surrogate_normal": SURROGATE_NORMAL,
     "sign_bits": SIGN_BITS,
@@ -130,6 +133,12 @@ def path_points_tolerance(arguments, dtype):
     return 2 * precision(arguments, dtype) * largest(arguments["inputs"], arguments["baseline"])
 
 
+def blend_maps_tolerance(arguments, dtype):
+    """A map below 1 is interpolated twice; torch rounds where a resized element reads."""
+    extent = max(arguments["maps"].shape[1:])
+    return (8 + extent) * precision(arguments, dtype) * largest(arguments["inputs"])
+
+
 def moments_tolerance(arguments, dtype):
     """Sums of products may be rounded once or twice per row."""
     values = largest(arguments["values"])
@@ -155,6 +164,7 @@ ARITHMETIC = {
     "add_noise": add_noise_tolerance,
     "grid_masks": grid_masks_tolerance,
     "path_points": path_points_tolerance,
+    "blend_maps": blend_maps_tolerance,
     "moments": moments_tolerance,
     "surrogate_normal": surrogate_normal_tolerance,
     "winograd_convolution": winograd_tolerance,

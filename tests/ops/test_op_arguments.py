@@ -156,7 +156,20 @@ def pass_bits(**changes):
     return ops.pass_bits(**{**arguments, **changes})
 
 
+def blend_maps(**changes):
+    arguments = {
+        "inputs": torch.zeros(SHAPE),
+        "maps": torch.zeros(4, 2, 3),
+        "sample": torch.tensor([0, 1, 1]),
+        "number": torch.tensor([3, 0, 1]),
+        "scale": torch.ones(3).double(),
+        "out": torch.zeros(3, *SHAPE[1:]),
+    }
+    return ops.blend_maps(**{**arguments, **changes})
+
+
 OPS = (
+    blend_maps,
     hide_windows,
     hide_segments,
     grid_masks,
@@ -263,6 +276,10 @@ def test_what_fits_is_taken(call):
         (window_mean, {"values": torch.zeros(2, 3, 1)}, ValueError, r"`boxes` has shape \(1, 3, 2\).*\(3, 3, 2\)"),
         (window_mean, {"shape": (1, 8, 3)}, ValueError, r"`boxes` has a box outside the extents \(1, 8, 3\)"),
         (window_mean, {"shape": (8,)}, ValueError, "`shape` is"),
+        (blend_maps, {"maps": torch.zeros(4, 2)}, ValueError, r"`maps` has shape \(4, 2\); it takes \(B, \*s\)"),
+        (blend_maps, {"number": torch.tensor([4, 0, 1])}, ValueError, "`number` has values from 0 to 4; it takes"),
+        (blend_maps, {"scale": torch.ones(3)}, TypeError, "`scale` is torch.float32"),
+        (blend_maps, {"sample": torch.tensor([0, 1])}, ValueError, r"`sample` has shape \(2,\)"),
         (cam_reduce, {"activations": torch.zeros(2, 5)}, ValueError, "`activations` has shape"),
         (cam_reduce, {"activations": torch.zeros(2, 5, 4, 4).int()}, TypeError, "`activations` is torch.int32"),
         (cam_reduce, {"weights": torch.zeros(2, 1, 4)}, ValueError, r"`weights` has shape \(2, 1, 4\).*\(2, 1, 5\)"),

@@ -29,6 +29,7 @@ MASKED = [
 def kernels():
     """Per kernel: its function, the types of its arguments and its constants, as the ops launch it."""
     from xai_fast.ops.add_noise import triton as add_noise
+    from xai_fast.ops.blend_maps import triton as blend_maps
     from xai_fast.ops.cam_reduce import triton as cam_reduce
     from xai_fast.ops.grid_masks import triton as grid_masks
     from xai_fast.ops.grid_reduce import triton as grid_reduce
@@ -53,6 +54,8 @@ def kernels():
         numbers = dict.fromkeys(("sample", "key", "draw", "reference"), "*i64") | {"scale": "*fp64", "alpha": "*fp64"}
         pointers = {"inputs": f"*{source}", "baseline": f"*{source}", "out": f"*{target}", **numbers}
         yield add_noise.add_noise_kernel, {**pointers, "seed": "u64"}, {"BLOCK": add_noise.BLOCK}
+        blended = {**pointers, "maps": f"*{share}", "number": "*i64"}
+        yield blend_maps.blend_maps_kernel, blended, {"BLOCK": blend_maps.BLOCK}
         yield path_points.path_points_kernel, pointers, {"BLOCK": path_points.BLOCK}
         sums = {"values": f"*{source}", "weight": "*fp64", "group": "*i64", "total": "*fp64", "squares": "*fp64"}
         for total, squares in ((True, False), (True, True)):

@@ -12,6 +12,13 @@ from .objective import Objective
 from .targets import Target
 
 
+def _refuse_function(target: Target, what: str) -> None:
+    if callable(target) and not isinstance(target, Tensor):
+        raise TypeError(
+            f"`target` came as a function, and {what}; give class indices, or None for each input's highest score"
+        )
+
+
 class Contrast(Objective):
     """The score of a class less `gamma` times the mean score of the classes that score closest to it.
 
@@ -39,11 +46,7 @@ class Contrast(Objective):
         gamma: float,
         n_references: int,
     ) -> None:
-        if callable(target) and not isinstance(target, Tensor):
-            raise TypeError(
-                "`target` came as a function, and what is compared are classes; give class indices, or None for each "
-                "input's highest score"
-            )
+        _refuse_function(target, "what is compared are classes")
         super().__init__(target, n_samples, output, classes)
         self._gamma, self._n_references = gamma, n_references
         self._references: dict[int, Tensor] = {}
@@ -82,6 +85,7 @@ class Expectation(Objective):
         output: Callable[[Any], Tensor] | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
+        _refuse_function(target, "what is mixed are the scores of all classes")
         super().__init__(target, n_samples, output, classes)
         self._shares: dict[int, Tensor] = {}
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xai_fast.core.layers import Reading
 from xai_fast.engine.evaluate import Answers
+from xai_fast.engine.samplers.masked import ChannelMaps, Masked, channel_maps
 from xai_fast.engine.samplers.passes import Passes
 
 from .cam import Draw, Fuse, Grid, fused, grid_of, weighted_channels
@@ -132,4 +133,42 @@ class SmoothedGradients(AbstractPassesCAM):
             below = 2 * second + total * third
             share = torch.where(below == 0, 0.0, second / torch.where(below == 0, 1.0, below))
             weights.append((share * first.relu()).flatten(2).sum(2))
+        return weights
+
+
+class ScoredChannels(AbstractPassesCAM):
+    """Channels weighted by the softmax of what the model says to the passes seen through them."""
+
+    _masked: Masked | None = None
+    _sums: Tensor | None = None
+
+    def masks(self, *, apart: bool = False) -> list[list[ChannelMaps]]:
+        """What the channels of every pass are as masks; see `channel_maps`."""
+        self._maps = [
+            [channel_maps(activation, apart=apart) for activation in self._activations[number]]
+            for number in range(len(self.passes))
+        ]
+        return self._maps
+
+    def expect(self, masked: Masked) -> None:
+        """Whose rows are going to be taken."""
+        self._masked = masked
+
+    def take(self, rows: Tensor, answers: Answers) -> None:
+        """Adds up the scores of each mask."""
+        assert self._masked is not None
+        scores = answers.scores.double().cpu()
+        if self._sums is None:
+            self._sums = scores.new_zeros(len(self._masked.times), scores.shape[1])
+        self._sums.index_add_(0, self._masked.of_row[rows], scores)
+
+    def _weights(self, number: int) -> list[Tensor]:
+        assert self._masked is not None
+        assert self._sums is not None
+        weights = []
+        for layer, own in enumerate(self._maps[number]):
+            first = self._masked.first[number][layer]
+            mean = self._sums[first : first + len(own.maps)] / self._masked.times[first : first + len(own.maps), None]
+            of_channels = mean[own.of_channel].softmax(0).T
+            weights.append(of_channels.to(self._activations[number][layer]))
         return weights
