@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.engine import Engine
 
 from .models import answer_of, engine_of, model_of
+
+if TYPE_CHECKING:
+    from xai_fast.engine import Engine
 
 Target = Tensor | Callable[..., Any]
 

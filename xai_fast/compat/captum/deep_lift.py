@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.methods.deep_lift import DeepLift, DeepLiftShap
 
 from .arguments import Asked, asked, baseline_of, one_tensor
 from .differentiable import differentiated_later
@@ -27,6 +26,8 @@ def deep_lift(call: Call) -> Any:
     baseline = baseline_of(call["baselines"], asked_for.inputs)
     if isinstance(baseline, Tensor) and len(baseline) > 1:
         raise Uncovered("a baseline of its own for every input")
+    from xai_fast.methods.deep_lift import DeepLift  # heavy; what is passed on does without
+
     method = DeepLift(asked_for.engine, baselines=baseline)
     values = method.attribute(asked_for.inputs.detach(), asked_for.target)
     values = asked_for.returned(differentiated_later(call, values, asked_for.inputs, call["baselines"]))
@@ -50,6 +51,8 @@ def deep_lift_shap(call: Call) -> Any:
     if call["return_convergence_delta"]:
         raise Uncovered("`return_convergence_delta` is True")
     asked_for = _ruled(call, len(inputs) * len(baselines))
+    from xai_fast.methods.deep_lift import DeepLiftShap  # heavy; what is passed on does without
+
     method = DeepLiftShap(asked_for.engine, baselines=baselines.detach())
     values = method.attribute(inputs.detach(), asked_for.target)
     return asked_for.returned(differentiated_later(call, values, inputs, baselines))

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.methods.integrated_gradients import IntegratedGradients
 
 from .arguments import asked, baseline_of, differentiable, refuse_changed
 from .services import with_gradients
@@ -48,6 +47,8 @@ def integrated_gradients(call: Call) -> Any:
         if str(error) != _BY_ROWS:
             raise
         return call.plain(with_gradients(call))
+    from xai_fast.methods.integrated_gradients import IntegratedGradients  # heavy; what is passed on does without
+
     method = IntegratedGradients(
         asked_for.engine, n_steps=call["n_steps"], quadrature=QUADRATURES[call["method"]], baseline=baseline
     )

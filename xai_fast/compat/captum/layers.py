@@ -12,9 +12,6 @@ import torch
 from torch import nn
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.methods.cam.gradcam import GradCAM
-from xai_fast.methods.filter_activation import FilterActivation
-from xai_fast.methods.integrated_gradients import IntegratedGradients
 
 from .arguments import Asked, asked, baseline_of, differentiable, one_tensor
 from .differentiable import differentiated_later
@@ -27,6 +24,8 @@ def layer_grad_cam(call: Call) -> Any:
     if not call["attr_dim_summation"]:
         raise Uncovered("`attr_dim_summation` is False")
     layer, asked_for = _at_layer(call, light=True)
+    from xai_fast.methods.cam.gradcam import GradCAM  # heavy; what is passed on does without
+
     method = GradCAM(asked_for.engine, layer=layer, grid=_as_it_is, signed=not call["relu_attributions"])
     values = method.attribute(asked_for.inputs.detach(), asked_for.target, resolution="native")
     return differentiated_later(call, values, asked_for.inputs)
@@ -35,6 +34,8 @@ def layer_grad_cam(call: Call) -> Any:
 def layer_activation(call: Call) -> Any:
     """Our method, which runs the model as far as the layer."""
     layer, asked_for = _at_layer(call, light=True, target=False)
+    from xai_fast.methods.filter_activation import FilterActivation  # heavy; what is passed on does without
+
     method = FilterActivation(asked_for.engine, layer=layer, grid=_as_it_is)
     return method.attribute(asked_for.inputs.detach(), resolution="native")
 
@@ -54,6 +55,8 @@ def layer_integrated_gradients(call: Call) -> Any:
         raise Uncovered("`internal_batch_size` is below the number of inputs")
     if inputs.dtype is not torch.float32 or differentiable(inputs, baseline):
         raise Uncovered("a result of captum's own type")
+    from xai_fast.methods.integrated_gradients import IntegratedGradients  # heavy; what is passed on does without
+
     method = IntegratedGradients(
         asked_for.engine,
         layer=layer,

@@ -8,15 +8,17 @@ import types
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from xai_fast.compat.calls import Uncovered
-from xai_fast.engine import Engine
 
 from .watched import Answer, watched
+
+if TYPE_CHECKING:
+    from xai_fast.engine import Engine
 
 # Modules that answer otherwise in training mode. Those of torch that are not here answer alike in both.
 _TRAINED = (
@@ -28,6 +30,7 @@ _TRAINED = (
     nn.TransformerEncoderLayer,
     nn.TransformerDecoderLayer,
 )
+_PLAIN = (bool, int, float, str, type(None))
 ENOUGH = 8  # rows of light methods after which preparing a model pays
 
 
@@ -118,6 +121,8 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 def engine_of(explainer: Any, model: Any) -> Engine:
     """The engine of a model, kept as long as the explainer that asks about it."""
+    from xai_fast.engine import Engine  # heavy; what is passed on does without
+
     with _LOCK:
         engine = _ENGINES.get(explainer)
         if engine is None or engine.model is not model:
@@ -144,12 +149,14 @@ def answer_of(forward: Any, model: Any, inputs: Tensor, layer: nn.Module | None 
 
 
 def _state(modules: Sequence[nn.Module]) -> Any:
-    """What decides which operations run: the modules, their code, and the plain values in them."""
-    plain = (bool, int, float, str, type(None))
-    return [
-        (id(module), type(module).forward, *(value for value in vars(module).values() if type(value) in plain))
-        for module in modules
-    ]
+    """What decides which operations run: the modules, their code, and plain values in those not of torch."""
+    state: list[Any] = []
+    for module in modules:
+        kind = type(module)
+        state += (id(module), kind.forward)
+        if not kind.__module__.startswith("torch.nn."):
+            state += (value for value in vars(module).values() if type(value) in _PLAIN)
+    return state
 
 
 def pays(model: Any, rows: int) -> None:

@@ -10,8 +10,6 @@ from typing import Any
 from captum._utils.gradient import compute_gradients
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.methods.deconvolution import Deconvolution
-from xai_fast.methods.guided_backprop import GuidedBackprop
 
 from .arguments import Asked, asked, one_tensor
 from .models import answer_of, model_of, pays
@@ -20,6 +18,8 @@ from .models import answer_of, model_of, pays
 def guided_backprop(call: Call) -> Any:
     """Our method."""
     asked_for = _with_modules_alone(call)
+    from xai_fast.methods.guided_backprop import GuidedBackprop  # heavy; what is passed on does without
+
     values = GuidedBackprop(asked_for.engine).attribute(asked_for.inputs.detach(), asked_for.target)
     return asked_for.returned(values)
 
@@ -27,6 +27,8 @@ def guided_backprop(call: Call) -> Any:
 def deconvolution(call: Call) -> Any:
     """Our method."""
     asked_for = _with_modules_alone(call)
+    from xai_fast.methods.deconvolution import Deconvolution  # heavy; what is passed on does without
+
     values = Deconvolution(asked_for.engine).attribute(asked_for.inputs.detach(), asked_for.target)
     return asked_for.returned(values)
 

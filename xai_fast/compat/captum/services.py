@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.methods.saliency import Saliency
 
 from .arguments import asked_of, one_tensor, refuse_changed
 from .models import answer_of, engine_of, model_of, pays
@@ -48,6 +47,8 @@ def with_gradients(call: Call, *, light: bool = False) -> Any:
             if light:
                 pays(model_of(forward_fn), len(rows))
             asked = asked_of(explainer, forward_fn, rows, target_ind)
+            from xai_fast.methods.saliency import Saliency  # heavy; what is passed on does without
+
             return (Saliency(asked.engine, absolute=False).attribute(rows.detach(), asked.target),)
         except Exception as error:
             call.passed_on(error)
