@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import xai_fast as xf
 from xai_fast.core.prepare import prepare
+from xai_fast.engine.evaluate import agreement
 from xai_fast.engine.evaluate.agreement import backward_for, tail_refusal
 from xai_fast.engine.replay.tail import Tail, tail_of
 
@@ -173,6 +174,29 @@ def test_steps_with_the_right_output_and_a_wrong_gradient_are_not_trusted():
     rectifier.call = lambda x: 1.2 * F.relu(x) - 0.2 * F.relu(x).detach()
     tail = Tail(captured, ("0",))
     assert "another gradient than the model, by 2.0e-01" in tail_refusal(spoilt, shape, ("0",), tail)
+
+
+def test_memory_that_ran_out_says_nothing_about_a_gradient(monkeypatch):
+    shape = tuple(INPUTS.shape[1:])
+    prepared = prepare(network(), frozenset({"0"}), fast=False, compiled=False, example=INPUTS[:1])
+    tail = tail_of(prepared, ("0",), INPUTS)
+
+    def full(*_args, **_settings):
+        raise MemoryError
+
+    with monkeypatch.context() as short:
+        short.setattr(agreement, "_by_autograd", full)
+        assert "memory ran out" in tail_refusal(prepared, shape, ("0",), tail)
+    assert tail_refusal(prepared, shape, ("0",), tail) is None
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 3e4])
+def test_what_half_precision_compares_by_does_not_overflow(size):
+    """The squares of these have no number in float16, and a comparison of nothing with nothing would find it equal."""
+    output = torch.full((1, 4000), size, dtype=torch.float16, requires_grad=True)
+    (found,) = torch.autograd.grad(agreement._projected({"logits": output}), output)
+    assert found.isfinite().all()
+    assert found.count_nonzero() > 3900
 
 
 @pytest.mark.parametrize("name", ["reversed", "gate without gradient, exported"])

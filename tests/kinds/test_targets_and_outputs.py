@@ -173,7 +173,7 @@ def test_scores_are_found_wherever_they_are(name):
     assert_explained(net(WRAPPED[name]), targets.probability(1), lambda raw: scores_in(raw).softmax(1)[:, 1])
 
 
-@pytest.mark.parametrize("name", ["frozen dataclass", "named tuple", "index first"])
+@pytest.mark.parametrize("name", [name for name in WRAPPED if name != "object"])  # which no graph can fill in
 def test_deeplift_of_wrapped_scores(name):
     close(xf.DeepLift(net(WRAPPED[name])).attribute(INPUTS, 2), xf.DeepLift(net()).attribute(INPUTS, 2))
 

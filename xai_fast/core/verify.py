@@ -22,6 +22,7 @@ _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 _TIMES = 4  # as much further from float64 than the model's own answer may be
 _ILL = 1e-2  # where rounding moves an output by more, nothing is told from it
+_DEEPEST = 4  # objects inside objects in which an output's tensors are looked for
 _TORCH_STATE = {"_parameters", "_buffers", "_modules", "training", "forward"}
 
 
@@ -159,11 +160,16 @@ def floats(output: Any) -> list[Tensor]:
 
     Of complex ones the real and imaginary parts side by side.
     """
-    leaves: list[Any] = []
-    for leaf in tree_leaves(output):
-        leaves += [leaf] if isinstance(leaf, Tensor) or not hasattr(leaf, "__dict__") else vars(leaf).values()
-    found = [leaf for leaf in leaves if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())]
+    found = [leaf for leaf in _tensors(output) if leaf.is_floating_point() or leaf.is_complex()]
     return [torch.view_as_real(leaf.resolve_conj()) if leaf.is_complex() else leaf for leaf in found]
+
+
+def _tensors(output: Any, depth: int = _DEEPEST) -> Iterator[Tensor]:
+    for leaf in tree_leaves(output):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif depth and hasattr(leaf, "__dict__") and not (isinstance(leaf, type) or callable(leaf)):
+            yield from _tensors(list(vars(leaf).values()), depth - 1)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.core.hooks import shadowed
+from xai_fast.core.memory import out_of_memory
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.verify import floats
 from xai_fast.engine.gradients import backward as explicit
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _ALIKE = {torch.float64: 1e-8, torch.float32: 0.03, torch.bfloat16: 0.3, torch.float16: 0.1}
 _WORSE = 4.0  # times the error to float64 that autograd's own float32 run has, where they are further apart
 _FORGOTTEN = "what was captured has another gradient than the model"
+_NO_MEMORY = "memory ran out where what was captured was to give the model's gradient"
 
 Gradients = Sequence[Tensor | None]
 
@@ -111,7 +113,10 @@ def _disagreement(
     key = (of, layers, rule)
     if key not in captured.agreements:
         with torch.enable_grad():
-            captured.agreements[key] = _compared(prepared, captured, layers, rule, ours)
+            found = _compared(prepared, captured, layers, rule, ours)
+        if found == _NO_MEMORY:
+            return found  # says nothing about the gradient: a later call may find the room
+        captured.agreements[key] = found
     return captured.agreements[key]
 
 
@@ -126,7 +131,7 @@ def _compared(
         with shadowed(prepared.module):  # hooks see the rows that the user asked about
             found = ours(row.clone(memory_format=torch.preserve_format))
     except Exception as error:  # the user's forward, or steps on another path than it, may raise anything
-        return f"{_FORGOTTEN}: {first_line(error)}"
+        return _NO_MEMORY if out_of_memory(error) else f"{_FORGOTTEN}: {first_line(error)}"
     if [part is None for part in truth] != [part is None for part in found]:
         return f"{_FORGOTTEN}: only one of them has any"
     error = _error(found, truth)
@@ -136,6 +141,8 @@ def _compared(
         try:
             exact = _by_autograd(prepared, row, layers, rule, double=True)
         except Exception as why:  # not every forward runs in float64
+            if out_of_memory(why):
+                return _NO_MEMORY
             return f"{_FORGOTTEN}, by {error:.1e} of it, and cannot be asked in float64: {first_line(why)}"
         if _error(found, exact) <= _WORSE * _error(truth, exact) + 1e-4:
             return None
@@ -169,11 +176,12 @@ def _projected(raw: Any) -> Tensor | None:
     generator = torch.Generator().manual_seed(0)
     total = None
     for part in floats(raw):
-        weight = torch.randn(part.shape, generator=generator, dtype=torch.float64, device="cpu").to(part)
+        weight = torch.randn(part.shape, generator=generator, dtype=torch.float64, device="cpu").to(part.device)
         if part.requires_grad:
             # Parts of a large output must not hide those of a small one.
-            scale = part.detach().square().mean().sqrt().clamp_min(torch.finfo(part.dtype).tiny)
-            share = ((part * weight).sum() / scale).double()
+            wide = part.double()  # squares and sums of half precision soon have no number there
+            scale = wide.detach().square().mean().sqrt().clamp_min(torch.finfo(part.dtype).tiny)
+            share = (wide * weight).sum() / scale
             total = share if total is None else total + share
     return total
 
