@@ -50,6 +50,28 @@ def test_shapley_cam_takes_the_curvature():
     assert torch.equal(several[:, 1], actual)
 
 
+def test_shapley_cam_differentiates_fused_attention_twice():
+    class Attending(Smooth):
+        def forward(self, x):
+            tokens = self.features(x).flatten(2).mT[:, None]
+            seen = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+            return self.head(nn.functional.pad(seen.mean((1, 2)), (0, 2)))
+
+    class Spelt(Attending):
+        def forward(self, x):
+            tokens = self.features(x).flatten(2).mT
+            seen = (tokens @ tokens.mT / 2).softmax(2) @ tokens
+            return self.head(nn.functional.pad(seen.mean(1), (0, 2)))
+
+    row = signals(1, (3, 9, 8), torch.float64)
+    fused, spelt = (
+        xf.ShapleyCAM(made().double(), layer="features", signed=True).attribute(row, 1) for made in (Attending, Spelt)
+    )
+    assert (fused - spelt).abs().max() <= 1e-10 * spelt.abs().max()
+    plain = xf.GradCAM(Spelt().double(), layer="features", signed=True).attribute(row, 1)
+    assert (plain - spelt).abs().max() > 1e-3 * spelt.abs().max()
+
+
 def test_cam_refuses_what_it_is_not_defined_for():
     model, inputs = Small(), signals(2)
     for layer, target in (("body_norm", 1), ("cells", xf.targets.probability(1))):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xai_fast.core.prepared import Prepared
 from xai_fast.engine.gradients.backward import Rule
@@ -116,7 +117,8 @@ class LayerCurvature:
 
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
         """Scores (rows, K) and one response per layer."""
-        with torch.enable_grad(), by_own_forward(prepared):
+        # Fused attention has no second derivative; its formula in torch's own operators has.
+        with torch.enable_grad(), by_own_forward(prepared), sdpa_kernel(SDPBackend.MATH):
             with watched(prepared, self.layers) as captured:
                 scores = score_of(prepared.module(batch))
             activations = in_order(captured, self.layers)
