@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -49,6 +51,38 @@ def test_doctor_lists_every_op() -> None:
     assert result.exit_code == 0
     for name in all_ops():
         assert re.search(rf"{name}\s+yes", result.output)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_and_lines_share_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xai_fast.cli.console import err as console
+    from xai_fast.cli.console import line, problem
+    from xai_fast.cli.progress import Progress
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "is_interactive", True)  # which it found out when it was made
+    out, err = Terminal(), Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", err)
+    engine = xf.Engine(lambda x: x.mean((2, 3)))
+    with Progress(engine, 2) as progress:
+        progress.begin("a[b].png")
+        xf.Occlusion(engine, window=1)(torch.ones(1, 2, 3, 3), 0)
+        assert (sys.stdout, sys.stderr) == (out, err)
+        with progress.paused():
+            line("a result")
+            problem("a reason")
+        progress.begin("c.png")
+    assert out.getvalue() == "a result\n"
+    assert "a reason" in err.getvalue()
+    assert "a[b].png (1 of 2)" in err.getvalue()
+    assert "10/10" in err.getvalue()
+    assert "c.png (2 of 2)" in err.getvalue()
+    assert engine.settings.progress is False
 
 
 @pytest.fixture

@@ -90,7 +90,8 @@ def _explain(images: list[ExplainedImage], engine: Engine, chosen: Sequence[Abst
         for name in PHOTOGRAPHS:
             progress.begin(name)
             images.append(explain_one(photograph(name), name, engine, chosen, None))
-            report(name, images[-1])
+            with progress.paused():
+                report(name, images[-1])
 
 
 def _score(images: list[ExplainedImage], engine: Engine, chosen: Sequence[AbstractMethod], n_mosaics: int) -> None:

@@ -149,16 +149,19 @@ def _run(job: Job, folder: Folder, interrupts: Interrupts, items: list[Item], fa
             progress.begin(path.name)
             try:
                 result = explain_one(path, path.name, job.engine, job.methods, job.target)
-                for failure in result.failures:
-                    problem(f"{printable(str(path))}: {failure.method}: {failure.reason}")
                 failures += result.failures
+                with progress.paused():
+                    for failure in result.failures:
+                        problem(f"{printable(str(path))}: {failure.method}: {failure.reason}")
                 if result.explanations:
                     items.append(result.save(folder.directory, stem))
-                    report(str(path), result)
+                    with progress.paused():
+                        report(str(path), result)
             except Exception as error:  # reading, drawing or writing: of this image alone
                 said, name = reason(error), printable(str(path))
                 failures.append(Failure(path.name, said))
-                problem(said if name in said else f"{name}: {said}")
+                with progress.paused():
+                    problem(said if name in said else f"{name}: {said}")
 
 
 def _finish(job: Job, folder: Folder, interrupts: Interrupts, items: list[Item], failures: list[Failure]) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,9 @@ class Progress:
             rich.TimeElapsedColumn(),
             console=err,
             transient=True,
+            # What rich puts in the streams' place would write to the console that writes to it, and so for ever.
+            redirect_stdout=False,
+            redirect_stderr=False,
             disable=not sys.stderr.isatty(),
         )
         self._task = self._bar.add_task("")
@@ -49,6 +53,15 @@ class Progress:
         self._begun += 1
         said = f"{printable(name)} ({self._begun} of {self._n_images})".replace("[", r"\[")
         self._bar.update(self._task, description=said, completed=0, total=None)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Takes the bar away while something else is printed."""
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
