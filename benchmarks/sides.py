@@ -86,7 +86,7 @@ def pairs(case: Case, n: int) -> dict[str, Any]:
     times = _interleaved(sides, n)
     times.setdefault("best", times["default"])
     prepared = engine.prepared(frozenset(method.layers(x)), x)
-    sizes = [size for size in prepared.batch_sizes.values() if isinstance(size, int)]
+    sizes = list(engine.decisions.entries.get("rows per forward", {}).values())
     return {
         "seconds": {name: spread(values) for name, values in times.items()},
         "rounds": len(times["default"]),

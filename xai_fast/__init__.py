@@ -13,6 +13,7 @@ from ._version import __version__ as __version__
 # Public names that are no methods, and the modules that define them; the methods' names are the registry's.
 _HOMES = {
     "Cost": "xai_fast.engine",
+    "Decisions": "xai_fast.engine",
     "Engine": "xai_fast.engine",
     "Explanation": "xai_fast.results.explanation",
     "FilterImages": "xai_fast.results.filter_images",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which read and do not run; a
     from xai_fast import accelerate as accelerate
     from xai_fast.core import targets as targets
     from xai_fast.engine import Cost as Cost
+    from xai_fast.engine import Decisions as Decisions
     from xai_fast.engine import Engine as Engine
     from xai_fast.engine.run import NonFiniteError as NonFiniteError
     from xai_fast.explain import explain as explain

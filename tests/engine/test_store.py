@@ -113,3 +113,14 @@ def test_the_user_may_still_change_the_model(frozen):
         model[6].weight.mul_(-1)
     after = [xf.GradCAM(engine, layer=layer).attribute(x, 1) for layer in ("2", "5")]
     assert all(torch.equal(one, two) == frozen for one, two in zip(before, after, strict=True))
+
+
+def test_a_model_can_be_prepared_before_the_first_call(monkeypatch):
+    model, x = network(), torch.randn(2, 3, 32, 32)
+    engine = xf.Engine(model)
+    engine.prepare(x)
+    monkeypatch.setattr("xai_fast.core.prepare.prepare", None)
+    monkeypatch.setattr("xai_fast.core.prepare.verify", None)
+    assert xf.Saliency(engine).attribute(x, 1).shape == x.shape
+    with pytest.raises(TypeError, match="`inputs`"):
+        engine.prepare(x.numpy())

@@ -64,7 +64,7 @@ class Prepared:
         draws: the global random generators that it was seen to draw from.
         exempt: where Python attributes of the caller's model may change, and what is prepared still is that model:
             what the forward leaves behind on every call, and what the copy shares with it and looks up when it runs.
-        batch_sizes: what timing has settled, kept by the engine per shape and kind of evaluation.
+        anchors: names of the layers that somebody looks at.
     """
 
     module: Callable[[Tensor], Any]
@@ -87,7 +87,7 @@ class Prepared:
         default_factory=WeakKeyDictionary, repr=False
     )
     made: dict[tuple[int, ...], Shelves] = field(default_factory=dict)
-    batch_sizes: dict[Any, int] = field(default_factory=dict)
+    anchors: frozenset[str] = frozenset()
     draws: set[str] = field(default_factory=set)
     compiled: Callable[[Tensor], Any] | None = None
     _unseen: bool = False

@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from xai_fast.core.prepared import Prepared
+from xai_fast.graph.timed import record
 
+from .decisions import BATCH_SIZE
 from .evaluate import Evaluate
 from .layer_questions import LayerQuestions
 from .plan import FIRST_SIZE, RowBudget, rows_that_fit, rows_worth_trying
@@ -31,7 +33,10 @@ def budget_for(
     fixed = None if settings.rows is None else max(1, settings.rows // question.together)
     if fixed is None and prepared.compiled is not None:
         fixed = FIRST_SIZE.get(device.type, FIRST_SIZE["cuda"])  # every other size would be compiled anew
-    settled = prepared.batch_sizes.get((shape, _key(question)))
+    known = record()
+    settled = known.get(BATCH_SIZE, _case(prepared, shape, question))
+    if settled is None and known.given:
+        settled = FIRST_SIZE.get(device.type, FIRST_SIZE["cuda"])  # a run that repeats another tries nothing
     return RowBudget(device.type, fixed, most, settled, rows_worth_trying(footprint, device, graph=graph))
 
 
@@ -40,10 +45,13 @@ def remember(
 ) -> None:
     """Keeps the batch size that a call has settled."""
     closed = isinstance(question, LayerQuestions) and question.closed
+    if record().given:
+        return
     if settings.rows is None and not prepared.alone and budget.settled is not None and not closed:
-        prepared.batch_sizes[tuple(inputs.shape[1:]), _key(question)] = budget.settled
+        record().put(BATCH_SIZE, _case(prepared, tuple(inputs.shape[1:]), question), budget.settled)
 
 
-def _key(question: Evaluate | LayerQuestions) -> object:
+def _case(prepared: Prepared, shape: tuple[int, ...], question: Evaluate | LayerQuestions) -> str:
     """Changes of a layer are timed apart per layer: the later it is, the more rows are fast."""
-    return question.layer if isinstance(question, LayerQuestions) else type(question)
+    asked = f"changes of {question.layer}" if isinstance(question, LayerQuestions) else type(question).__name__
+    return f"{shape}, {asked}, {prepared.dtype}, layers {sorted(prepared.anchors)}"

@@ -39,6 +39,7 @@ def describe(settings: Settings, store: ModelStore, method: Any, inputs: Tensor)
         f"model: {_model(prepared)}",
         *(f"  {note}" for note in prepared.notes),
         f"preparation: {prepared.seconds:.2f} s; compiled: {'yes' if settings.compile is True else 'no'}",
+        *_decided(store, inputs),
         f"ops: {_backends()}",
     ]
     return "\n".join(lines)
@@ -100,6 +101,13 @@ def _model(prepared: Any) -> str:
     layout = ", channels-last" if prepared.channels_last else ""
     dtype = str(prepared.dtype).removeprefix("torch.") if prepared.dtype else "dtype of the inputs"
     return f"{kind}, {dtype}{layout}, {prepared.folded} batch normalisations folded"
+
+
+def _decided(store: ModelStore, inputs: Tensor) -> list[str]:
+    """What was timed or fixed for inputs of this shape."""
+    decisions = store.contents().decisions
+    lines = decisions.lines(tuple(inputs.shape[1:]))
+    return [f"decided{' (given)' if decisions.given else ''}:", *(f"  {line}" for line in lines)] if lines else []
 
 
 def _backends() -> str:

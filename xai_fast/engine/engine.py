@@ -20,6 +20,7 @@ from xai_fast.core.turns import turn_of
 from xai_fast.images.known import known
 
 from .asked import asking
+from .decisions import Decisions
 from .inputs import checked, refuse_single_image
 from .looking import Looking, Readings
 from .recipe import Recipe
@@ -70,6 +71,8 @@ class Engine:
         classes: names of the outputs.
         frozen: True promises that the model does not change, and saves the comparison: only the engine's first call
             makes it. `refresh` still prepares anew.
+        decisions: `engine.decisions` of another engine of this model, to run as that one does from then on: nothing
+            that stands in it is timed, and on the same machine with as many threads maps are equal to the byte.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.
@@ -90,6 +93,7 @@ class Engine:
         preprocess: Callable[[Any], Tensor] | None = None,
         classes: Sequence[str] | None = None,
         frozen: bool = False,
+        decisions: Decisions | None = None,
     ) -> None:
         if not callable(model):
             raise TypeError(f"`model` came as {type(model).__name__}; give a torch.nn.Module or a callable")
@@ -104,9 +108,10 @@ class Engine:
             progress=progress,
             output=output,
             frozen=frozen,
+            decisions=decisions,
         )
         self._preprocess, self._classes = preprocess, class_names(classes)
-        self.store = ModelStore(model, frozen=frozen, limit=memory_limit)
+        self.store = ModelStore(model, frozen=frozen, limit=memory_limit, decisions=decisions)
 
     @classmethod
     def of(cls, model: Any) -> Engine:
@@ -144,6 +149,11 @@ class Engine:
         """An engine of the same model with the same settings, and other preprocessing or names where they are given."""
         chosen = {setting.name: getattr(self.settings, setting.name) for setting in fields(self.settings)}
         return Engine(self.model, preprocess=preprocess or self.preprocess, classes=classes or self.classes, **chosen)
+
+    @property
+    def decisions(self) -> Decisions:
+        """What was timed or fixed for the model so far, on its record; see there, and the argument of that name."""
+        return self.store.contents().decisions
 
     def refresh(self) -> None:
         """Forgets everything prepared, for changes of the model that cannot be seen, or under a `frozen` engine."""
@@ -221,6 +231,18 @@ class Engine:
     def prepared(self, anchors: frozenset[str], inputs: Tensor, *, exact: bool = False) -> Prepared:
         """The prepared model for these anchors; see `ModelStore.prepare`."""
         return self.store.prepare(self.settings, anchors, inputs, exact=exact)
+
+    def prepare(self, inputs: Tensor) -> None:
+        """Makes the model ready for inputs like these, so that the first call on them need not.
+
+        Methods that look at a layer have a copy of their own, which their first call prepares.
+
+        Args:
+            inputs: (N, C, *S), floating, of which the first is looked at.
+        """
+        inputs = checked(inputs)
+        with self.turn():
+            self.prepared(frozenset(), self.adopt(inputs))
 
     def explain_plan(self, method: Any, inputs: Tensor) -> str:
         """What `method` would do with `inputs`, in words: rows, plan, chunk size, op backends, preparation time.

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from xai_fast.graph.processor import said
+from xai_fast.graph.timed import decided
 
 _HALF_GAIN = 0.8  # of the time in single precision; carrying differences costs additions
 
 
 def halves_pay(device: torch.device, half: torch.dtype) -> bool:
     """Whether convolutions in half precision are faster here; without instructions for it they are emulated."""
-    return _faster(device, half) if said().halves is None else bool(said().halves)
+    if said().halves is not None:
+        return bool(said().halves)
+    return decided("half precision", f"{device.type}, {half}", lambda: _faster(device, half))
 
 
 @functools.cache

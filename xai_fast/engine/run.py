@@ -21,7 +21,8 @@ from .plan import RowBudget, unless_full
 from .progress import Progress
 from .recipe import Detailed, Details, Recipe, Variants
 from .replay.choose import choose
-from .replay.local.local import Boxed, Local
+from .replay.local.boxed import Boxed
+from .replay.local.local import Local
 from .row_scores import RowScores
 from .samplers.clean import Clean
 from .settings import Settings
@@ -147,7 +148,7 @@ class _Loop:
         if local is None:
             self.sweep(variants, recipe.evaluate, take, rows=rows)
         else:
-            self._replay(local, variants, take, rows)
+            self._replay(local, variants, recipe.evaluate, take, rows)
 
     def _answered(self, variants: Variants, rows: Tensor, take: Take) -> None:
         if len(rows):
@@ -155,14 +156,20 @@ class _Loop:
             take(rows, Answers(torch.cat(self.scores)[sample]))
             self._progress.advance(len(rows))
 
-    def _replay(self, local: Local, variants: Variants, take: Take, rows: Tensor) -> None:
-        """Evaluates the variants by re-running only what their boxes reach."""
+    def _replay(self, local: Local, variants: Variants, evaluate: Evaluate, take: Take, rows: Tensor) -> None:
+        """Evaluates the variants by re-running only what their boxes reach, and the rest whole if that is slow."""
+        left, began = torch.ones(len(variants), dtype=torch.bool), time.perf_counter()
         for some, raw in local.answers(self._prepared, self._inputs, cast("Boxed", variants), rows):
             sample = variants.sample_of(some)
             answers = Answers(RowScores(self._objective, sample)(raw))
             self._note(sample, answers, clean=False)
             take(some, answers)
             self._progress.advance(len(some))
+            left[some] = False
+            if local.pace is not None and local.pace.too_slow(len(some), time.perf_counter() - began):
+                break
+            began = time.perf_counter()
+        self.sweep(variants, evaluate, take, rows=rows[left[rows]])
 
     def sweep(
         self,

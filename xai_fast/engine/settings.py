@@ -10,6 +10,8 @@ from torch import Tensor
 
 from xai_fast.core.scores import checked_output
 
+from .decisions import Decisions, checked_decisions
+
 Mode = Literal["exact", "fast", "turbo"]
 Plan = Literal["auto", "dense", "local", "tail"]
 
@@ -31,6 +33,7 @@ class Settings:
     progress: bool | Callable[[int, int], Any] = False
     output: Callable[[Any], Tensor] | None = None
     frozen: bool = False
+    decisions: Decisions | None = None
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, get_args(Mode))
@@ -42,6 +45,7 @@ class Settings:
         if self.memory_limit is not None and not _positive(self.memory_limit):
             raise ValueError(f"`memory_limit` came as {self.memory_limit!r}; give a number of bytes, or None")
         checked_output(self.output)
+        checked_decisions(self.decisions)
 
     @property
     def rows(self) -> int | None:

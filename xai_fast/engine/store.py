@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,71 +18,21 @@ from xai_fast.core.guard import untouched
 from xai_fast.core.hooks import on_all_modules
 from xai_fast.core.layers import modules_of
 from xai_fast.core.prepared import HALVES, Prepared, reducible
-from xai_fast.core.sharing import held
 from xai_fast.core.turns import turn_of
+from xai_fast.graph.timed import recording
 
+from .decisions import Decisions
 from .looking import Looked, Looking, adopted
 from .precision import halves_pay
 from .settings import Settings
+from .used import Key, Use
 
 if TYPE_CHECKING:
-    from .replay.local.local import Asked, Boxed, Local
+    from .replay.local.boxed import Boxed
+    from .replay.local.local import Asked, Local
     from .replay.tail import Tail
 
-Shape = tuple[int, ...]
-Key = tuple[frozenset[str], bool, bool]  # layers that are looked at, halves, compiled
-_COUNTED_CALLS = 3  # calls after which what was made holds no more than it does
 _EIGHTH = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8  # bytes
-
-
-@dataclass
-class Use:
-    """What was used when, and what it holds: per prepared model and input shape, the last used last."""
-
-    _bytes: dict[tuple[Key, Shape], dict[int, int]] = field(default_factory=dict)
-    _counted: dict[tuple[Key, Shape], tuple[int, int]] = field(default_factory=dict)
-    _now: set[tuple[Key, Shape]] = field(default_factory=set)
-
-    def clear(self) -> None:
-        """Forgets all of it."""
-        for facts in (self._bytes, self._counted, self._now):
-            facts.clear()
-
-    def note(self, key: Key, shape: Shape) -> None:
-        """It is used in this call."""
-        self._bytes[key, shape] = self._bytes.pop((key, shape), {})
-        self._now.add((key, shape))
-
-    def too_much(self, prepared: Mapping[Key, Prepared], limit: int) -> list[tuple[Key, Shape]]:
-        """What has to go, so that the rest holds no more than `limit` bytes; nothing that this call has used."""
-        for key, shape in self._now:
-            if key in prepared:
-                self._count(key, shape, prepared[key])
-        used, self._now = self._now, set()
-        kept: dict[int, int] = {}
-        total, gone = 0, []
-        for entry in reversed(self._bytes):
-            new = {place: size for place, size in self._bytes[entry].items() if place not in kept}
-            total += sum(new.values())
-            if entry[0] not in prepared or (total > limit and entry not in used):
-                gone.append(entry)
-                total -= sum(new.values())
-            else:
-                kept.update(new)
-        for entry in gone:
-            del self._bytes[entry]
-            self._counted.pop(entry, None)
-        return [entry for entry in gone if entry[0] in prepared]
-
-    def _count(self, key: Key, shape: Shape, prepared: Prepared) -> None:
-        # Weights are packed while rows run, mostly in the first calls after something was made.
-        made = prepared.shelves(shape).made
-        before, calls = self._counted.get((key, shape), (-1, 0))
-        calls = calls + 1 if made == before else 0
-        self._counted[key, shape] = (made, calls)
-        if calls < _COUNTED_CALLS:
-            parts = (prepared.captured.get(shape), prepared.shelves(shape))
-            self._bytes[key, shape] = held(*parts, *([prepared.module] if prepared.copied else ()))
 
 
 @dataclass
@@ -92,7 +42,8 @@ class Contents:
     fingerprint: Fingerprint | None = None
     prepared: dict[Key, Prepared] = field(default_factory=dict)
     looked: Looked = field(default_factory=Looked)
-    use: Use = field(default_factory=lambda: Use())
+    use: Use = field(default_factory=Use)
+    decisions: Decisions = field(default_factory=Decisions)
     fresh: bool = False  # whether something was prepared in this turn
     world: tuple[Any, ...] = ()  # what else it depends on, as that was when the first of this was prepared
 
@@ -101,6 +52,8 @@ class Contents:
         self.prepared.clear()
         self.looked.clear()
         self.use.clear()
+        if not self.decisions.given:
+            self.decisions.entries.clear()
 
 
 _BESIDE: weakref.WeakKeyDictionary[nn.Module, Contents] = weakref.WeakKeyDictionary()
@@ -112,12 +65,16 @@ class ModelStore:
     Args:
         model: a module, or any callable.
         frozen: whether it is promised not to change.
+        decisions: of another run, which this one is to repeat; None to find out.
         limit: bytes that what is prepared may take, beside what the call at hand needs; None takes an eighth of memory.
     """
 
-    def __init__(self, model: Any, *, frozen: bool, limit: int | None = None) -> None:
+    def __init__(
+        self, model: Any, *, frozen: bool, limit: int | None = None, decisions: Decisions | None = None
+    ) -> None:
         self._model, self._frozen, self._limit, self._turn = model, frozen, limit, turn_of(model)
-        self._own: Contents | None = None
+        self._decisions = decisions
+        self._own = self._given()
         self._compared: Contents | None = None  # in this turn, or once where frozen, with the model as it is
         self._running: tuple[int, int] | None = None  # the thread whose turn it is, and in which fork
 
@@ -135,7 +92,7 @@ class ModelStore:
             self._running = self._here()
             try:
                 self._begin()
-                with untouched(deterministic=deterministic):
+                with untouched(deterministic=deterministic), recording(self.contents().decisions):
                     yield
                 self._settle()
                 self._let_go()
@@ -172,6 +129,7 @@ class ModelStore:
                 fold=fold,
                 others=[module for module in others if isinstance(module, nn.Module)],
             )
+            prepared.anchors = anchors
             self._remember(key, prepared)
         contents.use.note(key, tuple(inputs.shape[1:]))
         return prepared
@@ -238,7 +196,7 @@ class ModelStore:
 
     def refresh(self) -> None:
         """Forgets everything."""
-        self._own = self._compared = None
+        self._own, self._compared = self._given(), None
         if isinstance(self._model, nn.Module):
             _BESIDE.pop(self._model, None)
 
@@ -259,6 +217,10 @@ class ModelStore:
             return False
         _, device = traits(self._model)
         return device is not None and device.type in HALVES and halves_pay(device, HALVES[device.type])
+
+    def _given(self) -> Contents | None:
+        """Contents of this engine alone, where decisions are given: others have decided otherwise."""
+        return None if self._decisions is None else Contents(decisions=self._decisions.repeated())
 
     @property
     def _in_turn(self) -> bool:

@@ -19,7 +19,8 @@ from xai_fast.engine.settings import Settings
 from xai_fast.engine.store import ModelStore
 from xai_fast.graph.deadline import limited
 
-from .local.local import Asked, Boxed, Local
+from .local.boxed import Boxed
+from .local.local import Asked, Local
 from .tail import Tail
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,15 @@ class Rates:
     steps: Mapping[int, float]
     byte: float
     call: float
+
+    def to_json(self) -> dict[str, Any]:
+        """For a record."""
+        return {"steps": {str(n): s for n, s in self.steps.items()}, "byte": self.byte, "call": self.call}
+
+    @staticmethod
+    def from_json(found: dict[str, Any]) -> Rates:
+        """From a record."""
+        return Rates({int(n): s for n, s in found["steps"].items()}, found["byte"], found["call"])
 
     @property
     def row(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +13,19 @@ from torch import Tensor, nn
 
 from xai_fast.core.hooks import shadowed
 from xai_fast.core.prepared import Prepared
-from xai_fast.core.shelf import Shelf
+from xai_fast.core.shelf import Shelf, Shelves
 from xai_fast.core.verify import difference, row_of
 from xai_fast.graph.deadline import REASON, out_of_time
 from xai_fast.graph.reasons import first_line
 from xai_fast.graph.steps import INPUT
+from xai_fast.graph.timed import decided, record
 
+from ...decisions import PLAN, RATES
 from ...plan import free_memory, unless_full
+from .boxed import Boxed
 from .cost import Costs, Rates, timed
 from .grouping import grouped
+from .pace import Pace
 from .pending import Pending
 from .regions import NotLocalError, Regions
 from .replay import Group, Replay
@@ -35,26 +39,6 @@ _FEWEST = 48  # rows that earn back timing the model and checking the plan
 _MOST_PLANS = 8  # of one model that are kept: segments make new ones for every image
 _WORTH = 0.95  # of what whole runs cost
 _MOST_INPUTS = 16  # whose clean activations are kept at once, where each has few rows
-
-
-class Boxed(Protocol):
-    """Variants that differ from their inputs inside boxes."""
-
-    def sample_of(self, rows: Tensor) -> Tensor:
-        """The input that each of `rows` is a variant of."""
-        ...
-
-    def spans(self) -> Tensor:
-        """LongTensor (R, A, 2): per row and axis of positions, the half-open range in which it may differ."""
-        ...
-
-    def patch(self, rows: Tensor, at: Tensor, out: Tensor) -> None:
-        """Writes what the variants `rows` are from the positions `at` (rows, A) on into `out` (rows, C, *s)."""
-        ...
-
-    def write(self, rows: Tensor, out: Tensor) -> None:
-        """As `Variants.write`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,6 +70,8 @@ class Local:
         whole_rows: whole maps at once.
         inputs: whose clean activations are kept at once.
         share: the predicted cost of a row, as a share of a whole run.
+        whole_seconds: what a whole run of a row takes.
+        pace: what compares whole calls with that; None where the plan stays whatever it takes.
     """
 
     replay: Replay
@@ -95,8 +81,10 @@ class Local:
     whole_rows: int
     inputs: int
     share: float
+    whole_seconds: float
     _spans: Mapping[int, np.ndarray]
     _groups: dict[int, Group] = field(default_factory=dict)
+    pace: Pace | None = None
 
     def group(self, number: int) -> Group:
         """One group, worked out when it is first needed."""
@@ -180,12 +168,17 @@ def local_of(prepared: Prepared, variants: Boxed, inputs: Tensor, asked: Asked) 
     key = (hashlib.sha256(boxes.tobytes()).hexdigest(), len(inputs), asked)
     if (known := shelves.get(PLANS, key)) is not None:
         return known
+    case = f"{shape}, boxes {key[0][:16]} of {len(inputs)} inputs, {asked}"
+    if (dropped := record().get(PLAN, case)) is not None:
+        return shelves.put(PLANS, key, str(dropped))
     seen = (shelves.get(_SEEN, ()) or 0) + int(counts.sum())
     shelves.put(_SEEN, (), seen)
-    if seen < _FEWEST and not asked.forced:
+    if seen < _FEWEST and not asked.forced and not record().given:
         return f"planning costs more than so few rows could save; it is done once {_FEWEST} have been asked for"
     if out_of_time() or (found := _trusted(prepared, variants, inputs, boxes, counts, asked)) == REASON:
         return REASON  # a later call may plan
+    if isinstance(found, Local) and not asked.forced and not record().given:
+        found.pace = Pace(found.whole_seconds, lambda reason: _drop(shelves, key, case, reason))
     return shelves.put(PLANS, key, found)
 
 
@@ -202,6 +195,11 @@ def _trusted(
         return str(error)
     except Exception as error:  # steps on inputs that the model never gives them may raise anything
         return f"re-running regions fails: {first_line(error)}"
+
+
+def _drop(shelves: Shelves, key: tuple[str, int, Asked], case: str, reason: str) -> None:
+    shelves.put(PLANS, key, reason)
+    record().put(PLAN, case, reason)
 
 
 def _planned(prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.ndarray, asked: Asked) -> Local | str:
@@ -230,7 +228,9 @@ def _planned(prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.n
         whole_rows = max(1, min(whole_rows, _LARGEST // replay.whole_bytes))
     # More inputs at once only help where the groups of one are too small to fill their batches.
     filling = -(-len(groups) * rows * len(inputs) // max(int(counts.sum()), 1))
-    return Local(replay, boxes, groups, rows, whole_rows, min(fits, _MOST_INPUTS, filling), share, replay.spans(boxes))
+    return Local(
+        replay, boxes, groups, rows, whole_rows, min(fits, _MOST_INPUTS, filling), share, rates.row, replay.spans(boxes)
+    )
 
 
 def _divided(prepared: Prepared, inputs: Tensor, regions: Regions, until: int, half: torch.dtype | None) -> Replay:
@@ -248,7 +248,10 @@ def _measured(prepared: Prepared, inputs: Tensor) -> tuple[Regions, Rates]:
         largest = max(trait.size for trait in captured.graph.traits.values())
         rows = max(1, min(_TIMED_ROWS, _LARGEST // max(largest, 1)))
         batch = prepared.empty(rows, inputs)
-        return Regions(captured), timed(captured, batch.copy_(inputs[:1].expand_as(batch)))
+        batch.copy_(inputs[:1].expand_as(batch))
+        # What is fused differs with the layers that somebody looks at, and with it the steps.
+        case = f"{shape}, {prepared.dtype}, layers {sorted(prepared.anchors)}"
+        return Regions(captured), Rates.from_json(decided(RATES, case, lambda: timed(captured, batch).to_json()))
 
     return prepared.shelves(shape).find(_REGIONS, (), measure)
 

@@ -15,6 +15,7 @@ from xai_fast.graph.deadline import out_of_time
 from xai_fast.graph.fused.parts import NOTHING, Activation
 from xai_fast.graph.fused.public import Linear
 from xai_fast.graph.processor import said
+from xai_fast.graph.timed import decided
 
 from .convolution import form_of, pointwise, usable
 
@@ -62,7 +63,8 @@ class PackedLinear(Linear):
             self._choices.pop(next(iter(self._choices)))
         pays = said().packed
         if pays is None:
-            pays = self._packing_pays(x, rows, activation)
+            case = f"{rows} x {tuple(self.weight.shape)}, {activation.name}, {torch.get_num_threads()} threads"
+            pays = decided("packed linear layers", case, lambda: self._packing_pays(x, rows, activation))
         self._choices[rows, activation] = self._packed(rows) if pays else None
 
     def _packing_pays(self, x: Tensor, rows: int, activation: Activation) -> bool:
