@@ -112,20 +112,35 @@ def test_demo_refuses_mosaics_without_the_table(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_demo_meets_its_bars(one_photograph: None, tmp_path: Path) -> None:
+def scores_of(output: str) -> dict[str, tuple[float, float]]:
+    """What the table of the demonstration says: (share, correlation) by method."""
+    rows = re.finditer(r"^(\w+)\s+(-?[\d.]+)\s+(-?[\d.]+)\s+(-?[\d.]+)\s+(\d+)\s", output, re.MULTILINE)
+    return {row[1]: (float(row[2]), float(row[3])) for row in rows}
+
+
+def test_demo_meets_its_bars(one_photograph: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xai_fast.cli import demo
+
+    fitting = {n for n, info in xf.methods().items() if info.attributes and not info.asks_truth}
+    assert set(demo._fitting()) == fitting - {"DRISE"}  # of a classifier it says what RISE does
+    monkeypatch.setattr(demo, "_fitting", lambda: ["AblationCAM", "GradCAM", "IntegratedGradients", "Occlusion"])
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--all", "--mosaics", "4"], env={"COLUMNS": "80"})
     assert result.exit_code == 0, result.output
     assert max(map(len, result.output.replace(str(tmp_path), "").splitlines())) <= 80
-    scores = {}
-    for line in result.output.splitlines():
-        row = re.match(r"(\w+)\s+(-?[\d.]+)\s+(-?[\d.]+)\s+(-?[\d.]+)\s+(\d+)\s", line)
-        if row:
-            scores[row[1]] = (float(row[2]), float(row[3]))
-    fitting = {n for n, info in xf.methods().items() if info.attributes and not info.asks_truth}
-    assert set(scores) == fitting - {"DRISE"}  # of a classifier it says what RISE does
+    scores = scores_of(result.output)
+    assert len(scores) == 4
     assert scores["GradCAM"][0] >= 0.8
     assert scores["AblationCAM"][0] >= 0.65
     assert scores["Occlusion"][0] >= 0.6
     assert scores["Occlusion"][1] >= 0.8
     assert (tmp_path / "index.html").is_file()
     assert len(list(tmp_path.glob("*.GradCAM.png"))) == 5
+
+
+@pytest.mark.slow
+def test_demo_scores_every_method(one_photograph: None, tmp_path: Path) -> None:
+    from xai_fast.cli import demo
+
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--all", "--mosaics", "1"])
+    assert result.exit_code == 0, result.output
+    assert set(scores_of(result.output)) == set(demo._fitting())
