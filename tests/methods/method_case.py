@@ -66,6 +66,16 @@ class Case:
         return self.method == "ShapleyCAM"
 
     @property
+    def class_specific(self) -> bool:
+        """Whether another target gives another map."""
+        return xf.methods()[self.method].class_specific
+
+    @property
+    def weighs_by_softmax(self) -> bool:
+        """Whether channels are weighted by a softmax of scores, which is never 0."""
+        return self.method in ("ScoreCAM", "SSCAM", "ISCAM")
+
+    @property
     def averages_scores(self) -> bool:
         """Whether a map without sign is a mean of scores, which is below 0 where they are."""
         return self.method in ("RISE", "DRISE")

@@ -137,7 +137,7 @@ def test_named_targets_are_their_formulas(case, name, model, inputs):
         assert explanation.completeness_gap.abs().max() <= 1e-10
     else:
         same(explanation.values, method.attribute(inputs, formula))
-    assert explanation.values.abs().max() > 1e-5
+    assert explanation.values.abs().max() > 1e-5 or case.takes_curvature  # whose ReLU may take all of a loss's map
 
 
 @first
@@ -156,6 +156,8 @@ def test_named_targets_take_classes_per_sample_and_the_argmax(case, model, input
             method.attribute(inputs, targets.cross_entropy(labels)),
             method.attribute(inputs, lambda s, n: functional.cross_entropy(s, labels[n], reduction="none")),
         )
+    if not case.class_specific or case.weighs_by_softmax:
+        return  # a score of nothing has a map all the same
     same(method.attribute(inputs, targets.margin(1, 1)), torch.zeros_like(method.attribute(inputs, 1)))
 
 
