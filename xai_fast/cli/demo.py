@@ -35,6 +35,8 @@ _FEWER: dict[str, dict[str, Any]] = {
     "PartitionShap": {"n_evaluations": 100},
     "RISE": {"n_masks": 160, "centred": True},
     "ShapleySampling": {"segments": "grid", "n_permutations": 2},
+    "ISCAM": {"n_samples": 2},
+    "SSCAM": {"n_samples": 2},
 }
 _ELSEWHERE = ("DRISE",)  # for detectors; of a classifier it says what RISE does
 
