@@ -164,6 +164,12 @@ CASES = [
     *GRADIENT_CASES,
 ]
 FIRST = [next(case for case in CASES if case.method == name) for name in dict.fromkeys(c.method for c in CASES)]
+# Formulas of one pass: what a model does to it GradCAM (gradients) and EigenCAM (activations) show for all of them.
+OF_ONE_PASS = {
+    *("GradCAMPlusPlus", "XGradCAM", "HiResCAM", "LayerCAM", "GradCAMElementWise", "EigenGradCAM", "SegEigenCAM"),
+    *("RandomCAM", "KPCACAM", "PositionAttention"),
+}
+OF_EACH_PASS = [case for case in FIRST if case.method not in OF_ONE_PASS]
 
 
 def _linear_occlusion(inputs, target):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from subjects import Small, global_state, model_state, shared, signals
-from table import CASES, CLOSED_FORMS, FIRST, Parts
+from table import CASES, CLOSED_FORMS, FIRST, OF_EACH_PASS, OF_ONE_PASS, Parts
 
 import xai_fast as xf
 from xai_fast import ops
@@ -21,6 +21,7 @@ from xai_fast.core.sharing import held
 TARGETS = [1, 3, 0]
 every = pytest.mark.parametrize("case", CASES, ids=str)
 first = pytest.mark.parametrize("case", FIRST, ids=lambda case: case.method)
+of_each_pass = pytest.mark.parametrize("case", OF_EACH_PASS, ids=lambda case: case.method)
 
 
 def attribute(case, model, inputs, target=None, **call):
@@ -49,6 +50,14 @@ def test_every_method_has_cases_and_a_closed_form():
     registered = {name for name, info in xf.methods().items() if info.attributes}
     assert {case.method for case in CASES} == registered
     assert set(CLOSED_FORMS) == registered
+
+
+def test_formulas_of_one_pass_have_nothing_else_of_their_own():
+    assert {case.method for case in OF_EACH_PASS} >= {"GradCAM", "EigenCAM"}
+    own = {"recipe", "asked", "_change", "_objective", "_draw", "_fuse"}
+    for name in OF_ONE_PASS:
+        assert not own & set(vars(getattr(xf, name))), name
+        assert getattr(xf, name).recipe is xf.GradCAM.recipe is xf.EigenCAM.recipe
 
 
 # 1. Equals its replica.
@@ -159,7 +168,7 @@ def as_a_user_leaves_it(lock):
 
 @pytest.mark.parametrize("error", [None, Interruption, KeyboardInterrupt], ids=["success", "exception", "ctrl-c"])
 @pytest.mark.parametrize("lock", [False, True], ids=["copied", "uncopyable"])
-@first
+@of_each_pass
 def test_leaves_everything_as_found(case, lock, error):
     skip_uncopyable(case, lock)
     model, inputs = as_a_user_leaves_it(lock), signals()
@@ -198,7 +207,7 @@ def _twin(model):
     return twin
 
 
-@first
+@of_each_pass
 def test_global_modes_come_back_as_the_caller_set_them(case):
     model, inputs = shared(), signals()
     expected = attribute(case, model, inputs)
@@ -211,7 +220,7 @@ def test_global_modes_come_back_as_the_caller_set_them(case):
         assert torch.equal(actual, expected)
 
 
-@first
+@of_each_pass
 def test_deterministic_mode_is_the_callers(case):
     model, inputs = Small(), signals()
     for engine in (xf.Engine(model), xf.Engine(model, deterministic=True)):
@@ -469,7 +478,7 @@ def refer_to(model, module, args, output):
 
 @pytest.mark.parametrize("lock", [False, True], ids=["copied", "uncopyable"])
 @pytest.mark.parametrize("hooked", [False, True], ids=["plain", "hooked"])
-@first
+@of_each_pass
 def test_the_model_can_die(case, lock, hooked):
     skip_uncopyable(case, lock)
     model, inputs = Small(lock=lock), signals()
@@ -484,7 +493,7 @@ def test_the_model_can_die(case, lock, hooked):
     assert explanation.values.isfinite().all()
 
 
-@first
+@of_each_pass
 def test_the_model_dies_without_the_collector(case):
     """Nobody waits for a garbage collection to get their memory back."""
     gc.collect()
@@ -499,7 +508,7 @@ def test_the_model_dies_without_the_collector(case):
         gc.enable()
 
 
-@first
+@of_each_pass
 def test_an_engine_is_shared_and_two_threads_may_use_it(case):
     model, inputs = shared(), signals()
     method = case.on(model)

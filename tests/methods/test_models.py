@@ -8,12 +8,12 @@ from collections import namedtuple
 import pytest
 import torch
 from subjects import Small, global_state, model_state, signals
-from table import CASES, FIRST
+from table import CASES, OF_EACH_PASS
 from torch import nn
 
 import xai_fast as xf
 
-first = pytest.mark.parametrize("case", FIRST, ids=lambda case: case.method)
+first = pytest.mark.parametrize("case", OF_EACH_PASS, ids=lambda case: case.method)
 TARGETS = [1, 3, 0]
 
 
@@ -144,7 +144,7 @@ def test_train_mode_with_dropout(case):
 
 @pytest.mark.parametrize("method", ["Occlusion", "Saliency", "InputXGradient"])
 def test_plain_callables(method):
-    case, inputs = next(case for case in FIRST if case.method == method), signals()
+    case, inputs = next(case for case in OF_EACH_PASS if case.method == method), signals()
     model = Small()
     expected = case.on(Small()).attribute(inputs, TARGETS)
     before = model_state(model)
@@ -373,7 +373,7 @@ def test_nan_names_the_sample_and_keeps_the_other_maps(case, several):
     assert values[[1, 3]].isnan().all()
 
 
-@pytest.mark.parametrize("case", [case for case in FIRST if not case.needs_graph], ids=lambda case: case.method)
+@pytest.mark.parametrize("case", [case for case in OF_EACH_PASS if not case.needs_graph], ids=lambda case: case.method)
 def test_nan_everywhere(case):
     model, inputs = Poisoned(), signals(2)
     inputs[:, 0, 0, 0] = 101.0

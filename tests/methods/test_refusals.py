@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from subjects import Small, signals
-from table import FIRST
+from table import FIRST, OF_EACH_PASS
 
 import xai_fast as xf
 from xai_fast import targets
 
-first = pytest.mark.parametrize("case", FIRST, ids=lambda case: case.method)
+first = pytest.mark.parametrize("case", OF_EACH_PASS, ids=lambda case: case.method)
 # Methods that explain whatever score is asked for, and not that of classes alone.
-ANY_SCORE = [case for case in FIRST if not case.needs_truth and not case.needs_classes]
+ANY_SCORE = [case for case in OF_EACH_PASS if not case.needs_truth and not case.needs_classes]
 scored = pytest.mark.parametrize("case", ANY_SCORE, ids=lambda case: case.method)
 GOOD = signals(2)
 
