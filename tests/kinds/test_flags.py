@@ -122,7 +122,8 @@ def test_under_its_defaults_a_method_says_what_the_registry_does(name):
     info = xf.methods()[name]
     if not info.attributes:
         pytest.skip("attributes no score to an input")
-    layer = {"layer": "0"} if info.cls.__dataclass_fields__.get("layer") and info.kind == "map" else {}
+    named = ["0", "1"] if name == "RefineCAM" else "0"  # from its finest to its coarsest
+    layer = {"layer": named} if info.cls.__dataclass_fields__.get("layer") and info.kind == "map" else {}
     method = info.cls(net(), **info.starting, **layer)
     assert (method.units, method.signed, method.complete) == (info.units, info.signed, info.complete)
     assert method.class_specific == info.class_specific

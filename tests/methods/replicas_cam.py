@@ -273,7 +273,8 @@ def _score_cam(shown):
 
         def one(row, target):
             grids, before = [], 0
-            for activation, _ in _at_layers(model, row, target, layers):
+            # A model may write into what it is given, which is shown through the masks afterwards.
+            for activation, _ in _at_layers(model, row.clone(), target, layers):
                 scores = []
                 for k, plane in enumerate(activation):
                     span = plane.max() - plane.min()
