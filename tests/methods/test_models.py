@@ -293,7 +293,7 @@ def test_a_removed_hook_is_noticed_and_a_dtype_too(case):
     model, inputs = Small(), signals()
     method = case.on(model)
     expected = method.attribute(inputs, TARGETS)
-    handle = model.body.register_forward_hook(lambda module, args, output: output * -2)
+    handle = model.stem.register_forward_hook(lambda module, args, output: output * -2)
     assert not torch.allclose(method.attribute(inputs, TARGETS), expected, rtol=1e-3)
     handle.remove()
     near(method.attribute(inputs, TARGETS), expected)
@@ -309,16 +309,20 @@ def test_refresh_is_for_what_cannot_be_seen(case):
         def forward(self, x):
             return super().forward(x) * self.factor
 
+    if case.method == "CAM":
+        pytest.skip("what follows its linear layer is refused")
     model, inputs = Scaled(), signals()
     method = case.on(model)
     expected = method.attribute(inputs, TARGETS)
     model.factor = -2.0
     method.engine.refresh()
     changed = method.attribute(inputs, TARGETS)
-    curved = ("GradCAM", "AblationCAM", "GuidedBackprop", "Deconvolution", "GuidedGradCAM", "ErrorAttribution")
-    if case.method not in curved:  # which rectify, or take a loss
+    curved = ("GuidedBackprop", "Deconvolution", "ErrorAttribution", "FullGrad", "ClassAttention")
+    if case.method == "EigenCAM":  # of the layer alone
+        near(changed, expected)
+    elif case.method == "ReciproCAM" or not ("CAM" in case.method or case.method in curved):
         near(changed, expected * (2.0 if case.method == "Saliency" else -2.0))
-    else:
+    else:  # these rectify, or take a loss
         assert not torch.allclose(changed, expected, rtol=1e-3)
 
 
