@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from methods import CONSOLE, save
@@ -30,6 +29,7 @@ from torch import Tensor
 from trained import NETWORKS, subjects
 
 import xai_fast as xf
+from xai_fast.graph import processor
 
 BAR_RATIO, BAR_CORRELATION = 1.7, 0.99
 METHODS: dict[str, Callable[[xf.Engine, int], Any]] = {
@@ -108,7 +108,7 @@ def measure(name: str, count: int, rows: int, size: int) -> dict[str, Any]:
 @contextmanager
 def precision(side: str) -> Iterator[None]:
     """The third side is told that half precision pays."""
-    with mock.patch("xai_fast.engine.engine.halves_pay", return_value=True) if side == "bfloat16" else nullcontext():
+    with processor.assuming(halves=True) if side == "bfloat16" else nullcontext():
         yield
 
 

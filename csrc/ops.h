@@ -56,8 +56,8 @@ void window_mean(const Tensor& values, const Tensor& boxes, const Tensor& out);
 // float64 when activations are, else float32 or float64.
 void cam_reduce(const Tensor& activations, const Tensor& weights, bool relu, const Tensor& out);
 
-// inputs (N, C, H, W) and out (M, C, H, W), floating, any strides; maps (B, h, w), float64 when inputs are, else
-// float32 or float64; sample, number and scale, which is float64, (M,), dense.
+// inputs (N, C, H, W) and out (M, C, H, W), floating, any strides; maps (B, h, w), float64 when inputs are,
+// else float32 or float64; sample, number and scale, which is float64, (M,), dense.
 void blend_maps(const Tensor& inputs, const Tensor& maps, const Tensor& sample, const Tensor& number,
                 const Tensor& scale, const Tensor& out);
 

@@ -45,8 +45,7 @@ void blend(const Tensor& inputs, const Tensor& maps, const int64_t* sample, cons
                      factors.data(), width);
         const Sum by = static_cast<Sum>(scale[row]);
         for (int64_t x = 0; x < width; ++x) factors[x] *= by;
-        const From* from =
-            inputs.as<const From>() + sample[row] * inputs.strides[0] + y * inputs.strides[2];
+        const From* from = inputs.as<const From>() + sample[row] * inputs.strides[0] + y * inputs.strides[2];
         To* to = out.as<To>() + row * out.strides[0] + y * out.strides[2];
         for (int64_t c = 0; c < channels; ++c) {
           multiply(from + c * inputs.strides[1], inputs.strides[3], factors.data(), to + c * out.strides[1],

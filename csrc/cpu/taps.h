@@ -37,7 +37,7 @@ inline void blend_lines(const Sum* low, const Sum* high, Sum share, Sum* line, i
 
 template <typename Sum>
 inline void stretch_line(const Sum* line, const int32_t* low, const int32_t* high, const Sum* share, Sum* out,
-                  int64_t n) {
+                         int64_t n) {
   vectorised([=]() XAI_FAST_INLINED {
     for (int64_t i = 0; i < n; ++i) out[i] = line[low[i]] * (1 - share[i]) + line[high[i]] * share[i];
   });
