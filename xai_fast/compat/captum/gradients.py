@@ -65,7 +65,7 @@ _BY_ROWS = "row by row"
 
 def _path(call: Call) -> tuple[Any, float | Tensor]:
     """The call in our words, and where its paths begin."""
-    from captum._utils.gradient import compute_gradients
+    from captum._utils.gradient import compute_gradients  # pyright: ignore[reportMissingImports]
 
     explainer = call.explainer
     refuse_changed(explainer)

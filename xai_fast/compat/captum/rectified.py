@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from captum._utils.gradient import compute_gradients
+from captum._utils.gradient import compute_gradients  # pyright: ignore[reportMissingImports]
 
 from xai_fast.compat.calls import Call, Uncovered
 

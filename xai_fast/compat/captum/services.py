@@ -30,7 +30,7 @@ def with_gradients(call: Call, *, light: bool = False) -> Any:
     Raises:
         Uncovered: the explainer is not captum's as it was made.
     """
-    from captum._utils.gradient import compute_gradients
+    from captum._utils.gradient import compute_gradients  # pyright: ignore[reportMissingImports]
 
     explainer = call.explainer
     refuse_changed(explainer)
