@@ -39,7 +39,10 @@ class Decisions(Record):
         Raises:
             ValueError: it is none.
         """
-        found = json.loads(text)
+        try:
+            found = json.loads(text)
+        except (TypeError, ValueError):
+            found = None
         if not isinstance(found, dict) or found.get("version") != _VERSION or not _fits(found.get("entries")):
             raise ValueError("`text` holds no decisions of this version; give what `Decisions.to_json` returned")
         return Decisions(found["entries"])
