@@ -23,6 +23,7 @@ from methods import conditions
 from torch import Tensor, nn
 
 import xai_fast as xf
+from xai_fast.core.copies import copied
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from networks import awaken, photos
@@ -183,7 +184,7 @@ def measure(library: str, family: str, name: str) -> dict[str, Any]:
     record["captured"] = "trace" if graph else "parts" if parts else "none"
     record |= {"reason": prepared.resists[:200], "gradient": graph is not None and not graph.gradient_gaps}
     record["seconds"] = round(prepared.seconds, 3)
-    exact, window = copy.deepcopy(model).double(), photographs.shape[-1] // 4
+    exact, window = copied(model).double().requires_grad_(), photographs.shape[-1] // 4
     asked: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[nn.Module, Tensor], Tensor]]] = {
         "Saliency": (
             lambda x: xf.Saliency(engine, absolute=False).attribute(x, target),
