@@ -229,3 +229,30 @@ def test_a_model_that_rounds_its_own_output_far_is_judged_by_float64():
     assert difference(seen.outputs[0], near, torch.float32) is not None
     assert seen.differs(0, near, torch.float32) is None
     assert seen.differs(0, seen.outputs[0] + 0.01, torch.float32) is not None  # more than rounding
+
+
+@pytest.mark.parametrize("container", [dict, list, tuple])
+def test_what_an_earlier_forward_has_kept_is_copied(container):
+    """Caches of attention biases hold tensors with a history, which plain deep copies refuse."""
+
+    class Caching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+            self.bias, self.cache = nn.Parameter(torch.randn(4)), container()
+
+        def forward(self, x):
+            if not self.cache:
+                kept = self.bias.exp()
+                self.cache = {"bias": kept} if container is dict else container([kept])
+            bias = self.cache["bias"] if container is dict else self.cache[0]
+            return self.head(torch.relu(self.conv(x) + bias[:, None, None]).mean((2, 3)))
+
+    model, x = Caching().double().eval(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    model(x)
+    seen = x.clone().requires_grad_()
+    model(seen)[:, 1].sum().backward()
+    engine = xf.Engine(model)
+    method = xf.Saliency(engine, absolute=False)
+    torch.testing.assert_close(method.attribute(x, 1), seen.grad, rtol=1e-10, atol=1e-14)
+    assert "model: own copy" in engine.explain_plan(method, x)

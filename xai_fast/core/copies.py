@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,10 +23,8 @@ def copied(model: nn.Module) -> nn.Module:
     modules = {id(module): module for module in model.modules()}
     for module in modules.values():
         memo.update((id(getattr(module, kind)), OrderedDict()) for kind in _HOOKS)
-        for value in module.__dict__.values():
-            # deepcopy refuses tensors with a history, such as an activation that someone stored on the module.
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
+        # deepcopy refuses tensors with a history, such as an activation that someone stored on the module.
+        memo.update((id(value), value.detach().clone()) for value in _tensors(module.__dict__) if not value.is_leaf)
     made = copy.deepcopy(unwrapped(model), memo)
     memo.pop(id(memo), None)  # what deepcopy keeps alive
     rebind(memo, modules)
@@ -34,6 +33,15 @@ def copied(model: nn.Module) -> nn.Module:
         if parametrize.is_parametrized(module):
             _settle(module)
     return made
+
+
+def _tensors(value: Any, depth: int = 4) -> Iterator[Tensor]:
+    """The tensors inside dictionaries, lists and tuples, as caches of what a forward has worked out are."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:  # type: ignore[reportUnknownVariableType]
+            yield from _tensors(part, depth - 1)
 
 
 @torch.no_grad()
