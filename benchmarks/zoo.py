@@ -202,7 +202,7 @@ def measure(library: str, family: str, name: str) -> dict[str, Any]:
     for method, (ours, theirs) in asked.items():
         for photograph in photographs.split(1):
             record["said"].pop(method, None)
-            _compare(record, method, photograph, (model, exact), ours, theirs)
+            _compare(record, method, photograph, (model, exact), ours, theirs, target)
             if record["said"].get(method) != "WRONG":
                 break
     record.pop("grid", None)
@@ -216,6 +216,7 @@ def _compare(
     nets: tuple[nn.Module, nn.Module],
     ours: Callable[[Tensor], Tensor],
     theirs: Callable[[nn.Module, Tensor], Tensor],
+    target: Callable[[Any], Tensor],
 ) -> None:
     """Notes how far a map is from that in float64, or what was said instead."""
     try:
@@ -234,7 +235,23 @@ def _compare(
     errors["plain"] = float((single - truth).abs().max() / scale)
     record["errors"][method] = errors
     if not errors["ours"] <= max(SLACK * errors["plain"], FLOOR):
-        record["said"][method] = "WRONG"
+        right = method == "Saliency" and _is_slope(values, nets[1], photograph.double(), target)
+        record["said"][method] = "plain PyTorch's gradient is off, by central differences" if right else "WRONG"
+
+
+@torch.no_grad()
+def _is_slope(gradient: Tensor, net: nn.Module, at: Tensor, target: Callable[[Any], Tensor]) -> bool:
+    """Whether that is how the score changes along some directions, in float64, where autograd says something else.
+
+    torch's fused attention on CPUs gives wrong gradients where values have another width than queries.
+    """
+    step = 1e-5
+    for direction in torch.randn(3, *at.shape, dtype=at.dtype, generator=torch.Generator().manual_seed(0)):
+        ends = [target(net(at + sign * step * direction)).sum() for sign in (1, -1)]
+        slope = (ends[0] - ends[1]) / (2 * step)
+        if (slope - (gradient * direction).sum()).abs() > 1e-3 * gradient.norm() * direction.norm() / at.numel() ** 0.5:
+            return False
+    return True
 
 
 class _Score:
