@@ -245,13 +245,12 @@ def _is_slope(gradient: Tensor, net: nn.Module, at: Tensor, target: Callable[[An
 
     torch's fused attention on CPUs gives wrong gradients where values have another width than queries.
     """
-    step = 1e-5
-    for direction in torch.randn(3, *at.shape, dtype=at.dtype, generator=torch.Generator().manual_seed(0)):
+    step, agree = 1e-7, 0
+    for direction in torch.randn(5, *at.shape, dtype=at.dtype, generator=torch.Generator().manual_seed(0)):
         ends = [target(net(at + sign * step * direction)).sum() for sign in (1, -1)]
         slope = (ends[0] - ends[1]) / (2 * step)
-        if (slope - (gradient * direction).sum()).abs() > 1e-3 * gradient.norm() * direction.norm() / at.numel() ** 0.5:
-            return False
-    return True
+        agree += bool((slope - (gradient * direction).sum()).abs() < 1e-3 * gradient.norm())
+    return agree >= 3  # a ReLU may tip over on the way
 
 
 class _Score:
