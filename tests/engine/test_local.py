@@ -126,7 +126,9 @@ def test_full_torchvision_networks(name):
     assert_local(model, inputs, target, window=15, stride=24)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("vgg11", marks=pytest.mark.slow), "mobilenet_v3_small", "shufflenet_v2_x0_5"]
+)
 def test_rounding_in_single_precision_is_that_of_whole_runs(name):
     model, inputs = networks.awakened(name), networks.photos(1, 64)
     target = int(model(inputs).argmax())
@@ -499,14 +501,22 @@ def assert_close_in_half(model, inputs, target, **settings):
     assert torch.corrcoef(torch.stack(ranks))[0, 1] > 0.999
 
 
-def test_differences_in_half_precision_on_trained_networks(halves_pay):
-    demo, preprocess, _ = xf.load("demo")
+def test_differences_in_half_precision_on_the_demonstration(halves_pay):
+    model, preprocess, _ = xf.load("demo")
     inputs = preprocess(Image.fromarray(data.astronaut()))[None, :, ::2, ::2]
-    for model, x in ((demo, inputs), (networks.trained_resnet18(), networks.photos(1, 112))):
-        assert_close_in_half(model, x, model(x).argmax(1), window=15, stride=8)
+    assert_close_in_half(model, inputs, model(inputs).argmax(1), window=15, stride=8)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small", "convnext_tiny"])
+@pytest.mark.slow
+def test_differences_in_half_precision_on_a_trained_resnet18(halves_pay):
+    model, inputs = networks.trained_resnet18(), networks.photos(1, 112)
+    assert_close_in_half(model, inputs, model(inputs).argmax(1), window=15, stride=8)
+
+
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("densenet121", "convnext_tiny")]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", *LARGE])
 def test_differences_in_half_precision_on_other_networks(halves_pay, name):
     """Untrained networks amplify: what is seen here is that no step is wrong, to a few per cent."""
     model, inputs = networks.awakened(name), networks.photos(1, 64)

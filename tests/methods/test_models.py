@@ -431,8 +431,8 @@ MEMORY_ERRORS = {
 }
 
 
-@pytest.mark.parametrize("capacity", [1, 2, 3])
-@pytest.mark.parametrize("name", MEMORY_ERRORS)
+# Which error it was is settled before what a method does about it: each with a capacity of its own.
+@pytest.mark.parametrize(("name", "capacity"), zip(MEMORY_ERRORS, (1, 2, 3), strict=True))
 @first
 def test_out_of_memory_halves_the_batch(case, name, capacity):
     if case.needs_graph and capacity == 1:
