@@ -12,6 +12,7 @@ from ._version import __version__ as __version__
 
 # Public names that are no methods, and the modules that define them; the methods' names are the registry's.
 _HOMES = {
+    "ConceptMaps": "xai_fast.results.concept_maps",
     "Cost": "xai_fast.engine",
     "Decisions": "xai_fast.engine",
     "Engine": "xai_fast.engine",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which read and do not run; a
     from xai_fast.methods.cam.score_cams import ScoreCAM as ScoreCAM
     from xai_fast.methods.cam.smooth_gradcam import SmoothGradCAMPlusPlus as SmoothGradCAMPlusPlus
     from xai_fast.methods.deconvolution import Deconvolution as Deconvolution
+    from xai_fast.methods.deep_feature_factorization import DeepFeatureFactorization as DeepFeatureFactorization
     from xai_fast.methods.deep_lift import DeepLift as DeepLift
     from xai_fast.methods.deep_lift import DeepLiftShap as DeepLiftShap
     from xai_fast.methods.error_attribution import ErrorAttribution as ErrorAttribution
@@ -93,6 +95,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which read and do not run; a
     from xai_fast.methods.text import LimeText as LimeText
     from xai_fast.methods.text import ShapleyText as ShapleyText
     from xai_fast.models import load as load
+    from xai_fast.results.concept_maps import ConceptMaps as ConceptMaps
     from xai_fast.results.explanation import Explanation as Explanation
     from xai_fast.results.filter_images import FilterImages as FilterImages
     from xai_fast.results.filter_maps import FilterMaps as FilterMaps

@@ -127,6 +127,18 @@ _METHODS = (
         paper="Zeiler and Fergus 2014, arXiv:1311.2901",
     ),
     MethodInfo(
+        name="DeepFeatureFactorization",
+        module="deep_feature_factorization",
+        kind="concepts",
+        signed=False,
+        class_specific=False,
+        complete="",
+        units="none",
+        summary="the few concepts that a layer sees in images, where each is, and which classes it speaks for",
+        cost="1 forward, and concepts + 1 behind the layer for the batch",
+        paper="Collins et al. 2018, arXiv:1806.10206",
+    ),
+    MethodInfo(
         name="DeepLift",
         module="deep_lift",
         kind="pixels",
