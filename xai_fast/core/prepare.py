@@ -18,6 +18,7 @@ from xai_fast.graph.layout import ExactStatistics, keep_long_sums_plain, normali
 from xai_fast.graph.reasons import first_line
 from xai_fast.graph.scopes import Scope, scopes
 
+from .arguments import arguments_of
 from .atoms import is_atom
 from .copies import copied, hooked, traits, unwrapped
 from .hooks import shadowed, unhooked
@@ -118,7 +119,9 @@ def _made_fast(
 ) -> bool:
     """Captures, folds and lays out the copy; whether it still answers what was observed."""
     parts: list[Scope] = []
-    if not fold:
+    if (further := arguments_of(model)) is not None and further.following:
+        prepared.resists = "tensors of its `args` or `kwargs` follow their sample"
+    elif not fold:
         prepared.resists = "what was captured for inputs of another shape does not fit these"
     elif seen.unsteady is not None:
         prepared.resists = seen.unsteady

@@ -22,7 +22,7 @@ from .store import ModelStore
 def describe(settings: Settings, store: ModelStore, method: Any, inputs: Tensor) -> str:
     """The plan as a few lines of text; see `Engine.explain_plan`."""
     inputs = checked(inputs)
-    with store.turn(deterministic=settings.deterministic):
+    with store.turn(len(inputs), deterministic=settings.deterministic):
         recipe = method.recipe(store.adopt(inputs))
         choice = choose(settings, store, recipe, inputs)
         prepared = choice.prepared

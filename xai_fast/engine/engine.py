@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from xai_fast.core.arguments import Arguments
 from xai_fast.core.layers import Grid, Layer, layer_names
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import Prepared
@@ -73,6 +74,10 @@ class Engine:
             makes it. `refresh` still prepares anew.
         decisions: `engine.decisions` of another engine of this model, to run as that one does from then on: nothing
             that stands in it is timed, and on the same machine with as many threads maps are equal to the byte.
+        args: what the model gets behind the batch and is not explained, by position: a tuple. A tensor of N rows, N
+            being the inputs of a call, follows its sample: every variant of a sample meets its row. Such models run
+            whole, row for row, uncaptured. Everything else is passed as it is, tensors as they are now.
+        kwargs: the same by name: a dict.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.
@@ -94,6 +99,8 @@ class Engine:
         classes: Sequence[str] | None = None,
         frozen: bool = False,
         decisions: Decisions | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if not callable(model):
             raise TypeError(f"`model` came as {type(model).__name__}; give a torch.nn.Module or a callable")
@@ -109,9 +116,12 @@ class Engine:
             output=output,
             frozen=frozen,
             decisions=decisions,
+            args=args,
+            kwargs=kwargs,
         )
         self._preprocess, self._classes = preprocess, class_names(classes)
-        self.store = ModelStore(model, frozen=frozen, limit=memory_limit, decisions=decisions)
+        arguments = Arguments(args, {} if kwargs is None else kwargs)
+        self.store = ModelStore(model, frozen=frozen, limit=memory_limit, decisions=decisions, arguments=arguments)
 
     @classmethod
     def of(cls, model: Any) -> Engine:
@@ -185,16 +195,16 @@ class Engine:
 
         inputs = checked(inputs)
         refuse_single_image(inputs, self.model)
-        with self.turn():
+        with self.turn(len(inputs)):
             objective = objective_of(target, len(inputs), self.settings.output, self.classes)
             with asking(objective, target, self.settings.output):
                 recipe = recipe_of(self.adopt(inputs))
             return run(self.settings, self.store, recipe, inputs, objective), objective
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """One call; see `ModelStore.turn`."""
-        with self.store.turn(deterministic=self.settings.deterministic):
+    def turn(self, samples: int | None = None) -> Iterator[None]:
+        """One call, on so many inputs if that is known; see `ModelStore.turn`."""
+        with self.store.turn(samples, deterministic=self.settings.deterministic):
             yield
 
     def adopt(self, inputs: Tensor) -> Tensor:
@@ -210,12 +220,12 @@ class Engine:
         python = isinstance(self.model, nn.Module) and not isinstance(self.model, torch.jit.ScriptModule)
         if not (isinstance(layer, str) and layer == "auto") or not python:
             return layer_names(self.model, layer)
-        with self._looking() as looking:
+        with self._looking(len(inputs)) as looking:
             return looking.chosen(inputs, several=several)
 
     def readings(self, layers: Sequence[str], inputs: Tensor, grid: Grid = None, *, flat: bool = False) -> Readings:
         """How what layers return is a grid over inputs (N, C, *S); see `Looking.readings`."""
-        with self._looking() as looking:
+        with self._looking(len(inputs)) as looking:
             return looking.readings(layers, inputs, grid, flat=flat)
 
     def activations(self, layers: Sequence[str], shape: Sequence[int]) -> tuple[Tensor, ...]:
@@ -224,8 +234,8 @@ class Engine:
             return looking.activations(layers, shape)
 
     @contextmanager
-    def _looking(self) -> Iterator[Looking]:
-        with self.turn():
+    def _looking(self, samples: int | None = None) -> Iterator[Looking]:
+        with self.turn(samples):
             yield self.store.looking(self.settings.output)
 
     def prepared(self, anchors: frozenset[str], inputs: Tensor, *, exact: bool = False) -> Prepared:
@@ -241,7 +251,7 @@ class Engine:
             inputs: (N, C, *S), floating, of which the first is looked at.
         """
         inputs = checked(inputs)
-        with self.turn():
+        with self.turn(len(inputs)):
             self.prepared(frozenset(), self.adopt(inputs))
 
     def explain_plan(self, method: Any, inputs: Tensor) -> str:

@@ -191,7 +191,9 @@ class _Loop:
             batch = self._prepared.empty(len(rows), self._inputs)
             variants.write(rows, batch)
             learn = self._learn if clean else None
-            score_of = RowScores(self._objective, variants.sample_of(rows), learn)
+            sample = variants.sample_of(rows)
+            score_of = RowScores(self._objective, sample, learn)
+            self._store.run_next(sample)
             return evaluate(self._prepared, batch, score_of, self._tails, rows)
 
         for rows, answers in _chunks(chosen, budget, ask):
@@ -233,6 +235,7 @@ class _Loop:
 
         def ask(numbers: Tensor) -> Answers:
             score_of = RowScores(self._objective, sample.expand(len(numbers)))
+            self._store.run_next(sample.expand(len(numbers)))
             return Answers(score_of(questions(numbers, position, batch_of)))
 
         budget = budget_for(self._settings, self._prepared, self._inputs, questions)

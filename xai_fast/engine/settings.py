@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -34,6 +34,8 @@ class Settings:
     output: Callable[[Any], Tensor] | None = None
     frozen: bool = False
     decisions: Decisions | None = None
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, get_args(Mode))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from xai_fast.core.arguments import Arguments, with_arguments
 from xai_fast.core.copies import has_hooks, traits
 from xai_fast.core.fingerprint import Fingerprint
 from xai_fast.core.guard import untouched
@@ -67,25 +68,35 @@ class ModelStore:
         frozen: whether it is promised not to change.
         decisions: of another run, which this one is to repeat; None to find out.
         limit: bytes that what is prepared may take, beside what the call at hand needs; None takes an eighth of memory.
+        arguments: what the model gets beside the batch.
     """
 
     def __init__(
-        self, model: Any, *, frozen: bool, limit: int | None = None, decisions: Decisions | None = None
+        self,
+        model: Any,
+        *,
+        frozen: bool,
+        limit: int | None = None,
+        decisions: Decisions | None = None,
+        arguments: Arguments,
     ) -> None:
-        self._model, self._frozen, self._limit, self._turn = model, frozen, limit, turn_of(model)
+        self._model, self._arguments = with_arguments(model, arguments), arguments
+        self._frozen, self._limit, self._turn = frozen, limit, turn_of(model)
         self._decisions = decisions
         self._own = self._given()
         self._compared: Contents | None = None  # in this turn, or once where frozen, with the model as it is
         self._running: tuple[int, int] | None = None  # the thread whose turn it is, and in which fork
 
     @contextmanager
-    def turn(self, *, deterministic: bool = False) -> Iterator[None]:
+    def turn(self, samples: int | None = None, *, deterministic: bool = False) -> Iterator[None]:
         """One call: no other runs beside it, the model is compared once, and everything is put back afterwards.
 
         The copy is shared by all engines of the model and takes hooks while it runs; what cannot be copied is shared by
-        everybody. A turn in a turn is part of it.
+        everybody. A turn in a turn is part of it. `samples` are the inputs of the call, where they are known.
         """
         with self._turn.taken():
+            if samples is not None and self._arguments:
+                self._arguments.begin(samples)
             if self._in_turn:
                 yield
                 return
@@ -153,6 +164,11 @@ class ModelStore:
     def looking(self, output: Callable[[Any], Tensor] | None) -> Looking:
         """What looks at the model's layers, in a turn, and remembers what it sees."""
         return Looking(self._model, self.current().looked, output)
+
+    def run_next(self, sample: Tensor | None) -> None:
+        """The rows that run next are variants of these samples, whose further inputs follow them."""
+        if self._arguments:
+            self._arguments.of(sample)
 
     def saw(self, layers: Sequence[str], shape: Sequence[int], activations: Sequence[Tensor]) -> None:
         """Remembers what layers return for an input of shape (C, *S), without its contents."""
@@ -235,7 +251,7 @@ class ModelStore:
 
     @property
     def _world(self) -> tuple[Any, ...]:
-        return self._turn.interrupted, on_all_modules()
+        return self._turn.interrupted, on_all_modules(), self._arguments.following if self._arguments else ()
 
     def _begin(self) -> None:
         """What was compared or learnt in another call is not relied on."""

@@ -82,11 +82,12 @@ class InputGradient:
 def _refuse_flat(prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> None:
     """Where gradients are zero for a whole batch: raises, if the model can lead nothing else back to its input."""
     captured = prepared.captured.get(tuple(batch.shape[1:]))
-    row = batch[:1] if captured is None or captured.example is None else captured.example
-    leaf = row.detach().clone().requires_grad_()
+    example = None if captured is None else captured.example
+    leaf = (batch if example is None else example).detach().clone().requires_grad_()
+    asked = score_of if example is None else score_of.at(torch.zeros(1, dtype=torch.long))
     hooks_off = shadowed(prepared.module) if isinstance(prepared.module, nn.Module) else nullcontext()
     with torch.enable_grad(), hooks_off:
-        scores = score_of.at(torch.zeros(1, dtype=torch.long))(prepared.module(leaf.clone()))
+        scores = asked(prepared.module(leaf.clone()))
         if not (scores.requires_grad and leads_back(scores, leaf, returning_none(scores, leaf))):
             refuse_unreached("the input")
 
