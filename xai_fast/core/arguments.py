@@ -107,7 +107,8 @@ def with_arguments(model: Callable[..., Any], arguments: Arguments) -> Callable[
 
         return call
     inner = unwrapped(model)
-    kind, own = type(inner), vars(inner).get("forward")
+    kind: Any = type(inner)
+    own = vars(inner).get("forward")
 
     def forward(self: nn.Module, batch: Tensor) -> Any:
         args, kwargs = arguments.beside(batch)
