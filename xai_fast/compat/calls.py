@@ -31,6 +31,7 @@ class Call:
         original: the library's own function, whose first argument is the explainer.
         defaults: of the arguments that have some.
         reason: why (a part of) the call ran the library's own code; "" where nothing did.
+        note: what the report says of the result, such as an error of the library's that is in it.
     """
 
     explainer: Any
@@ -38,6 +39,7 @@ class Call:
     original: Callable[..., Any]
     defaults: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
+    note: str = ""
 
     def __getitem__(self, name: str) -> Any:
         """An argument as given, or its default."""
@@ -91,6 +93,9 @@ class Accelerated:
         served: "module:function", imported with the first call; the function takes a `Call` and returns its result.
         method: the name of the method.
         draws: whether the library's own code draws from the global generators.
+        part: whether other methods of the library call it, so that the report names it beside the class.
+
+    Without a `method` it is a function of the module `owner`, whose first argument takes the explainer's place.
     """
 
     name: str
@@ -98,6 +103,25 @@ class Accelerated:
     served: str
     method: str = "attribute"
     draws: bool = False
+    part: bool = False
+
+    def holder(self) -> Any:
+        """What holds the method, or the function; None where the library has no such class or is not imported."""
+        module = sys.modules.get(self.owner)
+        kind = getattr(module, self.name, None) if self.method else module
+        return kind if isinstance(kind, type) or not self.method else None
+
+    @property
+    def attribute(self) -> str:
+        """What it is called there."""
+        return self.method or self.name
+
+    def label(self, explainer: Any) -> str:
+        """What the report calls it: the class of the explainer, and which part of it."""
+        if not self.method:
+            return self.name
+        name = type(explainer).__name__
+        return f"{name}.{self.method}" if self.part else name
 
     @functools.cached_property
     def function(self) -> Callable[[Call], Any]:
@@ -109,13 +133,13 @@ class Accelerated:
         """The method that takes the place of `original`, which it keeps as `__wrapped__`."""
 
         @functools.wraps(original)
-        def method(self_: Any, *args: Any, **kwargs: Any) -> Any:
-            return self.serve(original, self_, args, kwargs) if active() else original(self_, *args, **kwargs)
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return self.serve(original, *args, **kwargs) if args and active() else original(*args, **kwargs)
 
         method.__xai_fast__ = self  # type: ignore[attr-defined]
         return method
 
-    def serve(self, original: Callable[..., Any], explainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def serve(self, original: Callable[..., Any], explainer: Any, /, *args: Any, **kwargs: Any) -> Any:
         """The result, ours or the library's; the library's exceptions stay its own."""
         started = time.perf_counter()
         try:
@@ -128,14 +152,14 @@ class Accelerated:
         except Exception as error:
             call.passed_on(error)
         else:
-            TALLY.add(self.name, call.reason, time.perf_counter() - started)
+            TALLY.add(self.label(explainer), call.reason, time.perf_counter() - started, call.note)
             return result
         if random is not None:
             random.restore()
         try:
             return original(explainer, *args, **kwargs)
         finally:
-            TALLY.add(self.name, call.reason, time.perf_counter() - started)
+            TALLY.add(self.label(explainer), call.reason, time.perf_counter() - started)
 
 
 class _Randomness:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.util
 import sys
 import threading
@@ -29,7 +31,7 @@ class Library:
     trigger: str
     methods: Sequence[Accelerated]
     users: int = 0
-    _replaced: list[tuple[type, str, Any, Any]] = field(default_factory=list)
+    _replaced: list[tuple[Any, str, Any, Any]] = field(default_factory=list)
 
     @property
     def installed(self) -> bool:
@@ -41,13 +43,13 @@ class Library:
         if self._replaced or self.trigger not in sys.modules:
             return
         for accelerated in self.methods:
-            owner = getattr(sys.modules.get(accelerated.owner), accelerated.name, None)
-            if not isinstance(owner, type) or accelerated.method not in vars(owner):
+            owner, name = accelerated.holder(), accelerated.attribute
+            if owner is None or name not in vars(owner):
                 continue  # another version of the library: its own code runs
-            original = vars(owner)[accelerated.method]
+            original = vars(owner)[name]
             ours = accelerated.over(original, lambda: self.users > 0)
-            setattr(owner, accelerated.method, ours)
-            self._replaced.append((owner, accelerated.method, original, ours))
+            setattr(owner, name, ours)
+            self._replaced.append((owner, name, original, ours))
 
     def take_out(self) -> None:
         """Puts the library's own methods back, except where somebody else has replaced ours."""
@@ -55,6 +57,27 @@ class Library:
             if vars(owner).get(method) is ours:
                 setattr(owner, method, original)
         self._replaced.clear()
+
+
+@functools.cache
+def subclass(owner: str, name: str, methods: Sequence[Accelerated], module: str) -> type:
+    """The library's class `name` with those of the accelerated methods that it has, accelerated or not itself.
+
+    Args:
+        owner: the module of the library that defines the class.
+        name: of the class.
+        methods: hashable.
+        module: where the subclass says that it is from.
+    """
+    base = getattr(importlib.import_module(owner), name)
+    body: dict[str, Any] = {"__doc__": base.__doc__, "__module__": module}
+    for accelerated in methods:
+        definer = next((kind for kind in base.__mro__ if accelerated.method in vars(kind)), None)
+        if definer is not None and (definer.__name__, definer.__module__) == (accelerated.name, accelerated.owner):
+            own = vars(definer)[accelerated.method]
+            own = own.__wrapped__ if hasattr(own, "__xai_fast__") else own
+            body[accelerated.method] = accelerated.over(own)
+    return type(name, (base,), body)
 
 
 _LOCK = threading.RLock()

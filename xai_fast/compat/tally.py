@@ -16,12 +16,14 @@ class Row:
         reason: why the library's own code ran; "" where the engine served them.
         calls: how many.
         seconds: in all of them together.
+        note: what there is to know about the results, such as an error of the library's that they repeat.
     """
 
     method: str
     reason: str
     calls: int
     seconds: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Report:
         wide = max((len(row.method) for row in self.rows), default=0)
         for row in self.rows:
             outcome = f"passed on: {row.reason}" if row.reason else "accelerated"
+            outcome += f" ({row.note})" if row.note else ""
             lines.append(f"  {row.method:{wide}}  {row.calls:5d}  {row.seconds:8.2f} s  {outcome}")
         return "\n".join(lines)
 
@@ -59,13 +62,13 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: defaultdict[tuple[str, str], tuple[int, float]] = defaultdict(lambda: (0, 0.0))
+        self._counts: defaultdict[tuple[str, str, str], tuple[int, float]] = defaultdict(lambda: (0, 0.0))
 
-    def add(self, method: str, reason: str, seconds: float) -> None:
+    def add(self, method: str, reason: str, seconds: float, note: str = "") -> None:
         """One more call."""
         with self._lock:
-            calls, before = self._counts[method, reason]
-            self._counts[method, reason] = calls + 1, before + seconds
+            calls, before = self._counts[method, reason, note]
+            self._counts[method, reason, note] = calls + 1, before + seconds
 
     def reset(self) -> None:
         """Counts from 0 again."""
@@ -75,7 +78,7 @@ class Tally:
     def report(self) -> Report:
         """What was counted."""
         with self._lock:
-            rows = [Row(*key, *value) for key, value in self._counts.items()]
+            rows = [Row(key[0], key[1], *value, key[2]) for key, value in self._counts.items()]
         return Report(tuple(sorted(rows, key=lambda row: (bool(row.reason), row.method, -row.calls, row.reason))))
 
 

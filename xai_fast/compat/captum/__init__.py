@@ -7,12 +7,10 @@ each file says, and captum's own code runs it. `captum.metrics` needs nothing he
 
 from __future__ import annotations
 
-import functools
-import importlib
 from typing import Any
 
 from xai_fast.compat.calls import Accelerated
-from xai_fast.compat.patches import Library
+from xai_fast.compat.patches import Library, subclass
 
 # Class: the module of captum that defines it, and what serves it here.
 _SERVED = {
@@ -47,20 +45,9 @@ METHODS = {
 LIBRARY = Library("captum", trigger="captum.attr", methods=tuple(METHODS.values()))
 
 
-@functools.cache
-def _subclass(name: str) -> type:
-    """Captum's class with the accelerated method, whether or not captum itself is accelerated."""
-    accelerated = METHODS[name]
-    base = getattr(importlib.import_module(accelerated.owner), name)
-    own = vars(base)[accelerated.method]
-    own = own.__wrapped__ if hasattr(own, "__xai_fast__") else own
-    body = {accelerated.method: accelerated.over(own), "__doc__": base.__doc__, "__module__": __name__}
-    return type(name, (base,), body)
-
-
 def __getattr__(name: str) -> Any:
     if name in METHODS:
-        return _subclass(name)
+        return subclass(METHODS[name].owner, name, (METHODS[name],), __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

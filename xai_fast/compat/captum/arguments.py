@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
-
-from .models import answer_of, engine_of, model_of
+from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, refuse_changed
 
 if TYPE_CHECKING:
     from xai_fast.engine import Engine
@@ -46,7 +45,7 @@ def asked(call: Call, layer: Any = None) -> Asked:
     Raises:
         Uncovered: the engine does not serve it.
     """
-    refuse_changed(call.explainer)
+    refuse_changed(call.explainer, "captum")
     inputs = one_tensor(call["inputs"])
     if call["additional_forward_args"] is not None:
         raise Uncovered("`additional_forward_args` are given")
@@ -70,43 +69,6 @@ def asked_of(
     if answer.dtype is not inputs.dtype:
         raise Uncovered(f"the model answers {answer.dtype} to {inputs.dtype}")
     return Asked(engine_of(explainer, model), inputs, target_of(target, len(inputs), answer.shape), as_tuple)
-
-
-def refuse_changed(explainer: Any) -> None:
-    """Refuses subclasses that replace what captum's own method calls.
-
-    Raises:
-        Uncovered: one does.
-    """
-    kinds = type(explainer).__mro__
-    base = next((at for at, kind in enumerate(kinds) if kind.__module__.startswith("captum.")), None)
-    if not base:
-        return
-    for kind in kinds[:base]:
-        for name in vars(kind):
-            if hasattr(kinds[base], name) and name != "attribute" and not name.startswith("__"):
-                raise Uncovered(f"a subclass has its own `{name}`")
-
-
-def one_tensor(inputs: Any) -> Tensor:
-    """The one input tensor.
-
-    Raises:
-        Uncovered: there are several, or it is none that the engine takes.
-    """
-    if isinstance(inputs, tuple):
-        if len(inputs) != 1:
-            raise Uncovered("several input tensors")
-        inputs = inputs[0]
-    if type(inputs) not in (Tensor, torch.nn.Parameter):
-        raise Uncovered(f"inputs of type {type(inputs).__name__}")
-    if inputs.dtype not in (torch.float32, torch.float64):
-        raise Uncovered(f"inputs of {inputs.dtype}")
-    if not 3 <= inputs.ndim <= 5:
-        raise Uncovered(f"inputs with {inputs.ndim} axes")
-    if 0 in inputs.shape:
-        raise Uncovered("inputs without elements")
-    return inputs
 
 
 def target_of(target: Any, count: int, shape: tuple[int, ...]) -> Target:

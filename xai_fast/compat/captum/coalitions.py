@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from xai_fast.compat.calls import Call
+from xai_fast.compat.models import one_tensor
 
-from .arguments import one_tensor
 from .services import several_at_once, with_scores
 
 

@@ -10,14 +10,14 @@ import types
 from typing import Any
 
 from xai_fast.compat.calls import Call, Uncovered, call_of
+from xai_fast.compat.models import refuse_changed
 
 from . import METHODS
-from .arguments import refuse_changed
 
 
 def noise_tunnel(call: Call) -> Any:
     """Captum's noise, which it draws from the global generators, around the accelerated method."""
-    refuse_changed(call.explainer)
+    refuse_changed(call.explainer, "captum")
     served = copy.copy(call.explainer)
     served.attribution_method = _part(call, call.explainer.attribution_method)
     return call.plain(served)
@@ -25,7 +25,7 @@ def noise_tunnel(call: Call) -> Any:
 
 def guided_grad_cam(call: Call) -> Any:
     """Captum's product of the accelerated factors."""
-    refuse_changed(call.explainer)
+    refuse_changed(call.explainer, "captum")
     served = copy.copy(call.explainer)
     served.grad_cam = _part(call, served.grad_cam)
     served.guided_backprop = _part(call, served.guided_backprop)

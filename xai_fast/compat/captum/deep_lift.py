@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.models import answer_of, model_of, one_tensor, pays
 
-from .arguments import Asked, asked, baseline_of, one_tensor
+from .arguments import Asked, asked, baseline_of
 from .differentiable import differentiated_later
-from .models import answer_of, model_of, pays
 
 _EPS = 1e-10  # captum's default, below which the derivative stands in
 

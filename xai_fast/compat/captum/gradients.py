@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.models import refuse_changed
 
-from .arguments import asked, baseline_of, differentiable, refuse_changed
+from .arguments import asked, baseline_of, differentiable
 from .services import with_gradients
 
 QUADRATURES: dict[str, Literal["gausslegendre", "left", "right", "middle"]] = {
@@ -68,7 +69,7 @@ def _path(call: Call) -> tuple[Any, float | Tensor]:
     from captum._utils.gradient import compute_gradients  # pyright: ignore[reportMissingImports]
 
     explainer = call.explainer
-    refuse_changed(explainer)
+    refuse_changed(explainer, "captum")
     if explainer.gradient_func is not compute_gradients:
         raise Uncovered("the explainer has its own `gradient_func`")
     asked_for = asked(call)

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.models import answer_of, model_of, one_tensor, pays
 
-from .arguments import Asked, asked, baseline_of, differentiable, one_tensor
+from .arguments import Asked, asked, baseline_of, differentiable
 from .differentiable import differentiated_later
 from .gradients import QUADRATURES
-from .models import answer_of, model_of, pays
 
 
 def layer_grad_cam(call: Call) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 from captum._utils.gradient import compute_gradients  # pyright: ignore[reportMissingImports]
 
 from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.models import answer_of, model_of, one_tensor, pays
 
-from .arguments import Asked, asked, one_tensor
-from .models import answer_of, model_of, pays
+from .arguments import Asked, asked
 
 
 def guided_backprop(call: Call) -> Any:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, pays, refuse_changed
 
-from .arguments import asked_of, one_tensor, refuse_changed
-from .models import answer_of, engine_of, model_of, pays
+from .arguments import asked_of
 
 ROWS = 32  # that one question to the engine holds at least, where captum would ask one by one
 
@@ -33,7 +33,7 @@ def with_gradients(call: Call, *, light: bool = False) -> Any:
     from captum._utils.gradient import compute_gradients  # pyright: ignore[reportMissingImports]
 
     explainer = call.explainer
-    refuse_changed(explainer)
+    refuse_changed(explainer, "captum")
     if explainer.gradient_func is not compute_gradients:
         raise Uncovered("the explainer has its own `gradient_func`")
 
@@ -66,7 +66,7 @@ def with_scores(call: Call) -> Any:
         Uncovered: the engine does not serve the model.
     """
     explainer = call.explainer
-    refuse_changed(explainer)
+    refuse_changed(explainer, "captum")
     if call["additional_forward_args"] is not None:
         raise Uncovered("`additional_forward_args` are given")
     inputs, forward = one_tensor(call["inputs"]), explainer.forward_func

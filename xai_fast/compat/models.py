@@ -1,4 +1,4 @@
-"""What a model must be for the engine to answer in captum's place, and what is remembered of it."""
+"""What a model must be for the engine to answer in a library's place, and what is remembered of it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from xai_fast.compat.calls import Uncovered
-
+from .calls import Uncovered
 from .watched import Answer, watched
 
 if TYPE_CHECKING:
@@ -52,6 +51,43 @@ class _Known:
 _KNOWN: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 _ENGINES: weakref.WeakKeyDictionary[Any, Engine] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
+
+
+def refuse_changed(explainer: Any, library: str, served: str = "attribute") -> None:
+    """Refuses subclasses that replace what the library's own method calls.
+
+    Raises:
+        Uncovered: one does.
+    """
+    kinds = type(explainer).__mro__
+    base = next((at for at, kind in enumerate(kinds) if kind.__module__.partition(".")[0] == library), None)
+    if not base:
+        return
+    for kind in kinds[:base]:
+        for name in vars(kind):
+            if hasattr(kinds[base], name) and name != served and not name.startswith("__"):
+                raise Uncovered(f"a subclass has its own `{name}`")
+
+
+def one_tensor(inputs: Any) -> Tensor:
+    """The one input tensor.
+
+    Raises:
+        Uncovered: there are several, or it is none that the engine takes.
+    """
+    if isinstance(inputs, tuple):
+        if len(inputs) != 1:
+            raise Uncovered("several input tensors")
+        inputs = inputs[0]
+    if type(inputs) not in (Tensor, torch.nn.Parameter):
+        raise Uncovered(f"inputs of type {type(inputs).__name__}")
+    if inputs.dtype not in (torch.float32, torch.float64):
+        raise Uncovered(f"inputs of {inputs.dtype}")
+    if not 3 <= inputs.ndim <= 5:
+        raise Uncovered(f"inputs with {inputs.ndim} axes")
+    if 0 in inputs.shape:
+        raise Uncovered("inputs without elements")
+    return inputs
 
 
 def model_of(forward: Any) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xai_fast.compat.calls import Uncovered
+from .calls import Uncovered
 
 # What captum's DeepLIFT has a rule for, and what passes a difference on as it is.
 _RULED = (nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)

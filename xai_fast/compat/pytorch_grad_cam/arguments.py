@@ -1,0 +1,90 @@
+"""grad-cam's arguments in our words; what has none is refused, and grad-cam runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # pyright: ignore[reportMissingImports]
+from torch import Tensor, nn
+
+from xai_fast.compat.calls import Uncovered
+from xai_fast.compat.models import answer_of, model_of, one_tensor, pays
+from xai_fast.compat.watched import Answer
+from xai_fast.core.layers import layer_names
+from xai_fast.core.targets import Target
+
+
+def inputs_of(cam: Any, inputs: Any, *, light: bool = False) -> tuple[Tensor, Answer]:
+    """The inputs where the model is, and what the model answers to one of them; its hooks are out.
+
+    Args:
+        cam: grad-cam's object.
+        inputs: as given.
+        light: whether preparing the model for few rows is not worth it.
+
+    Raises:
+        Uncovered: the engine does not serve them.
+    """
+    rows = one_tensor(inputs).to(cam.device)
+    model = model_of(cam.model)
+    if not isinstance(model, nn.Module):
+        raise Uncovered("the model is no module")
+    if light:
+        pays(model, len(rows))
+    answer = answer_of(model, model, rows)
+    if len(answer.shape) != 1 or answer.dtype is not rows.dtype:
+        raise Uncovered("the model's output is no table of class scores in the inputs' type")
+    return rows, answer
+
+
+def target_of(targets: Any, count: int, classes: int) -> Target:
+    """The targets of `count` inputs: a class of each, or what grad-cam's callables make of each row of the output.
+
+    Raises:
+        Uncovered: they are not as many as the inputs.
+    """
+    if targets is None:
+        return None
+    if not isinstance(targets, list | tuple) or len(targets) != count:
+        raise Uncovered("targets that are not one per input")
+    picked = [_class_of(target, classes) for target in targets]
+    if None not in picked:
+        return torch.tensor(picked)
+    return _of_rows(targets)
+
+
+def _of_rows(targets: Sequence[Any]) -> Target:
+    """What callables, one per input, make of rows of the model's output."""
+
+    def scores(output: Tensor, sample: Tensor) -> Tensor:
+        chosen = [targets[at] for at in sample.tolist()]
+        return torch.stack([target(row).reshape(()) for target, row in zip(chosen, output, strict=True)])
+
+    return scores
+
+
+def _class_of(target: Any, classes: int) -> int | None:
+    if type(target) is not ClassifierOutputTarget:
+        return None
+    try:
+        category = int(target.category)
+    except (TypeError, ValueError):
+        return None
+    return category if category == target.category and 0 <= category < classes else None
+
+
+def layers_of(cam: Any) -> list[str]:
+    """The names of the layers that are looked at.
+
+    Raises:
+        Uncovered: one is no part of the model, or is looked at twice.
+    """
+    try:
+        names = list(layer_names(cam.model, list(cam.target_layers)))
+    except (TypeError, ValueError):
+        raise Uncovered("a target layer that is no part of the model") from None
+    if len(set(names)) < len(names):
+        raise Uncovered("one target layer twice")
+    return names
