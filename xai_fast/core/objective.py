@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .detections import Detection
 from .scores import class_indices, find_scores, is_one_hot, one_hot_hint, refuse_beyond, score_table, two_classes
 from .targets import UNSETTLED, ScoreTarget, Target
 
@@ -24,7 +25,7 @@ class Objective:
 
     Attributes:
         scores_of: what finds the scores in a raw output.
-        several: whether the target was (N, K), so that results carry an axis K.
+        several: whether the target was (N, K), or K boxes of each input, so that results carry an axis K.
         width: K.
 
     Raises:
@@ -50,19 +51,24 @@ class Objective:
             self._index = target.columns(n_samples)
             self._formula = lambda scores, index: target.value(scores, index)[:, None]
         elif callable(target) and not isinstance(target, Tensor):
-            self._function = target
+            # A detector's own boxes get places here, and the caller's target stays open.
+            self._function = target.opened(n_samples) if isinstance(target, Detection) else target
             self._takes_sample = takes_sample(target)
         else:
             index = class_indices(target, n_samples, "target", several=True)
             self.several = index.ndim == 2
             self._index = index.view(n_samples, -1)
         self.width = self._index.shape[1] if self.several else 1
+        if isinstance(target, Detection):
+            self.several, self.width = target.several, target.width
         if classes is not None:
             self.check(len(classes))
 
     @property
     def record(self) -> Tensor | Callable[..., Tensor]:
-        """For the Explanation: class indices (N,) or (N, K), or the callable."""
+        """For the Explanation: class indices (N,) or (N, K), or the callable; a detection with its boxes settled."""
+        if isinstance(self._function, Detection) and self._function.own:
+            return self._function.settled()
         if callable(self._given) and not isinstance(self._given, Tensor):
             return self._given
         return self._index.clone() if self.several else self._index[:, 0].clone()
@@ -87,7 +93,9 @@ class Objective:
             )
 
     def settle(self, raw: Any, sample: Tensor) -> None:
-        """Takes the argmax of the clean inputs `sample` (rows,) wherever a class was left open."""
+        """Takes the argmax of the clean inputs `sample` (rows,) wherever a class was left open, or the surest boxes."""
+        if isinstance(self._function, Detection) and self._function.own:
+            self._function.settle(raw, sample)
         if self._function is not None:
             return
         scores = self._indexable(raw, sample)
@@ -142,6 +150,8 @@ class Objective:
 
     def _called(self, function: Callable[..., Tensor], raw: Any, sample: Tensor) -> Tensor:
         score = function(raw, sample) if self._takes_sample else function(raw)
+        if self.several and isinstance(score, Tensor) and score.shape == (len(sample), self.width):
+            return score
         if not isinstance(score, Tensor) or score.shape != (len(sample),) or not score.is_floating_point():
             came = f"{score.dtype} {tuple(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
             raise TypeError(

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import secants
-from .output_targets import detection, region, similarity
+from .detections import detection
+from .output_targets import region, similarity
 from .scores import Classes, class_indices, entries, entries_at, refuse_beyond, score_table, two_classes
 
 __all__ = ["cross_entropy", "detection", "log_probability", "margin", "probability", "region", "similarity"]

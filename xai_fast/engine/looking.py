@@ -81,7 +81,9 @@ class Looking:
         key = (shape, asked.kind)
         if key not in self.looked.chosen:
             with limited(), self._aside() as (module, ours):
-                choice = choose_layers(module, self._example(inputs), asked.score, ours=ours)
+                choice = choose_layers(
+                    module, self._example(inputs), asked.score, ours=ours, boxes=asked.boxes is not None
+                )
             self.looked.chosen[key] = choice.layers
             for name, reading in zip(choice.layers, choice.readings, strict=True):
                 self.looked.readings[name, shape, None] = reading

@@ -29,6 +29,7 @@ class Seen:
         path: of the module.
         call: which of its calls, from 1.
         activation: what it returned.
+        maker: path of the module that made the map, which others only pass on.
         parts: paths of the modules that made each of the maps, where it returned several.
         gradient: of the score by `activation`; None where nothing leads from there to the score, or nobody asked.
         calls: how often the module ran in all.
@@ -37,6 +38,7 @@ class Seen:
     path: str
     call: int
     activation: Tensor
+    maker: str
     parts: tuple[str, ...]
     gradient: Tensor | None = None
     calls: int = 1
@@ -50,14 +52,24 @@ class Seen:
 class Recorded:
     """One forward of the model, with every call of its modules.
 
+    Args:
+        module: the model.
+        example: its input.
+        score_of: from what it returns to what layers may matter for.
+        boxes: whether that is about a detector's boxes, and what it returns says nothing of classes.
+
     Attributes:
         seen: the calls in order of completion.
+        read: paths of the modules that made the maps which one module took together, as a detector's head does;
+            the last one's are last.
         scores: what the output says of classes; None where it only passes features on.
     """
 
-    def __init__(self, module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self, module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor], *, boxes: bool = False
+    ) -> None:
         self._leaf = example.detach().clone().requires_grad_()
-        with torch.enable_grad(), _hooked(module) as self.seen:
+        with torch.enable_grad(), _hooked(module) as (self.seen, self.read):
             raw = module(self._leaf * 1)  # a model may write into its input, which must not be a leaf then
             scores = score_of(raw)
             self._sum = None
@@ -65,7 +77,7 @@ class Recorded:
                 generator = torch.Generator().manual_seed(0)
                 direction = torch.rand(scores.shape, generator=generator).to(scores) + 0.5
                 self._sum = (scores * direction).sum()
-        self.scores = _class_scores(raw)
+        self.scores = None if boxes else _class_scores(raw)
         counts: dict[str, int] = {}
         for one in self.seen:
             counts[one.path] = counts.get(one.path, 0) + 1
@@ -108,16 +120,22 @@ def _class_scores(raw: Any) -> Tensor | None:
 
 
 @contextmanager
-def _hooked(module: nn.Module) -> Iterator[list[Seen]]:
+def _hooked(module: nn.Module) -> Iterator[tuple[list[Seen], list[tuple[str, ...]]]]:
     """Collects every call in order of completion; a copy goes on, so that passing something on is not making it."""
     seen: list[Seen] = []
+    read: list[tuple[str, ...]] = []
     counts: dict[str, int] = {}
     makers: dict[int, str] = {}  # of the tensors that were handed on; `seen` keeps none of them from being freed
     alive: list[Tensor] = []
 
     def recorder(path: str) -> Any:
-        def record(_layer: nn.Module, _args: Any, output: Any) -> Any:
+        def record(_layer: nn.Module, args: Any, output: Any) -> Any:
             counts[path] = counts.get(path, 0) + 1
+            for several in args:
+                if type(several) in _PYRAMIDS:
+                    taken = tuple(filter(None, (makers.get(id(leaf)) for leaf in tree_leaves(several))))
+                    if len(set(taken)) > 1:
+                        read[:] = [*(other for other in read if other != taken), taken]
             try:
                 first = first_tensor(output)
             except TypeError:
@@ -130,14 +148,14 @@ def _hooked(module: nn.Module) -> Iterator[list[Seen]]:
             handed = own.clone()
             makers[id(handed)] = makers.get(id(first), path)
             alive.append(handed)
-            seen.append(Seen(path, counts[path], own, parts))
+            seen.append(Seen(path, counts[path], own, makers[id(handed)], parts))
             return with_first(output, handed)
 
         return record
 
     handles = [part.register_forward_hook(recorder(path)) for path, part in module.named_modules() if path]
     try:
-        yield seen
+        yield seen, read
     finally:
         for handle in handles:
             handle.remove()

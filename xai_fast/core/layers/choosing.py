@@ -42,13 +42,16 @@ class Choice:
     readings: tuple[Reading, ...]
 
 
-def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor], *, ours: bool) -> Choice:
+def choose_layers(
+    module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor], *, ours: bool, boxes: bool = False
+) -> Choice:
     """The deepest layer that runs once, that the score depends on, and whose positions answer to those of the input.
 
     A block is taken before what is inside it, a map of features before the class scores that are made of it, and a
     layer that runs once before one call of several. Nothing inside attention is taken. In a transformer that reads a
     class token that is the last block's input norm, because the patches of its output reach nothing. Where several maps
-    of a pyramid are read, it is those on which the score depends.
+    of a pyramid are read, it is those on which the score depends; all of them where a detector's boxes are asked about,
+    which hang on one each.
 
     Costs one forward, a backward that ends at the deepest layers, and 1 + 1 rows per spatial axis where their answer is
     plain; else up to a whole backward, and 1 + 4 rows per axis for every six candidates.
@@ -58,19 +61,20 @@ def choose_layers(module: nn.Module, example: Tensor, score_of: Callable[[Any], 
         example: one row, in the module's dtype.
         score_of: from the raw output to what the layer is to matter for, a tensor of any shape.
         ours: whether it is a copy, whose weights may be changed.
+        boxes: whether it is to matter for what a detector finds.
 
     Raises:
         ValueError: no layer fits; names those that come near.
     """
     began = time.perf_counter()
-    record = Recorded(module, example, score_of)
+    record = Recorded(module, example, score_of, boxes=boxes)
     takes(time.perf_counter() - began)
     search = _Search(module, record, example, depends=True)
-    choice = search.choice()
+    choice = (search.read_together() if boxes else None) or search.choice()
     if choice is None and not record.depends:
         if ours:
             _wake(module)
-            record = Recorded(module, example, score_of)
+            record = Recorded(module, example, score_of, boxes=boxes)
         search = _Search(module, record, example, depends=record.depends)
         choice = search.choice()
     choice = choice or search.fallback
@@ -187,13 +191,23 @@ class _Search:
             return True
         return int(gradient.count_nonzero(2).count_nonzero()) > len(gradient)
 
+    def read_together(self) -> Choice | None:
+        """The maps that the last module took together of those that did, on one of which at least the score depends."""
+        for taken in reversed(self._record.read):
+            makers = self._makers(taken)
+            if len(makers) < 2 or not self._record.matters(makers):
+                continue
+            fitting = [
+                (other, reading) for other, reading in self._answering(makers)
+                if reading(other.activation).shape[2:].numel() > 1
+            ]  # fmt: skip
+            if len(fitting) > 1:
+                return _of_several(fitting)
+        return None
+
     def _pyramid(self, one: Seen) -> Choice | None:
         """The maps that a module returns together, each by the layer that makes it; None where it returns one."""
-        possible = self._possible() if len(one.parts) > 1 else []
-        makers = [
-            other for path in dict.fromkeys(one.parts) for other in possible
-            if other.path == path and other.calls == 1 and other.activation.ndim == one.activation.ndim
-        ]  # fmt: skip
+        makers = [other for other in self._makers(one.parts) if other.activation.ndim == one.activation.ndim]
         if len(makers) < 2:
             return None
         fitting = [
@@ -201,9 +215,19 @@ class _Search:
             for other, reading in self._answering(self._record.matters(makers) if self._depends else makers)
             if _sees_positions(other, reading, depends=self._depends)
         ]
-        if len(fitting) < 2:
-            return None
-        return Choice(tuple(other.name for other, _ in fitting), tuple(reading for _, reading in fitting))
+        return _of_several(fitting) if len(fitting) > 1 else None
+
+    def _makers(self, paths: Sequence[str]) -> list[Seen]:
+        """The calls that made several maps; of those that pass one on as it came the outermost, a block."""
+        if len(set(paths)) < 2:
+            return []
+        fitting = [one for one in self._possible() if one.calls == 1 and len(one.parts) < 2]
+        makers = {one.maker: one for one in fitting if one.maker in paths}
+        return [makers[path] for path in dict.fromkeys(paths) if path in makers]
+
+
+def _of_several(fitting: Sequence[tuple[Seen, Reading]]) -> Choice:
+    return Choice(tuple(one.name for one, _ in fitting), tuple(reading for _, reading in fitting))
 
 
 @torch.no_grad()
