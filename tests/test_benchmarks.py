@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -329,3 +330,23 @@ def test_a_network_of_the_zoo_is_compared_with_float64(module) -> None:
     del record["errors"]["Saliency"]
     with pytest.raises(ValueError, match="Saliency"):
         schema.check({"conditions": conditions, "records": [record]})
+
+
+def test_the_page_shows_every_record_beside_its_error_and_its_machine(module, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder = BENCHMARKS / "results" / "0.1.0"
+    text = module("plots").page(folder)
+    assert text.count("<svg") >= 3
+    assert "<script" not in text
+    assert not re.search(r"""(src|href)=["']?https?:|url\(http""", text)
+    for file in folder.glob("*.json"):
+        for record in json.loads(file.read_text())["records"]:
+            if "library" in record:
+                assert record["case"] in text
+                assert module("plots").error(record["error"]["ours"]["rms"]) in text
+    hostile = json.loads((folder / "methods--cpu.json").read_text())
+    hostile["records"][0]["case"] = "<script>alert(1)</script>"
+    (tmp_path / "one.json").write_text(json.dumps(hostile))
+    assert "<script" not in module("plots").page(tmp_path)
+    with pytest.raises(ValueError, match="no results"):
+        module("plots").page(tmp_path / "none")

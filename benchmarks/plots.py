@@ -1,0 +1,299 @@
+"""The page of results: every committed figure beside its error and its machine, in one HTML file.
+
+    python benchmarks/plots.py --out benchmarks/results/0.1.0/index.html
+
+It reads the JSON files beside it and measures nothing. The figures are matplotlib's (the extra `bench`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from schema import check
+
+HERE = Path(__file__).parent
+INK, SOFT, OURS, SECOND = "#7a7a85", "#9a9aa5", "#d1512d", "#5b8db8"  # legible on white and on black
+Record = dict[str, Any]
+
+
+@dataclass
+class Marks:
+    """What a figure draws: per row a label, and per series how many times as fast we were.
+
+    Attributes:
+        series: from a name to its colour and marker.
+        rows: a label and the ratios by series; absent ones are left out.
+    """
+
+    series: dict[str, tuple[str, str]]
+    rows: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+
+
+@dataclass
+class Section:
+    """One kind of result on the page.
+
+    Attributes:
+        title: its heading.
+        words: what is compared and what a ratio means.
+        columns: names of the table's columns; those of numbers are set to the right.
+        rows: cells as text, one row per record.
+        marks: what its figure draws; without rows there is a table alone.
+        picture: that figure as SVG, once it is drawn.
+    """
+
+    title: str
+    words: str
+    columns: Sequence[str]
+    rows: list[list[str]] = field(default_factory=list)
+    marks: Marks = field(default_factory=lambda: Marks({}))
+    picture: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "0.1.0", help="folder of JSON files")
+    parser.add_argument("--out", type=Path, default=None, help="the page (default: index.html in that folder)")
+    chosen = parser.parse_args()
+    out = chosen.out or chosen.results / "index.html"
+    out.write_text(page(chosen.results), encoding="utf-8")
+    print(f"{out}: {out.stat().st_size / 1000:.0f} kB")
+
+
+def page(folder: Path) -> str:
+    """The page of all results in a folder.
+
+    Raises:
+        ValueError: a file lacks figures or their conditions; or there are none.
+    """
+    import jinja2
+
+    records: list[tuple[Record, str]] = []
+    for path in sorted(folder.glob("*.json")):
+        results = json.loads(path.read_text())
+        check(results)
+        records += [(record, machine(results["conditions"])) for record in results["records"]]
+    if not records:
+        raise ValueError(f"no results in {folder}")
+    sections = [made for make in SECTIONS if (made := make(records)).rows]
+    for section in sections:
+        if section.marks.rows:
+            section.picture = drawn(section.marks)
+    loader = jinja2.FileSystemLoader(HERE)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    machines = sorted({name for _, name in records})
+    return environment.get_template("page.html").render(sections=sections, machines=machines, count=len(records))
+
+
+def machine(conditions: Record) -> str:
+    """Processor, threads and torch, as the page names them."""
+    processor = re.sub(r"\((R|TM)\)|Processor|CPU", "", conditions["processor"])
+    return f"{' '.join(processor.split())}, {conditions['threads']} threads, torch {conditions['versions']['torch']}"
+
+
+def drawn(marks: Marks) -> str:
+    """The figure as SVG: a row per case, how many times as fast on a logarithmic axis."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    with plt.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "svg.hashsalt": "page"}):
+        figure, axis = plt.subplots(figsize=(9, 0.27 * len(marks.rows) + 1.0), constrained_layout=True)
+        for height, (_, ratios) in enumerate(marks.rows):
+            axis.plot([1, max(ratios.values(), default=1)], [height, height], color=SOFT, lw=0.8, alpha=0.5, zorder=1)
+        for name, (colour, marker) in marks.series.items():
+            points = [(ratios[name], at) for at, (_, ratios) in enumerate(marks.rows) if name in ratios]
+            if points:
+                axis.scatter(*zip(*points, strict=True), color=colour, marker=marker, s=34, label=name, zorder=2)
+        axis.axvline(1, color=INK, lw=1)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set_yticks(range(len(marks.rows)), [label for label, _ in marks.rows])
+        axis.set_ylim(len(marks.rows) - 0.4, -0.6)
+        axis.tick_params(which="both", colors=INK, length=0)
+        axis.grid(axis="x", color=SOFT, alpha=0.25)
+        for side in axis.spines.values():
+            side.set_visible(False)
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, labelcolor=INK, borderaxespad=0.2)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        plt.close(figure)
+    whole = text.getvalue()
+    return re.sub(r"<metadata>.*?</metadata>", "", whole[whole.index("<svg") :], flags=re.S)
+
+
+# The kinds of results
+
+
+def methods(records: Iterable[tuple[Record, str]]) -> Section:
+    """Ours against the reference libraries."""
+    series = {"its best setting": (OURS, "o"), "its default": (SECOND, "o"), "first call": (SOFT, "D")}
+    columns = ("case", "against", "ours", "its best", "its default", "ratio", "first call", "our error", "its error")
+    section = Section(
+        "Methods, against the reference libraries",
+        "How many times as fast as the library we are, warm, at the library's best batch setting and at its default, "
+        "and on the first call of a fresh process (ours prepares the model there). Errors are RMS, of float32 maps "
+        "against the same formula in float64, as a share of the largest value.",
+        (*columns, "machine"),
+        marks=Marks(series),
+    )
+    found = [(record, where) for record, where in records if "library" in record]
+    for record, where in sorted(found, key=lambda pair: -pair[0]["warm_ratio_best"]):
+        seconds, errors = record["seconds"], record["error"]
+        best, default, first = (
+            record[f"{name}"] for name in ("warm_ratio_best", "warm_ratio_default", "first_ratio_best")
+        )
+        of_part = f" ({record['part']['units']} {record['part']['unit']})" if record.get("part") else ""
+        section.rows.append(
+            [
+                *(record["case"] + of_part, record["library"]),
+                *(span(seconds[side]["median"]) for side in ("ours", "best", "default")),
+                *(times(best), times(first), error(errors["ours"]["rms"]), error(errors["peer"]["rms"]), where),
+            ]
+        )
+        ratios = {"its best setting": best, "its default": default, "first call": first}
+        section.marks.rows.append((f"{record['case']} · {record['library'].split()[0]}", ratios))
+    return section
+
+
+def forwards(records: Iterable[tuple[Record, str]]) -> Section:
+    """The prepared forward against other forwards."""
+    section = Section(
+        "Forwards",
+        "The prepared dense forward, 8 rows in float32, against other ways to run the same network. Errors are the "
+        "largest difference to the float64 output, as a share of its largest value.",
+        ("network", "ours", "against", "seconds", "ratio", "our error", "its error", "machine"),
+        marks=Marks({"folded PyTorch": (OURS, "o"), "plain PyTorch": (SECOND, "o"), "compiled": (SOFT, "s")}),
+    )
+    names = {"folded": "folded PyTorch", "plain": "plain PyTorch", "compiled": "compiled"}
+    for record, where in records:
+        if "bar_compiled" not in record:
+            continue
+        ours, marks = record["seconds"]["prepared"]["median"], {}
+        for side, name in names.items():
+            if side in record["ratios"]:
+                marks[name] = record["ratios"][side]
+                errors = (error(record["errors"][of]) for of in ("prepared", side))
+                cells = (span(ours), name, span(record["seconds"][side]["median"]), times(record["ratios"][side]))
+                section.rows.append([record["network"], *cells, *errors, where])
+        section.marks.rows.append((record["network"], marks))
+    return section
+
+
+PEERS = {"best": "captum's best", "default": "captum's default", "dense": "our whole runs"}
+
+
+def plans(records: Iterable[tuple[Record, str]]) -> Section:
+    """Replay against whole runs."""
+    section = Section(
+        "Occlusion by replay",
+        "Re-running only what a window changes, per model row, against our own whole runs and against captum. First "
+        "call: preparation and planning included, all windows.",
+        (
+            "network",
+            "windows",
+            "ours",
+            "our whole runs",
+            "captum's best",
+            "ratio",
+            "error",
+            "whole runs' error",
+            "machine",
+        ),
+        marks=Marks({"captum's best": (OURS, "o"), "captum's default": (SECOND, "o"), "our whole runs": (SOFT, "s")}),
+    )
+    for record, where in records:
+        if "windows" not in record:
+            continue
+        seconds, ratios, errors = record["seconds"], record["ratios"], record["errors"]
+        theirs = (span(seconds["best"]["median"]), times(ratios["best"])) if "best" in ratios else ("", "")
+        cells = (*(span(seconds[side]["median"]) for side in ("local", "dense")), *theirs)
+        rms = (error(errors[side]["rms"]) for side in ("local", "dense"))
+        section.rows.append([record["case"], str(record["windows"]), *cells, *rms, where])
+        marks = {name: ratios[side] for side, name in PEERS.items() if side in ratios}
+        section.marks.rows.append((record["case"], marks))
+    return section
+
+
+def modes(records: Iterable[tuple[Record, str]]) -> Section:
+    """The fast mode against the exact one."""
+    section = Section(
+        "The fast mode",
+        'mode="fast" against mode="exact"; without instructions for half precision it keeps float32 and gains nothing. '
+        "Rank correlation and relative L2 error are between the two maps.",
+        ("case", "exact", "fast", "runs in", "ratio", "rank correlation", "relative error", "machine"),
+    )
+    for record, where in records:
+        if "mode" in record:
+            seconds = (span(record["seconds"][side]["median"]) for side in ("exact", "fast"))
+            close = (f"{record['correlation']['median']:.4f}", error(record["error"]["median"]))
+            cells = (record["dtypes"]["fast"], times(record["ratio"]), *close, where)
+            section.rows.append([record["case"], *seconds, *cells])
+    return section
+
+
+def estimators(records: Iterable[tuple[Record, str]]) -> Section:
+    """Where sampling stops in mode "turbo", and what its maps err by."""
+    section = Section(
+        "Where sampling stops in the turbo mode",
+        "Evaluations that were needed, of those that were allowed; the true error, the error that the result states, "
+        "and how many maps lay within the tolerance.",
+        ("case", "tolerance", "evaluations", "allowed", "error", "stated", "within", "machine"),
+    )
+    for record, where in records:
+        if "stops" in record:
+            counts = (f"{record['evaluations']['median']:.0f}", str(record["allowed"]))
+            shares = (f"{record[which]:.1%}" for which in ("error", "stated", "within"))
+            section.rows.append([record["case"], f"{record['tolerance']:g}", *counts, *shares, where])
+    return section
+
+
+def zoo(records: Iterable[tuple[Record, str]]) -> Section:
+    """How other people's networks are served."""
+    section = Section(
+        "Architectures",
+        "One small network of each family: whether its forward is captured as a graph, which layer `auto` takes, and "
+        "how far maps in float32 are from float64 (largest error as a share of the largest value; in brackets the same "
+        "of plain PyTorch).",
+        ("family", "network", "captured", "layer", "Saliency", "Occlusion", "GradCAM", "machine"),
+    )
+    for record, where in records:
+        if "zoo" in record:
+            found = (record["errors"].get(name) for name in ("Saliency", "Occlusion", "GradCAM"))
+            maps = (f"{error(of['ours'])} ({error(of['plain'])})" if of else "refused" for of in found)
+            name = f"{record['zoo']}: {record['family']}"
+            section.rows.append([name, record["network"], record["captured"], record["layer"], *maps, where])
+    return section
+
+
+SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (methods, plans, forwards, modes, estimators, zoo)
+
+
+def span(seconds: float) -> str:
+    """A time with three digits."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+
+
+def times(ratio: float) -> str:
+    """A ratio."""
+    return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
+
+
+def error(value: float) -> str:
+    """An error with two digits."""
+    return f"{value:.1e}".replace("e-0", "e-") if value else "0"
+
+
+if __name__ == "__main__":
+    main()
