@@ -102,19 +102,19 @@ def test_the_detectors_own_boxes_are_settled_on_each_clean_input(batch_size):
     engine = xf.Engine(Fixed(), batch_size=batch_size)
     surest = xf.Saliency(engine)(BRIGHT, targets.detection())
     assert surest.score.tolist() == pytest.approx([0.9, 0.6, 0.7])
-    boxes, labels = surest.target.places(3)
+    boxes, labels = surest.target.boxes(3), surest.target.labels(3)
     assert boxes.tolist() == [BOX, OTHER, NEAR]
     assert labels.tolist() == [1, 2, 1]
     # NEAR shares more than half of its union with BOX: another view of the same object.
     both = xf.Saliency(engine)(BRIGHT, targets.detection(n_boxes=2))
     assert both.values.shape == (3, 2, 3, 8, 8)
-    assert both.target.places(3)[0].tolist() == [[BOX, OTHER], [OTHER, NEAR], [NEAR, OTHER]]
+    assert both.target.boxes(3).tolist() == [[BOX, OTHER], [OTHER, NEAR], [NEAR, OTHER]]
     of_class = xf.Saliency(engine)(BRIGHT, targets.detection(labels=[1, 1, 2]))
     assert of_class.score.tolist() == pytest.approx([0.9, 0.5, 0.1])
     open_still = targets.detection(n_boxes=2)
     assert repr(open_still) == "detection(the detector's own 2)"
     xf.Saliency(engine).attribute(BRIGHT, open_still)
-    assert xf.Saliency(engine)(BRIGHT[1:], open_still).target.places(2)[0][0].tolist() == [OTHER, NEAR]
+    assert xf.Saliency(engine)(BRIGHT[1:], open_still).target.boxes(2)[0].tolist() == [OTHER, NEAR]
 
 
 REFUSED = {
@@ -225,7 +225,7 @@ def test_several_boxes_are_as_each_alone(subject):
     model, inputs = subject
     engine = xf.Engine(model, batch_size=4)
     target = xf.LayerCAM(engine)(inputs, targets.detection(n_boxes=2)).target
-    boxes, labels = target.places(2)
+    boxes, labels = target.boxes(2), target.labels(2)
     for method in (
         xf.LayerCAM(engine),
         xf.IntegratedGradients(engine, n_steps=2),

@@ -320,6 +320,17 @@ def test_region_weighs_the_pixels_of_any_score_map():
     same(xf.Engine(lambda x: x).scores(maps, targets.region(everywhere, [2, 0])), maps.mean((2, 3))[[0, 1], [2, 0]])
 
 
+def test_region_of_volumes():
+    volumes = signals(2, (3, 4, 5, 6), dtype=torch.float64)
+    masks = torch.zeros(2, 4, 5, 6, dtype=torch.bool)
+    masks[0, 1, 2:4, 3], masks[1, :, 0, 5] = True, True
+    expected = torch.stack([volumes[0, 2][masks[0]].mean(), volumes[1, 0][masks[1]].mean()])
+    same(xf.Engine(lambda x: x).scores(volumes, targets.region(masks, [2, 0])), expected)
+    # One mask (D, H, W) would be read as D masks of pictures.
+    with pytest.raises(ValueError, match=r"or, of volumes, \(N, D, H, W\) of the size of an output"):
+        xf.Engine(lambda x: x).scores(volumes, targets.region(masks[0] | True, [2, 0, 1, 1]))
+
+
 def test_targets_of_the_output_have_short_names():
     """They label pictures."""
     assert repr(targets.similarity(torch.ones(512))) == "similarity(embedding=tensor (1, 512))"

@@ -111,3 +111,47 @@ def test_a_notebook_shows_pictures_of_maps_only() -> None:
     assert shown is not None
     assert shown.startswith(b"\x89PNG")
     assert made(torch.randn(1, 1, 16))._repr_png_() is None
+
+
+def test_the_box_of_a_detection_is_drawn_saved_and_named(tmp_path: Path) -> None:
+    black = Image.new("RGB", (200, 100))
+    boxes = torch.tensor([[[0.1, 0.2, 0.5, 0.9], [0.6, 0.0, 1.3, 0.5]]])
+    both = made(torch.ones(1, 2, 1, 10, 20), boxes=boxes, target=torch.tensor([[0, 5]]), classes=("cat",))
+    first, second = (np.array(one)[..., 0] for one in both.overlay([black], style="alpha", alpha=0.0))
+    for seen, (x1, y1, x2, y2) in ((first, (20, 20, 99, 89)), (second, (119, 0, 199, 50))):
+        for row, column in ((y1, x1 + 8), (y2, x1 + 8), (y1 + 8, x1), (y1 + 8, x2)):
+            around = seen[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3]
+            assert around.max() == 255, (row, column)
+    first[18:93, 18:103] = 0
+    assert not first.any()
+    both.save(tmp_path)
+    back = Explanation.load(tmp_path)
+    assert back.boxes is not None
+    assert torch.equal(back.boxes, boxes)
+    assert back.target_names(0) == ["cat", "class 5"]  # a detector may have classes without a name
+
+
+def test_slices_of_volumes_are_pictures() -> None:
+    values = torch.randn(2, 1, 9, 20, 30)
+    target = torch.zeros(2, dtype=torch.long)
+    volumes = made(
+        values[:, None], target=target[:, None], score=torch.ones(2, 1), standard_error=values[:, None].abs()
+    )
+    middle = volumes.slice(4)
+    assert torch.equal(middle.values, values[:, None, :, 4])
+    assert middle.standard_error is not None
+    assert torch.equal(middle.standard_error, values[:, None, :, 4].abs())
+    assert torch.equal(volumes.slice(3, axis=2).values, values[:, None, ..., 3])
+    inputs = torch.rand(2, 1, 9, 20, 30)
+    assert len(middle.overlay(inputs[:, :, 4])) == 2
+    shown, alone = volumes.figure(inputs), volumes.figure()
+    assert shown.height > 1.5 * alone.height
+    assert volumes._repr_png_() is not None
+    with pytest.raises(ValueError, match="are no pictures; take one `slice`"):
+        volumes.overlay(inputs[:, :, 4])
+    with pytest.raises(ValueError, match=r"`images` came as \(2, 1, 20, 30\)"):
+        volumes.figure(inputs[:, :, 4])
+    with pytest.raises(ValueError, match="`axis` came as 3"):
+        volumes.slice(0, axis=3)
+    with pytest.raises(ValueError, match="none of volumes"):
+        middle.slice(0)

@@ -16,6 +16,7 @@ from .scores import Classes, class_indices, entries, entries_at
 # Of a side: where a box's edge is that near to the one that it is compared with, the overlap is at the top of a kink.
 _NEAR = 1e-3
 _UNSETTLED = -1
+_SHARE = 2.0  # boxes without a corner beyond are shares of the image
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,10 +86,21 @@ class Detection(OutputTarget):
         found = found_boxes(output, rows, self.read)
         return torch.cat([part.flatten() for one in found for part in (one.boxes, one.scores)])
 
-    def places(self, n_samples: int) -> tuple[Tensor, Tensor]:
-        """Boxes (N, 4) or (N, K, 4) and labels (N,) or (N, K) of the inputs, once they are settled."""
-        every = torch.arange(n_samples)
-        return self._of("boxes", every).clone(), self._of("labels", every).clone()
+    def boxes(self, n_samples: int) -> Tensor:
+        """(N, 4) or (N, K, 4), in the detector's units, once they are settled."""
+        return self._of("boxes", torch.arange(n_samples)).clone()
+
+    def labels(self, n_samples: int) -> Tensor:
+        """(N,) or (N, K), once they are settled."""
+        return self._of("labels", torch.arange(n_samples)).clone()
+
+    def shares(self, inputs: Tensor) -> Tensor:
+        """The boxes of N inputs (N, C, H, W) as shares of their width and height.
+
+        Detectors give pixels, or shares already: no box of pixels is one or two of them in the corner.
+        """
+        boxes, (height, width) = self.boxes(len(inputs)), inputs.shape[-2:]
+        return boxes if float(boxes.abs().max()) <= _SHARE else boxes / boxes.new_tensor([width, height, width, height])
 
     def _of(self, name: str, sample: Tensor) -> Tensor:
         return entries_at(name, self.given[name], sample)

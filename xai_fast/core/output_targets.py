@@ -72,33 +72,35 @@ def similarity(embedding: Tensor) -> OutputTarget:
 def region(mask: Tensor, classes: Classes) -> OutputTarget:
     """The mean score of a class over a mask's pixels: why does a segmentation network call this region that?
 
-    Networks return (rows, K, H, W), alone or as `out` in a dict, as torchvision's do.
+    Networks return (rows, K, H, W), alone or as `out` in a dict, as torchvision's do; of volumes (rows, K, D, H, W).
 
     Args:
-        mask: (H, W) of the output's size, or (N, H, W) for one per input: bool, or weights that are not negative.
+        mask: (H, W) of the output's size, or (N, H, W) for one per input; of volumes (N, D, H, W), where N may be 1 for
+            all of them. Bool, or weights that are not negative.
         classes: whose score is meant.
     """
+    fits = "(H, W), (N, H, W) or, of volumes, (N, D, H, W)"
     mask = plain("mask", mask) if isinstance(mask, Tensor) else mask
     is_bool = isinstance(mask, Tensor) and mask.dtype is torch.bool
-    given = floating("mask", mask.float() if is_bool else mask, (2, 3), "(H, W) or (N, H, W)")
-    if (given < 0).any() or not given.any((1, 2)).all():
+    given = floating("mask", mask.float() if is_bool else mask, (2, 3, 4), fits)
+    if (given < 0).any() or not given.flatten(1).any(1).all():
         raise ValueError(
             "`mask` holds negative weights or is 0 everywhere; give at least one pixel of each mask a weight"
         )
 
     def mean(output: Any, mask: Tensor, index: Tensor) -> Tensor:
         scores = find_scores(output)
-        if scores.ndim != 4 or scores.shape[2:] != mask.shape[1:]:
+        if scores.ndim not in (4, 5) or scores.shape[2:] != mask.shape[1:]:
             raise ValueError(
                 f"`mask` is of size {tuple(mask.shape[1:])} and the model returned {tuple(scores.shape)}; "
-                "give one of the size (H, W) of an output (rows, K, H, W)"
+                f"give {fits} of the size of an output (rows, K, H, W) or (rows, K, D, H, W)"
             )
         refuse_other_rows("the model", scores, len(index))
         if int(index.max()) >= scores.shape[1]:
             raise ValueError(f"`classes` holds {int(index.max())}; the model has {scores.shape[1]}, counted from 0")
-        planes = scores[torch.arange(len(scores), device=scores.device), index.to(scores.device)]
-        weights = mask.to(scores)
-        return (planes * weights).sum((1, 2)) / weights.sum((1, 2))
+        maps = scores[torch.arange(len(scores), device=scores.device), index.to(scores.device)].flatten(1)
+        weights = mask.to(scores).flatten(1)
+        return (maps * weights).sum(1) / weights.sum(1)
 
     return OutputTarget("region", {"mask": given, "classes": entries("classes", classes)}, mean)
 

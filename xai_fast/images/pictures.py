@@ -60,3 +60,16 @@ def views(images: Any, count: int, preprocess: Any) -> list[Image.Image]:
     if len(shown) != count:
         raise ValueError(f"`images` holds {len(shown)} and the result is about {count}; give one per input")
     return shown
+
+
+def slice_views(volumes: Any, count: int, index: int) -> list[Image.Image]:
+    """Slice `index` along the first axis of `count` volumes (N, C, D, H, W), each on its own volume's range.
+
+    Raises:
+        ValueError: they are no such volumes.
+    """
+    if not (isinstance(volumes, Tensor) and volumes.ndim == 5 and len(volumes) == count):
+        came = tuple(volumes.shape) if isinstance(volumes, Tensor) else type(volumes).__name__
+        raise ValueError(f"`images` came as {came} and the result is about {count} volumes; give them, (N, C, D, H, W)")
+    shown = volumes.detach().float() if volumes.shape[1] in (1, 3) else volumes[:, :1].detach().float()
+    return as_images((pixels(shown, None)[:, :, index] * 255).round().to(torch.uint8))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from xai_fast.core.detections import Detection
 from xai_fast.core.objective import Objective
 from xai_fast.core.plain import plain
 from xai_fast.core.targets import Target
@@ -83,9 +84,10 @@ class AbstractMethod(ABC):
         """As `attribute`, with what the map is about: scores, rows used, seconds, and ways to draw and save it."""
         outcome, objective = self._run(inputs, target, resolution, sample_ids)
         scores = outcome.scores if objective.several else outcome.scores[:, 0]
+        record = objective.record
         return Explanation(
             values=outcome.values,
-            target=objective.record,
+            target=record,
             score=scores.to(inputs.device),
             method=repr(self),
             layer=outcome.layers,
@@ -103,6 +105,7 @@ class AbstractMethod(ABC):
             per_pixel=self.per_pixel,
             preprocess=self.engine.preprocess,
             classes=self.engine.classes,
+            boxes=record.shares(inputs) if isinstance(record, Detection) else None,
         )
 
     def cost(self, shape: Sequence[int]) -> Cost:

@@ -1,5 +1,6 @@
 """Pictures and a page from arrays and plain records: colour maps, overlays, figures. Knows no model."""
 
+from xai_fast.report.boxes import boxed
 from xai_fast.report.colours import ColourMap
 from xai_fast.report.figure import Bar, Panel, Row, figure
 from xai_fast.report.files import png, save_jpeg, save_png, write_atomically
@@ -22,6 +23,7 @@ __all__ = [
     "Scale",
     "Style",
     "as_photo",
+    "boxed",
     "draw",
     "figure",
     "occupied_in",

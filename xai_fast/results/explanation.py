@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 import numpy as np
 from torch import Tensor
 
-from xai_fast.images.pictures import views
+from xai_fast.core.detections import Detection
+from xai_fast.images.pictures import slice_views, views
 
 from .result import AbstractResult, name_of
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from xai_fast.report import Overlay, Panel, Scale, Style
 
+_SLICES = 5  # of volumes in pictures
 _SMOOTHING = 0.01  # of maps of pixels in pictures, as a share of the shorter side
 _UNITS = {"score": "units of the score", "score per input unit": "score per unit of input", "none": ""}
 
@@ -53,6 +55,8 @@ class Explanation(AbstractResult):
             one of its surroundings (a window, a segment, a cell of a layer); pictures are drawn accordingly.
         preprocess: how a photo became an input, for pictures; of those only `xf.Preprocess` is saved.
         classes: names of the outputs, for pictures; None where they have none.
+        boxes: (N, 4) or (N, K, 4), whose detection was explained, x1, y1, x2, y2 as shares of the input's width and
+            height; pictures show them. None for other targets.
     """
 
     _file: ClassVar[str] = "explanation.safetensors"
@@ -76,6 +80,7 @@ class Explanation(AbstractResult):
     per_pixel: bool = False
     preprocess: Any = None
     classes: tuple[str, ...] | None = None
+    boxes: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -105,10 +110,11 @@ class Explanation(AbstractResult):
 
     def target_names(self, sample: int) -> list[str]:
         """What was explained for one input, in words: one entry per target."""
-        if not isinstance(self.target, Tensor):
-            return [self.target if isinstance(self.target, str) else name_of(self.target)]
-        indices = self.target[sample].reshape(-1).tolist()
-        return [self.classes[i] if self.classes else f"class {i}" for i in indices]
+        target = self.target.labels(len(self)) if isinstance(self.target, Detection) else self.target
+        if not isinstance(target, Tensor):
+            return [target if isinstance(target, str) else name_of(target)]
+        indices = target[sample].reshape(-1).tolist()
+        return [self.classes[i] if self.classes and i < len(self.classes) else f"class {i}" for i in indices]
 
     def overlay(
         self,
@@ -122,7 +128,7 @@ class Explanation(AbstractResult):
     ) -> list[Image.Image]:
         """The maps over the pictures they explain: N of them, or N·K (all targets of an input follow each other).
 
-        A map that is zero everywhere says so in its picture.
+        A map that is zero everywhere says so in its picture; the box of a detection is drawn around its object.
 
         Args:
             images: what the method took (N, C, H, W), or the N photos themselves (PIL images or arrays).
@@ -157,7 +163,7 @@ class Explanation(AbstractResult):
         smoothing: float | None = None,
     ) -> list[Overlay]:
         """As `overlay`, with the scale and the colours of each picture; over `views`, or alone where there are none."""
-        from xai_fast.report import Scale, draw
+        from xai_fast.report import Scale, boxed, draw
         from xai_fast.report.overlay import smoothed
 
         share = (_SMOOTHING if self.per_pixel else 0.0) if smoothing is None else smoothing
@@ -171,18 +177,23 @@ class Explanation(AbstractResult):
             views = [_white(*maps[0].shape)] * len(self)
         per_view = len(maps) // len(views)
         settings: dict[str, Any] = {"scale": scale, "style": style, "alpha": alpha, "colours": colours}
-        return [draw(views[i // per_view], one, signed=self.signed, **settings) for i, one in enumerate(maps)]
+        drawn = [draw(views[i // per_view], one, signed=self.signed, **settings) for i, one in enumerate(maps)]
+        if self.boxes is None:
+            return drawn
+        each = zip(drawn, self.boxes.reshape(-1, 4).tolist(), strict=True)
+        return [replace(one, picture=boxed(one.picture, box)) for one, box in each]
 
-    def panels(self, views: list[Image.Image] | None, title: str = "") -> list[list[Panel]]:
+    def panels(self, views: list[Image.Image] | None, title: str = "", scale: Scale | None = None) -> list[list[Panel]]:
         """For each input the maps of its targets as panels of a figure, with their scores and colour bars.
 
         Args:
             views: what the model saw of each input; None draws the maps alone.
             title: above each map; "" is the method's name.
+            scale: of all maps; None fits each.
         """
         from xai_fast.report import Bar, Panel
 
-        drawn = self.drawn(views)
+        drawn = self.drawn(views, scale=scale)
         per_input = len(drawn) // max(1, len(self))
         found = []
         for n in range(len(self)):
@@ -206,31 +217,79 @@ class Explanation(AbstractResult):
         """The pictures under the maps: what the model saw of each image."""
         return views(images, len(self.values), self.preprocess)
 
+    def slice(self, index: int, axis: int = 0) -> Explanation:
+        """The same about one slice of volumes, which is drawn over pictures as any map is.
+
+        Args:
+            index: of the slice.
+            axis: of the volume, 0 to 2; the slice of axis 0 lies over `inputs[:, :, index]`.
+
+        Raises:
+            ValueError: the maps are none of volumes.
+        """
+        if self.values.ndim - self.several != 5:
+            raise ValueError(f"maps of shape {tuple(self.values.shape)} are none of volumes (N, C, D, H, W)")
+        if axis not in (0, 1, 2):
+            raise ValueError(f"`axis` came as {axis!r}; give 0, 1 or 2")
+
+        def cut(maps: Tensor) -> Tensor:
+            return maps.select(axis - 3, index)
+
+        error = None if self.standard_error is None else cut(self.standard_error)
+        snapshots = {count: cut(maps) for count, maps in self.snapshots.items()}
+        return replace(self, values=cut(self.values), standard_error=error, snapshots=snapshots)
+
     def figure(self, images: Any = None) -> Image.Image:
-        """A side-by-side picture: a row per input, its photo (where given), the map of each target and its scale."""
+        """A side-by-side picture: a row per input, its photo (where given), the map of each target and its scale.
+
+        Of volumes (N, C, D, H, W), a row per input and target: slices along the first axis, all maps on one scale.
+        """
         from xai_fast.report import Panel, Row, figure
 
+        if self.values.ndim - self.several == 5:
+            return self._figure_of_slices(images)
         views = None if images is None else self.views(images)
         photos = [[] for _ in range(len(self))] if views is None else [[Panel(view, "photo")] for view in views]
         return figure([Row([*photo, *maps]) for photo, maps in zip(photos, self.panels(views), strict=True)])
 
+    def _figure_of_slices(self, volumes: Any) -> Image.Image:
+        from xai_fast.report import Panel, Row, Scale, figure
+
+        depth = self.values.shape[-3]
+        chosen = sorted({round((n + 0.5) * depth / _SLICES - 0.5) for n in range(_SLICES)})
+        scale = Scale.of(self.heatmap().detach().float().cpu().numpy(), signed=self.signed)
+        under = {z: None if volumes is None else slice_views(volumes, len(self), z) for z in chosen}
+        maps = [self.slice(z).panels(views, f"{self.name}, slice {z}", scale) for z, views in under.items()]
+        rows = []
+        for n in range(len(self)):
+            photos = [Panel(views[n], f"slice {z}") for z, views in under.items() if views is not None]
+            rows += [Row(photos)] * (volumes is not None)
+            rows += [Row([of_slice[n][k] for of_slice in maps]) for k in range(len(maps[0][n]))]
+        return figure(rows)
+
     def save(self, directory: str | Path, *, name: str | None = None) -> Path:
         """Writes everything but the pictures into `directory`/explanation.safetensors, and returns that path.
 
-        The file is complete or absent, never half-written. A callable target is kept as its name.
+        The file is complete or absent, never half-written. A callable target is kept as its name, a detection
+        as its boxes and labels.
         """
-        kept = self if isinstance(self.target, Tensor) else replace(self, target=self.target_names(0)[0])
+        kept = self
+        if isinstance(self.target, Detection):
+            kept = replace(self, target=self.target.labels(len(self)))
+        elif not isinstance(self.target, Tensor):
+            kept = replace(self, target=self.target_names(0)[0])
         return super(Explanation, kept).save(directory, name=name)
 
     def _shown(self) -> Image.Image | None:
         """The maps alone, because the photos are not kept."""
-        return None if self.values.ndim - self.several != 4 else self.figure()
+        return self.figure() if self.values.ndim - self.several in (4, 5) else None
 
     def _maps(self) -> list[np.ndarray]:
         """The heat maps (H, W) in order: all targets of an input follow each other."""
         heatmap = self.heatmap().detach().float().cpu().numpy()
         if heatmap.ndim != 3 + self.several:
-            raise ValueError(f"maps of shape {tuple(self.values.shape)} are no pictures; draw `heatmap()` yourself")
+            hint = "take one `slice`" if heatmap.ndim == 4 + self.several else "draw `heatmap()` yourself"
+            raise ValueError(f"maps of shape {tuple(self.values.shape)} are no pictures; {hint}")
         return list(heatmap.reshape(-1, *heatmap.shape[-2:]))
 
 
