@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import get_gradient_edge
 
 # Autograd leads gradients through these, all of them zero: piecewise constant functions.
+from xai_fast.core import autograd
+
 _FLAT = ("Round", "Floor", "Ceil", "Trunc", "Sign", "Sgn", "Heaviside")
 
 
@@ -54,7 +55,7 @@ def returning_none(scores: Tensor, at: Tensor) -> set[Any]:
 
     handles = [node.register_hook(watch(node)) for node in own]
     try:
-        torch.autograd.grad(scores.sum(), at, allow_unused=True)
+        autograd.grad(scores.sum(), at, allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from xai_fast.core import autograd
 from xai_fast.core.scores import SCORE_NAMES, find_scores, named_parts
 from xai_fast.graph.address import Address
 
@@ -107,7 +108,7 @@ class Recorded:
     def _gradients(self, at: list[Tensor]) -> Sequence[Tensor | None]:
         if self._sum is None or not at:
             return [None] * len(at)
-        return torch.autograd.grad(self._sum, at, allow_unused=True, retain_graph=True)
+        return autograd.grad(self._sum, at, allow_unused=True, retain_graph=True)
 
 
 def _class_scores(raw: Any) -> Tensor | None:

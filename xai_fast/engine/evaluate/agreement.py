@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from xai_fast.core import autograd
 from xai_fast.core.hooks import shadowed
 from xai_fast.core.memory import out_of_memory
 from xai_fast.core.prepared import Prepared
@@ -189,7 +190,7 @@ def _projected(raw: Any) -> Tensor | None:
 def _by(scores: Tensor | None, at: list[Tensor]) -> Gradients:
     if scores is None:
         return [None] * len(at)
-    return torch.autograd.grad(scores, at, allow_unused=True)
+    return autograd.grad(scores, at, allow_unused=True)
 
 
 def _error(found: Gradients, truth: Gradients) -> float:

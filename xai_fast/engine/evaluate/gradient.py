@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xai_fast.core import autograd
 from xai_fast.core.hooks import shadowed
 from xai_fast.core.prepared import Prepared
 from xai_fast.engine.gradients.backward import Rule, rectified
@@ -119,7 +120,7 @@ def gradients_of(
     for k in range(scores.shape[1]):
         more = twice or k + 1 < scores.shape[1]
         total = scores[:, k].sum()
-        gradients = torch.autograd.grad(total, at, retain_graph=more, create_graph=twice, allow_unused=True)
+        gradients = autograd.grad(total, at, retain_graph=more, create_graph=twice, allow_unused=True)
         for name, tensor, gradient in zip(names[: 1 if unused else None], at, gradients, strict=not unused):
             if gradient is None or not (gradient.any() or leads_back(scores, tensor)):
                 refuse_unreached(name)

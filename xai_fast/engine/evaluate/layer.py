@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from xai_fast.core import autograd
 from xai_fast.core.prepared import Prepared
 from xai_fast.engine.gradients.backward import Rule
 from xai_fast.engine.replay.tail import Kept, Tail
@@ -139,7 +140,7 @@ def _by_itself(gradient: Tensor, at: Tensor) -> Tensor:
     """The derivative of <gradient, at>, the second one held fixed, by the second: (rows, ...)."""
     if not gradient.requires_grad:
         return torch.zeros_like(at)
-    (product,) = torch.autograd.grad(gradient, at, at.detach(), retain_graph=True, allow_unused=True)
+    (product,) = autograd.grad(gradient, at, at.detach(), retain_graph=True, allow_unused=True)
     return torch.zeros_like(at) if product is None else product
 
 

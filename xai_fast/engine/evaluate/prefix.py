@@ -8,6 +8,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
+from xai_fast.core import autograd
 from xai_fast.core.layers import Reading, at_layers
 from xai_fast.core.prepared import Prepared
 from xai_fast.engine.reach import leads_back, refuse_unreached
@@ -91,7 +92,7 @@ class ChannelSum:
             return Answers(sums[:, None])
         if not sums.requires_grad:
             refuse_unreached(f"the input from layer {self.layer!r}")
-        (gradient,) = torch.autograd.grad(sums.sum(), batch, allow_unused=True)
+        (gradient,) = autograd.grad(sums.sum(), batch, allow_unused=True)
         if gradient is None or not (gradient.any() or leads_back(sums, batch)):
             refuse_unreached(f"the input from layer {self.layer!r}")
         return Answers(sums.detach()[:, None], gradient[:, None])

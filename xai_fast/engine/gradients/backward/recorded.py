@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from xai_fast.core import autograd
 from xai_fast.graph.dataflow import memories_written, memory, on_copies
 from xai_fast.graph.program import Program
 from xai_fast.graph.steps import Graph, Step
@@ -80,9 +81,7 @@ class Recorded:
         if not arrived or not leaves:
             return
         ends, given = zip(*arrived, strict=True)
-        found = torch.autograd.grad(
-            ends, leaves, [held.tensor for held in given], retain_graph=not last, allow_unused=True
-        )
+        found = autograd.grad(ends, leaves, [held.tensor for held in given], retain_graph=not last, allow_unused=True)
         # What comes back may be what was handed in, or a view of it, or twice the same; so nothing is let go of.
         seen = {_memory(held.tensor) for held in given}
         for (number, part, _), gradient in zip(kept.leaves, found, strict=True):

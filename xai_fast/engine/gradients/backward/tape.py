@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai_fast.core import autograd
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.shelf import Shelf
 from xai_fast.engine.reach import refuse_unreached
@@ -127,7 +128,7 @@ class Run:
         column = torch.zeros_like(scores)
         column[:, k] = 1
         leaves = [leaf for *_, leaf in self._leaves]
-        found = torch.autograd.grad(scores, leaves, column, retain_graph=not last, allow_unused=True)
+        found = autograd.grad(scores, leaves, column, retain_graph=not last, allow_unused=True)
         for (value, part, _), gradient in zip(self._leaves, found, strict=True):
             if gradient is not None:
                 yield value, part, gradient

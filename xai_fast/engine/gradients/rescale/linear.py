@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from xai_fast.core import autograd
 from xai_fast.engine.replay.local.arguments import per_axis, taken
 from xai_fast.engine.replay.local.rule import Scene
 from xai_fast.graph.dataflow import written
@@ -48,7 +49,7 @@ class Adjoint(Rule):
                 given = {n: leaf.clone() if isinstance(leaf, Tensor) else leaf for n, leaf in given.items()}
             made = tree_leaves(self._step.run({**pairs.constants(pairs.rows), **given}))
         reached = [(out, g) for out, g in zip(made, gradient, strict=True) if g is not None]
-        found = iter(torch.autograd.grad([out for out, _ in reached], flat, [g for _, g in reached], allow_unused=True))
+        found = iter(autograd.grad([out for out, _ in reached], flat, [g for _, g in reached], allow_unused=True))
         return {number: [next(found) for _ in parts] for number, parts in leaves.items()}
 
 

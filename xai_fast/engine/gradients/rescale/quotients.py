@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from xai_fast.core import secants
+from xai_fast.core import autograd, secants
 from xai_fast.engine.replay.local.arguments import taken
 from xai_fast.engine.replay.local.rule import Scene
 from xai_fast.graph.dataflow import written
@@ -169,7 +169,7 @@ def _derivative(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         made = run(leaf)
-    return torch.autograd.grad(made, leaf, torch.ones_like(made))[0]
+    return autograd.grad(made, leaf, torch.ones_like(made))[0]
 
 
 def softmax(step: Step, source: int, dependence: Dependence) -> Rule | None:

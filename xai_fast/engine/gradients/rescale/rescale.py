@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai_fast.core import autograd
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.shelf import Shelf
 from xai_fast.engine.reach import refuse_unreached
@@ -194,7 +195,7 @@ class Run:
         leaves = {number: known[number] for number in scoring if number in known}
         columns: dict[int, list[Tensor]] = {number: [] for number in leaves}
         for k in range(scores.shape[1]):
-            found = torch.autograd.grad(scores[:, k].sum(), [*leaves.values()], retain_graph=True, allow_unused=True)
+            found = autograd.grad(scores[:, k].sum(), [*leaves.values()], retain_graph=True, allow_unused=True)
             for (number, leaf), gradient in zip(leaves.items(), found, strict=True):
                 if gradient is not None and number in self._rescale.reasons:
                     raise ValueError(f"`target` reads what cannot be explained: {self._rescale.reasons[number]}")
