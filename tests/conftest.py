@@ -45,6 +45,15 @@ def seeds():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def prepared_at_once():
+    """Calls run on what is prepared, small as they are, but where a test says otherwise."""
+    from xai_fast.engine import tiers
+
+    with tiers.assuming("prepared"):
+        yield
+
+
 @pytest.fixture
 def poison(request, monkeypatch):
     """New floating tensors start as NaN, so that an element that nobody wrote shows."""

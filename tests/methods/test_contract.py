@@ -17,6 +17,7 @@ from table import CASES, CLOSED_FORMS, FIRST, OF_EACH_PASS, OF_ONE_PASS, Parts
 import xai_fast as xf
 from xai_fast import ops
 from xai_fast.core.sharing import held
+from xai_fast.engine import tiers
 
 TARGETS = [1, 3, 0]
 every = pytest.mark.parametrize("case", CASES, ids=str)
@@ -75,6 +76,15 @@ def test_equals_its_replica_in_float64(case, poison):
     model, inputs, expected = shared(torch.float64), signals(dtype=torch.float64), told(case)
     assert expected.abs().max() > 1e-4, "the case tells nothing"
     assert_near(attribute(case, model, inputs, TARGETS), expected, 1e-10 * expected.abs().max().item())
+
+
+@pytest.mark.numbers
+@of_each_pass
+def test_equals_its_replica_on_the_plain_tier(case, poison):
+    model, inputs, expected = shared(torch.float64), signals(dtype=torch.float64), told(case)
+    with tiers.assuming("plain"):
+        actual = attribute(case, model, inputs, TARGETS)
+    assert_near(actual, expected, 1e-10 * expected.abs().max().item())
 
 
 @pytest.mark.numbers

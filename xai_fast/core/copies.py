@@ -1,8 +1,9 @@
-"""Copies of the caller's model: frozen, in eval mode, with the user's hooks on them."""
+"""Copies of the caller's model: frozen, in eval mode, with the user's hooks on them; weights their own, or borrowed."""
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -13,18 +14,30 @@ from torch.nn.utils import parametrize
 
 from xai_fast.graph.address import wrapper
 
+from .atoms import is_atom
 from .hooks import HOOKS as _HOOKS
 from .hooks import rebind
 
 
-def copied(model: nn.Module) -> nn.Module:
-    """A frozen eval copy of a module, with its hooks, which look at the copy and collect where they did."""
+def copied(model: nn.Module, *, borrowing: bool = False) -> nn.Module:
+    """A frozen eval copy of a module, with its hooks, which look at the copy and collect where they did.
+
+    Args:
+        model: the caller's.
+        borrowing: whether the copy's parameters lie in the memory of the caller's, which it must not write to.
+    """
     memo: dict[int, Any] = {}
     modules = {id(module): module for module in model.modules()}
     for module in modules.values():
         memo.update((id(getattr(module, kind)), OrderedDict()) for kind in _HOOKS)
         # deepcopy refuses tensors with a history, such as an activation that someone stored on the module.
         memo.update((id(value), value.detach().clone()) for value in _tensors(module.__dict__) if not value.is_leaf)
+    if borrowing:
+        plain = [weight for weight in model.parameters() if type(weight) is nn.Parameter]
+        memo.update((id(weight), nn.Parameter(weight.detach(), requires_grad=False)) for weight in plain)
+    for module in modules.values():
+        if not module._modules and _is_copied_by_parts(type(module)):
+            _copy_by_parts(module, memo)
     made = copy.deepcopy(unwrapped(model), memo)
     memo.pop(id(memo), None)  # what deepcopy keeps alive
     rebind(memo, modules)
@@ -35,12 +48,39 @@ def copied(model: nn.Module) -> nn.Module:
     return made
 
 
-def _tensors(value: Any, depth: int = 4) -> Iterator[Tensor]:
+@functools.cache
+def _is_copied_by_parts(kind: type[nn.Module]) -> bool:
+    """Whether deepcopy would do nothing else with a module of this class than copy what it holds."""
+    own: Any = kind  # `__getstate__` and `__setstate__` are inherited or the class's own
+    return (
+        kind.__reduce_ex__ is object.__reduce_ex__
+        and kind.__reduce__ is object.__reduce__
+        and not hasattr(kind, "__deepcopy__")
+        and own.__getstate__ is nn.Module.__getstate__
+        and own.__setstate__.__module__.startswith("torch.nn.")
+    )
+
+
+def _copy_by_parts(module: nn.Module, memo: dict[int, Any]) -> None:
+    """Copies a module without children into `memo`, in a tenth of the time that deepcopy takes for its empty tables."""
+    made = memo[id(module)] = type(module).__new__(type(module))
+    state = vars(made)
+    for name, value in vars(module).items():
+        if is_atom(value):
+            state[name] = value
+        elif type(value) in (dict, OrderedDict, set) and not value:
+            state[name] = type(value)()
+        else:
+            state[name] = copy.deepcopy(value, memo)
+    state.pop("_compiled_call_impl", None)
+
+
+def _tensors(held: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int = 4) -> Iterator[Tensor]:
     """The tensors inside dictionaries, lists and tuples, as caches of what a forward has worked out are."""
-    if isinstance(value, Tensor):
-        yield value
-    elif depth and isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:  # type: ignore[reportUnknownVariableType]
+    for part in held.values() if isinstance(held, dict) else held:
+        if isinstance(part, Tensor):
+            yield part
+        elif depth and isinstance(part, dict | list | tuple) and part:
             yield from _tensors(part, depth - 1)
 
 

@@ -17,6 +17,8 @@ from xai_fast.graph.captured import Captured
 from xai_fast.graph.fused import Implementation, implementation_for
 from xai_fast.graph.layout import LAYOUTS, ExactStatistics
 
+from .borrowed import read_only
+from .copies import copied, traits
 from .draws import drawn_by, note
 from .guard import own_model
 from .scores import named_parts
@@ -65,6 +67,7 @@ class Prepared:
         exempt: where Python attributes of the caller's model may change, and what is prepared still is that model:
             what the forward leaves behind on every call, and what the copy shares with it and looks up when it runs.
         anchors: names of the layers that somebody looks at.
+        borrows: whether the weights of `module` are the caller's own, to which its first forward must not write.
     """
 
     module: Callable[[Tensor], Any]
@@ -90,6 +93,7 @@ class Prepared:
     anchors: frozenset[str] = frozenset()
     draws: set[str] = field(default_factory=set)
     compiled: Callable[[Tensor], Any] | None = None
+    borrows: bool = False
     _unseen: bool = False
 
     def __call__(self, batch: Tensor) -> Any:
@@ -97,7 +101,8 @@ class Prepared:
         if self._unseen:
             self._unseen = False
             # It may write into its batch, which then has to be there once more.
-            raw, draws = drawn_by(lambda: self.module(batch.clone(memory_format=torch.preserve_format)))
+            with read_only(self.module) if self.borrows and isinstance(self.module, nn.Module) else nullcontext():
+                raw, draws = drawn_by(lambda: self.module(batch.clone(memory_format=torch.preserve_format)))
             self.draws |= draws
             return raw
         # A compiled module has no length and so no truth value.
@@ -174,7 +179,7 @@ class Prepared:
     def running(self) -> Iterator[None]:
         """The context in which one call runs the model: the caller's own object needs its state put back."""
         note(self.draws)
-        self._unseen = not self.copied  # nothing but the call's own rows shows whether it draws
+        self._unseen = self.borrows or not self.copied  # nothing but the call's own rows shows whether it draws
         own = own_model(self.module) if not self.copied and isinstance(self.module, nn.Module) else nullcontext()
         exact = ExactStatistics() if self.takes_statistics and self.channels_last else nullcontext()
         with own, exact:
@@ -187,6 +192,14 @@ class Prepared:
 
     def _layout(self, ndim: int) -> torch.memory_format:
         return LAYOUTS.get(ndim, torch.contiguous_format) if self.channels_last else torch.contiguous_format
+
+
+def plain_copy(model: nn.Module) -> Prepared:
+    """A copy that borrows the caller's weights, of which nothing is known: rows run alone. Anything may raise."""
+    dtype, device = traits(model)
+    note = "on the plain tier the model's own forward runs"
+    module = copied(model, borrowing=True)
+    return Prepared(module, copied=True, dtype=dtype, device=device, alone=True, resists=note, borrows=True)
 
 
 def widened(output: Any) -> Any:

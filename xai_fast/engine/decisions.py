@@ -13,6 +13,7 @@ from xai_fast.graph.timed import Record
 
 BATCH_SIZE = "rows per forward"
 PLAN = "plan"
+TIER = "tier"
 RATES = "seconds of steps"
 _VERSION = 1
 
@@ -22,9 +23,10 @@ class Decisions(Record):
     """Everything that could send a model down another way in another run: one record per model.
 
     `entries` holds, by question and case: the rows per forward of each kind of question and input shape, whether half
-    precision and packed linear layers are faster, the seconds of every step from which local plans choose after which
-    step whole maps are cheaper, and plans that turned out slower than estimated. Whether a step runs by minimal
-    filtering depends on its sizes alone. An engine that is given a record times nothing that stands in it.
+    precision and packed linear layers are faster, on which tier calls ran, the seconds of every step from which local
+    plans choose after which step whole maps are cheaper, and plans that turned out slower than estimated. Whether a
+    step runs by minimal filtering depends on its sizes alone. An engine that is given a record times nothing that
+    stands in it.
     """
 
     def to_json(self) -> str:

@@ -32,6 +32,7 @@ def describe(settings: Settings, store: ModelStore, method: Any, inputs: Tensor)
     lines = [
         f"{method!r} on {tuple(inputs.shape)}",
         f"rows: {_rows(method, recipe, inputs)}",
+        f"tier: {choice.tier}",
         f"plan: {_plan(choice)}",
         *(f"  {plan} refused: {reason}" for plan, reason in choice.refused.items()),
         f"rows per forward: {_at_once(choice, budget, chunk)}",

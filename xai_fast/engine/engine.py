@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from xai_fast.core.arguments import Arguments
+from xai_fast.core.borrowed import WritesWeightsError
 from xai_fast.core.layers import Grid, Layer, layer_names
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import Prepared
@@ -78,6 +79,10 @@ class Engine:
             being the inputs of a call, follows its sample: every variant of a sample meets its row. Such models run
             whole, row for row, uncaptured. Everything else is passed as it is, tensors as they are now.
         kwargs: the same by name: a dict.
+        prepare: "auto" runs the first calls on the plain tier (one row at a time through a plain copy of the model)
+            until what is in sight and was seen of their work pays for preparing; True prepares at once. What the tiers
+            answer differs by rounding. Another setting than the defaults of `mode`, `plan`, `batch_size`,
+            `memory_limit` or `compile` prepares at once, too.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.
@@ -101,6 +106,7 @@ class Engine:
         decisions: Decisions | None = None,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
+        prepare: bool | Literal["auto"] = "auto",
     ) -> None:
         if not callable(model):
             raise TypeError(f"`model` came as {type(model).__name__}; give a torch.nn.Module or a callable")
@@ -118,6 +124,7 @@ class Engine:
             decisions=decisions,
             args=args,
             kwargs=kwargs,
+            prepare=prepare,
         )
         self._preprocess, self._classes = preprocess, class_names(classes)
         arguments = Arguments(args, {} if kwargs is None else kwargs)
@@ -157,7 +164,7 @@ class Engine:
         self, *, preprocess: Callable[[Any], Tensor] | None = None, classes: Sequence[str] | None = None
     ) -> Engine:
         """An engine of the same model with the same settings, and other preprocessing or names where they are given."""
-        chosen = {setting.name: getattr(self.settings, setting.name) for setting in fields(self.settings)}
+        chosen = {setting.name: getattr(self.settings, setting.name) for setting in dataclasses.fields(self.settings)}
         return Engine(self.model, preprocess=preprocess or self.preprocess, classes=classes or self.classes, **chosen)
 
     @property
@@ -196,10 +203,13 @@ class Engine:
         inputs = checked(inputs)
         refuse_single_image(inputs, self.model)
         with self.turn(len(inputs)):
-            objective = objective_of(target, len(inputs), self.settings.output, self.classes)
-            with asking(objective, target, self.settings.output):
-                recipe = recipe_of(self.adopt(inputs))
-            return run(self.settings, self.store, recipe, inputs, objective), objective
+            for settings in (self.settings, dataclasses.replace(self.settings, prepare=True)):
+                objective = objective_of(target, len(inputs), settings.output, self.classes)
+                with asking(objective, target, settings.output):
+                    recipe = recipe_of(self.adopt(inputs))
+                with suppress(WritesWeightsError):  # then the model prepared, on weights of its own
+                    return run(settings, self.store, recipe, inputs, objective), objective
+        raise AssertionError("what is prepared borrows no weights")
 
     @contextmanager
     def turn(self, samples: int | None = None) -> Iterator[None]:
@@ -245,13 +255,15 @@ class Engine:
     def prepare(self, inputs: Tensor) -> None:
         """Makes the model ready for inputs like these, so that the first call on them need not.
 
-        Methods that look at a layer have a copy of their own, which their first call prepares.
+        No call runs on the plain tier from then on. Methods that look at a layer have a copy of their own, which their
+        first call prepares.
 
         Args:
             inputs: (N, C, *S), floating, of which the first is looked at.
         """
         inputs = checked(inputs)
         with self.turn(len(inputs)):
+            self.store.eager = True
             self.prepared(frozenset(), self.adopt(inputs))
 
     def explain_plan(self, method: Any, inputs: Tensor) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from xai_fast.core.borrowed import WritesWeightsError, read_only
 from xai_fast.core.copies import copied, traits, unwrapped
 from xai_fast.core.guard import own_model
 from xai_fast.core.hooks import shadowed
@@ -26,6 +27,7 @@ from xai_fast.graph.deadline import limited
 from .asked import Asked, current
 
 Readings = tuple[Reading, ...]
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -80,9 +82,11 @@ class Looking:
         shape, asked = tuple(inputs.shape[1:]), current() or Asked(self.output)
         key = (shape, asked.kind)
         if key not in self.looked.chosen:
-            with limited(), self._aside() as (module, ours):
-                choice = choose_layers(
-                    module, self._example(inputs), asked.score, ours=ours, boxes=asked.boxes is not None
+            with limited():
+                choice = self._aside(
+                    lambda module, ours: choose_layers(
+                        module, self._example(inputs), asked.score, ours=ours, boxes=asked.boxes is not None
+                    )
                 )
             self.looked.chosen[key] = choice.layers
             for name, reading in zip(choice.layers, choice.readings, strict=True):
@@ -105,8 +109,9 @@ class Looking:
             return tuple(Function(grid, inputs.ndim - 2) for _ in layers)
         shape, known = tuple(inputs.shape[1:]), self.looked.readings
         if unknown := [layer for layer in layers if (layer, shape, grid) not in known]:
-            with self._aside() as (module, _):
-                found = readings_of(module, unknown, self._example(inputs), grid, flat=flat, rows=len(inputs))
+            found = self._aside(
+                lambda module, _: readings_of(module, unknown, self._example(inputs), grid, flat=flat, rows=len(inputs))
+            )
             known.update({(layer, shape, grid): reading for layer, reading in found.items()})
         return tuple(known[layer, shape, grid] for layer in layers)
 
@@ -117,23 +122,27 @@ class Looking:
         """
         if any((layer, *shape) not in self.looked.activations for layer in layers):
             noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
-            with self._aside() as (module, _):
-                found = layer_activations(module, layers, self._example(noise))
+            found = self._aside(lambda module, _: layer_activations(module, layers, self._example(noise)))
             self.looked.saw(layers, shape, [found[layer] for layer in layers])
         return tuple(self.looked.activations[layer, *shape] for layer in layers)
 
-    @contextmanager
-    def _aside(self) -> Iterator[tuple[nn.Module, bool]]:
-        """The model for a run that the user did not ask for, and whether it is a copy."""
+    def _aside(self, look: Callable[[nn.Module, bool], Found]) -> Found:
+        """What `look` finds in the model, and is told whether it is a copy: for runs that the user did not ask for."""
         assert isinstance(self.model, nn.Module)
-        try:
-            module = copied(self.model)
-            state, ours = shadowed(module), True
-        except Exception:  # as in `prepare`: anything may refuse to be copied
-            module = unwrapped(self.model)
-            state, ours = own_model(module), False
-        with state:
-            yield module, ours
+        for borrowing in (True, False):
+            try:
+                module = copied(self.model, borrowing=borrowing)
+            except Exception:  # as in `prepare`: anything may refuse to be copied
+                break
+            with (
+                suppress(WritesWeightsError),  # then on a copy with weights of its own
+                shadowed(module),
+                read_only(module) if borrowing else nullcontext(),
+            ):
+                return look(module, True)
+        module = unwrapped(self.model)
+        with own_model(module):
+            return look(module, False)
 
     def _example(self, inputs: Tensor) -> Tensor:
         """The first input on the model's device and in its dtype."""

@@ -127,6 +127,7 @@ class Recipe:
         unfolded: names of layers across which nothing is folded, beside those that are looked at.
         then: after the variants it is called again and again, and what it returns is swept, until it returns None;
             given the clean scores (N, K).
+        afterwards: rows that `then` asks for in all, one forward each; None where that is not known beforehand.
     """
 
     reduce: Reducer
@@ -138,6 +139,7 @@ class Recipe:
     readings: Mapping[str, Reading] = field(default_factory=dict)
     unfolded: tuple[str, ...] = ()
     then: Callable[[Tensor], Sweep | None] | None = None
+    afterwards: int | None = None
 
     def rows(self) -> Iterable[Tensor]:
         """Rows (rows,) of the variants to ask about, one after the other; the answers are awaited in between."""

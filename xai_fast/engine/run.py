@@ -27,6 +27,7 @@ from .row_scores import RowScores
 from .samplers.clean import Clean
 from .settings import Settings
 from .store import ModelStore
+from .tiers import ran
 
 Take = Callable[[Tensor, Answers], None]
 
@@ -109,6 +110,7 @@ def run(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor, o
     if loop.broken:
         values[sorted(loop.broken)] = float("nan")
         raise NonFiniteError(sorted(loop.broken), values)
+    ran(store, recipe, inputs, choice.tier)
     outputs = torch.cat(loop.outputs) if loop.outputs else None
     return Outcome(values, scores, outputs, loop.evaluations, time.perf_counter() - began, details, recipe.layers)
 

@@ -36,12 +36,14 @@ class Settings:
     decisions: Decisions | None = None
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] | None = None
+    prepare: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, get_args(Mode))
         _one_of("plan", self.plan, get_args(Plan))
         _one_of("compile", self.compile, ("auto", True, False))
         _one_of("frozen", self.frozen, (True, False))
+        _one_of("prepare", self.prepare, ("auto", True))
         if self.batch_size != "auto" and not _positive(self.batch_size):
             raise ValueError(f'`batch_size` came as {self.batch_size!r}; give "auto" or a number of rows, at least 1')
         if self.memory_limit is not None and not _positive(self.memory_limit):

@@ -26,7 +26,7 @@ from .decisions import Decisions
 from .looking import Looked, Looking, adopted
 from .precision import halves_pay
 from .settings import Settings
-from .used import Key, Use
+from .used import Key, Shape, Use
 
 if TYPE_CHECKING:
     from .replay.local.boxed import Boxed
@@ -45,6 +45,8 @@ class Contents:
     looked: Looked = field(default_factory=Looked)
     use: Use = field(default_factory=Use)
     decisions: Decisions = field(default_factory=Decisions)
+    work: dict[tuple[frozenset[str], Shape], int] = field(default_factory=dict)  # forwards, by layers and shape
+    eager: bool = False  # whether every call is to run on what is prepared
     fresh: bool = False  # whether something was prepared in this turn
     world: tuple[Any, ...] = ()  # what else it depends on, as that was when the first of this was prepared
 
@@ -53,6 +55,7 @@ class Contents:
         self.prepared.clear()
         self.looked.clear()
         self.use.clear()
+        self.work.clear()
         if not self.decisions.given:
             self.decisions.entries.clear()
 
@@ -80,7 +83,7 @@ class ModelStore:
         decisions: Decisions | None = None,
         arguments: Arguments,
     ) -> None:
-        self._model, self._arguments = with_arguments(model, arguments), arguments
+        self.model, self._arguments = with_arguments(model, arguments), arguments
         self._frozen, self._limit, self._turn = frozen, limit, turn_of(model)
         self._decisions = decisions
         self._own = self._given()
@@ -122,17 +125,16 @@ class ModelStore:
         from xai_fast.core.prepare import prepare, verify  # tracing is slow to import, and nothing has run before this
 
         contents, anchors = self.current(), modules_of(anchors)
-        # A compiled forward has no layers to look at, so it serves only calls without anchors.
-        key = (anchors, not exact and self._reduces(settings), settings.compile is True and not anchors)
+        key = self._key(settings, anchors, exact=exact)
         example = inputs[:1]
         prepared = contents.prepared.get(key)
         if prepared is not None and tuple(inputs.shape[1:]) not in prepared.footprints:
-            prepared = prepared if verify(prepared, self._model, example) is None else None
+            prepared = prepared if verify(prepared, self.model, example) is None else None
         if prepared is None:
             fold = key not in contents.prepared  # what was prepared for another shape and fails here stays unfolded
             others = [other.module for other in contents.prepared.values() if other.copied]
             prepared = prepare(
-                self._model,
+                self.model,
                 anchors,
                 fast=key[1],
                 compiled=key[2],
@@ -144,6 +146,31 @@ class ModelStore:
             self._remember(key, prepared)
         contents.use.note(key, tuple(inputs.shape[1:]))
         return prepared
+
+    def is_ready(self, settings: Settings, anchors: frozenset[str], inputs: Tensor) -> bool:
+        """Whether `prepare` has nothing left to do."""
+        if not self.contents().prepared:
+            return False  # and the model need not be compared
+        prepared = self.current().prepared.get(self._key(settings, modules_of(anchors), exact=False))
+        return prepared is not None and tuple(inputs.shape[1:]) in prepared.footprints
+
+    def seen(self, anchors: frozenset[str], shape: tuple[int, ...]) -> int:
+        """How many forwards of a row of this shape calls with these anchors have taken, prepared or not."""
+        return self.contents().work.get((anchors, shape), 0)
+
+    def saw_work(self, anchors: frozenset[str], shape: tuple[int, ...], forwards: int) -> None:
+        """Adds to what `seen` says."""
+        work = self.contents().work
+        work[anchors, shape] = work.get((anchors, shape), 0) + forwards
+
+    @property
+    def eager(self) -> bool:
+        """Whether every call is to run on what is prepared."""
+        return self.contents().eager
+
+    @eager.setter
+    def eager(self, value: bool) -> None:
+        self.contents().eager = value
 
     def tail(self, prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail | str:
         """The tail behind layers, cut off and compared with the model now unless it is there; or why there is none."""
@@ -159,11 +186,11 @@ class ModelStore:
 
     def adopt(self, inputs: Tensor) -> Tensor:
         """The inputs on the model's device, detached, before anything is prepared."""
-        return adopted(self._model, inputs)
+        return adopted(self.model, inputs)
 
     def looking(self, output: Callable[[Any], Tensor] | None) -> Looking:
         """What looks at the model's layers, in a turn, and remembers what it sees."""
-        return Looking(self._model, self.current().looked, output)
+        return Looking(self.model, self.current().looked, output)
 
     def run_next(self, sample: Tensor | None) -> None:
         """The rows that run next are variants of these samples, whose further inputs follow them."""
@@ -177,12 +204,12 @@ class ModelStore:
     def current(self) -> Contents:
         """What is prepared for the model as it is now; emptied where the model has changed. Compared once per turn."""
         store = self.contents()
-        if not isinstance(self._model, nn.Module) or (store is self._compared and self._is_current(store)):
+        if not isinstance(self.model, nn.Module) or (store is self._compared and self._is_current(store)):
             return store
-        changed = store.fingerprint is None or not store.fingerprint.matches(self._model)
+        changed = store.fingerprint is None or not store.fingerprint.matches(self.model)
         if changed or store.world != self._world:
             store.clear()
-            store.fingerprint, store.world = Fingerprint(self._model), self._world
+            store.fingerprint, store.world = Fingerprint(self.model), self._world
         self._compared = store
         return store
 
@@ -191,30 +218,30 @@ class ModelStore:
         if self._compared is not None and (self._in_turn or self._frozen):
             return self._compared
         # Hooks of the user's travel with the copy and may refer to the model, which would then live for ever.
-        if self._own or not isinstance(self._model, nn.Module) or has_hooks(self._model):
+        if self._own or not isinstance(self.model, nn.Module) or has_hooks(self.model):
             self._own = self._own or Contents()
             return self._own
-        return _BESIDE.setdefault(self._model, Contents())
+        return _BESIDE.setdefault(self.model, Contents())
 
     def _remember(self, key: Key, prepared: Prepared) -> None:
         """Keeps what was made ready, or found to fit inputs of another shape."""
         store = self.contents()
         store.fresh |= store.prepared.get(key) is not prepared
         store.prepared[key] = prepared
-        if not isinstance(self._model, nn.Module):
+        if not isinstance(self.model, nn.Module):
             return
         if not prepared.copied:
             # What holds the caller's own object must die with this engine, not live as long as the object.
-            _BESIDE.pop(self._model, None)
+            _BESIDE.pop(self.model, None)
             self._own = store
         if store.fingerprint is not None:
-            store.fingerprint = store.fingerprint.ignoring(self._model, prepared.exempt)
+            store.fingerprint = store.fingerprint.ignoring(self.model, prepared.exempt)
 
     def refresh(self) -> None:
         """Forgets everything."""
         self._own, self._compared = self._given(), None
-        if isinstance(self._model, nn.Module):
-            _BESIDE.pop(self._model, None)
+        if isinstance(self.model, nn.Module):
+            _BESIDE.pop(self.model, None)
 
     def _let_go(self) -> None:
         """Forgets what was not used for longest, until the rest fits."""
@@ -229,10 +256,14 @@ class ModelStore:
 
     def _reduces(self, settings: Settings) -> bool:
         """Whether the model runs in half precision: it was asked for, fits, and the device computes that faster."""
-        if settings.mode == "exact" or not isinstance(self._model, nn.Module) or not reducible(self._model):
+        if settings.mode == "exact" or not isinstance(self.model, nn.Module) or not reducible(self.model):
             return False
-        _, device = traits(self._model)
+        _, device = traits(self.model)
         return device is not None and device.type in HALVES and halves_pay(device, HALVES[device.type])
+
+    def _key(self, settings: Settings, anchors: frozenset[str], *, exact: bool) -> Key:
+        # A compiled forward has no layers to look at, so it serves only calls without anchors.
+        return anchors, not exact and self._reduces(settings), settings.compile is True and not anchors
 
     def _given(self) -> Contents | None:
         """Contents of this engine alone, where decisions are given: others have decided otherwise."""
@@ -257,15 +288,15 @@ class ModelStore:
         """What was compared or learnt in another call is not relied on."""
         if not self._frozen:
             self._compared = None
-        if not isinstance(self._model, nn.Module):
+        if not isinstance(self.model, nn.Module):
             for prepared in self.contents().prepared.values():
                 prepared.outputs.clear()  # what a function refers to may have changed
 
     def _settle(self) -> None:
         """What our own runs have changed in the caller's model, through what copies share with it, does not count."""
         store = self._compared
-        if store is None or not store.fresh or store.fingerprint is None or not isinstance(self._model, nn.Module):
+        if store is None or not store.fresh or store.fingerprint is None or not isinstance(self.model, nn.Module):
             return
         store.fresh = False
-        if has_hooks(self._model) or not all(prepared.copied for prepared in store.prepared.values()):
-            store.fingerprint = store.fingerprint.ignoring(self._model, store.fingerprint.moved(self._model))
+        if has_hooks(self.model) or not all(prepared.copied for prepared in store.prepared.values()):
+            store.fingerprint = store.fingerprint.ignoring(self.model, store.fingerprint.moved(self.model))

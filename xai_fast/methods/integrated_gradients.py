@@ -113,7 +113,13 @@ class IntegratedGradients(AbstractGradientMethod):
         baseline = resolve_baseline(self.baseline, inputs, self.engine.preprocess).expand_as(inputs)
         starts = PathPoints(Clean(inputs), baseline, torch.zeros(1, dtype=torch.float64))
         sweeps = iter([Sweep(starts, Score(), reduce.reference)])
-        return Recipe(reduce, variants=asked.variants, evaluate=asked.evaluate, then=lambda _scores: next(sweeps, None))
+        return Recipe(
+            reduce,
+            variants=asked.variants,
+            evaluate=asked.evaluate,
+            then=lambda _scores: next(sweeps, None),
+            afterwards=len(inputs),
+        )
 
     def _at_layer(self, source: Source, baseline: Tensor, layer: str, alphas: Tensor, weights: Tensor) -> Asked:
         def parts(rows: Tensor, answers: Answers) -> tuple[Tensor, Tensor]:

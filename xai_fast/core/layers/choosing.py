@@ -236,7 +236,8 @@ def _wake(module: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     for weight in module.parameters():
         if weight.is_floating_point() and not weight.count_nonzero():
-            weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
+            # In memory of its own: a copy may borrow the caller's.
+            weight.data = (0.02 * torch.randn(weight.shape, generator=generator)).to(weight)
 
 
 def _small_parts(module: nn.Module, named: re.Pattern[str], *, itself: bool) -> set[str]:

@@ -50,6 +50,8 @@ def backward_for(
 
     Arguments and errors as of `backward_of`.
     """
+    if prepared.borrows:
+        return prepared.resists  # and nothing need be imported
     backward = explicit.backward_of(prepared, shape, layers, rule)
     if isinstance(backward, str):
         return backward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from xai_fast.engine.precision import halves_pay
 from xai_fast.engine.recipe import Recipe
 from xai_fast.engine.settings import Settings
 from xai_fast.engine.store import ModelStore
+from xai_fast.engine.tiers import plain_for
 from xai_fast.graph.deadline import limited
 
 from .local.boxed import Boxed
@@ -34,6 +36,7 @@ class Choice:
         tails: the tails that the recipe's questions use, by their layers.
         local: how variants run that differ inside boxes.
         refused: plans that do not apply, each with the reason.
+        tier: "plain" or "prepared", and why, in words.
     """
 
     plan: str
@@ -41,6 +44,7 @@ class Choice:
     tails: Mapping[tuple[str, ...], Tail] = field(default_factory=dict)
     local: Local | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+    tier: str = "prepared"
 
 
 def choose(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor) -> Choice:
@@ -49,8 +53,11 @@ def choose(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor
     Raises:
         ValueError: the wanted plan does not apply; says why. Or a layer runs more than once.
     """
+    plain, tier = plain_for(settings, store, recipe, inputs)
+    if plain is not None:
+        return Choice("dense", plain, refused=dict.fromkeys(("local", "tail"), plain.resists), tier=tier)
     with limited() if settings.plan == "auto" else nullcontext():  # what was asked for is no mere optimisation
-        return _chosen(settings, store, recipe, inputs)
+        return dataclasses.replace(_chosen(settings, store, recipe, inputs), tier=tier)
 
 
 def _chosen(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor) -> Choice:
