@@ -69,7 +69,7 @@ def measure(name: str, count: int, rows: int, size: int) -> dict[str, Any]:
     """Everything about one case, in this process."""
     method, network = CASES[name]
     model, inputs, targets = subjects(network, count, size)
-    engines = {side: xf.Engine(model, mode="exact" if side == "exact" else "fast") for side in SIDES}
+    engines = {side: xf.Engine(model, mode="exact" if side == "exact" else "fast", prepare=True) for side in SIDES}
     dtypes = {}
     for side, engine in engines.items():
         with precision(side):

@@ -73,7 +73,7 @@ def first(case: Case, side: str, setting: int) -> dict[str, Any]:
 def pairs(case: Case, n: int) -> dict[str, Any]:
     """Warm calls of both sides, interleaved: ours, the library's default, its best setting, and that channels-last."""
     model, x, target = _subject(case)
-    engine = xf.Engine(model, plan=case.plan)
+    engine = xf.Engine(model, plan=case.plan, prepare=True)
     method = case.method(engine)
     method.attribute(x, target)  # prepares, and settles the batch size
     sweep = {setting: _swept(case, x, target, setting) for setting in case.sweep}
@@ -102,7 +102,7 @@ def pairs(case: Case, n: int) -> dict[str, Any]:
 def best_pairs(case: Case, setting: int, n: int) -> dict[str, Any]:
     """Warm calls of ours and of the library at one setting, interleaved: what is repeated under another allocator."""
     model, x, target = _subject(case)
-    method = case.method(xf.Engine(model, plan=case.plan))
+    method = case.method(xf.Engine(model, plan=case.plan, prepare=True))
     method.attribute(x, target)
     sides = {"ours": lambda: timed(lambda: method.attribute(x, target)), "best": _peer(case, x, target, setting)}
     return {"seconds": {name: spread(values) for name, values in _interleaved(sides, n).items()}}

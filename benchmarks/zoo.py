@@ -177,7 +177,7 @@ def measure(library: str, family: str, name: str) -> dict[str, Any]:
     record["size"] = photographs.shape[-1]
     # What is asked is one number per row, so that every network is asked the same.
     target = _Score(int(logits(model(photographs[:1])).argmax()))
-    engine = xf.Engine(model)
+    engine = xf.Engine(model, prepare=True)
     prepared = engine.prepared(frozenset(), photographs[:1])
     graph = next((captured.graph for captured in prepared.captured.values()), None)
     parts = any("forward" in vars(part) for part in prepared.module.modules())  # type: ignore[union-attr]

@@ -263,7 +263,7 @@ class Engine:
         """
         inputs = checked(inputs)
         with self.turn(len(inputs)):
-            self.store.eager = True
+            self.store.contents().eager = True
             self.prepared(frozenset(), self.adopt(inputs))
 
     def explain_plan(self, method: Any, inputs: Tensor) -> str:

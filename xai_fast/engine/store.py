@@ -163,15 +163,6 @@ class ModelStore:
         work = self.contents().work
         work[anchors, shape] = work.get((anchors, shape), 0) + forwards
 
-    @property
-    def eager(self) -> bool:
-        """Whether every call is to run on what is prepared."""
-        return self.contents().eager
-
-    @eager.setter
-    def eager(self, value: bool) -> None:
-        self.contents().eager = value
-
     def tail(self, prepared: Prepared, layers: tuple[str, ...], inputs: Tensor) -> Tail | str:
         """The tail behind layers, cut off and compared with the model now unless it is there; or why there is none."""
         from .replay.tail import tail_of

@@ -28,6 +28,7 @@ Tier = Literal["plain", "prepared"]
 # Preparing a torchvision network took 20 to 45 forwards of a row (Zen 3, one thread), and what is prepared saves a
 # third to two thirds of each row.
 PAYS = 64
+_PLAIN = (Score, InputGradient, LayerResponse)  # what nothing that was captured is needed for
 _assumed: Tier | None = None
 
 
@@ -89,22 +90,19 @@ def _only_prepared(settings: Settings, store: ModelStore, recipe: Recipe) -> str
     model = store.model
     if not isinstance(model, nn.Module):
         return "a plain callable is used as it is"
-    if settings.prepare is True or (store.eager and _assumed is None):
-        return "as was asked for"
-    if (settings.mode, settings.plan, settings.batch_size, settings.memory_limit) != ("exact", "auto", "auto", None):
-        return "`mode`, `plan`, `batch_size` or `memory_limit` say how it runs"
-    if settings.args or settings.kwargs:
-        return "`args` and `kwargs` follow their samples"
-    if settings.compile is True:
-        return "it was to be compiled"
-    if (recipe.then is not None and recipe.afterwards is None) or recipe.change is not None or recipe.unfolded:
-        return "what the method asks next depends on answers"
+    defaults = (settings.mode, settings.plan, settings.batch_size, settings.memory_limit, settings.compile is True)
+    unknown = recipe.then is not None and recipe.afterwards is None
     asked = (recipe.clean, recipe.evaluate)
-    if not all(isinstance(question, Score | InputGradient | LayerResponse) for question in asked):
-        return "the method asks for more than scores and gradients"
-    if on_all_modules() or has_hooks(model):
-        return "the model has hooks"
-    return None
+    reasons = {
+        "as was asked for": settings.prepare is True or (store.contents().eager and _assumed is None),
+        "`mode`, `plan`, `batch_size`, `memory_limit` or `compile` say how it runs": defaults
+        != ("exact", "auto", "auto", None, False),
+        "`args` and `kwargs` follow their samples": bool(settings.args or settings.kwargs),
+        "what the method asks next depends on answers": unknown or bool(recipe.change or recipe.unfolded),
+        "the method asks for more than scores and gradients": not all(isinstance(one, _PLAIN) for one in asked),
+    }
+    found = next((reason for reason, holds in reasons.items() if holds), None)
+    return "the model has hooks" if found is None and (on_all_modules() or has_hooks(model)) else found
 
 
 def _case(recipe: Recipe, shape: tuple[int, ...]) -> str:
