@@ -45,7 +45,7 @@ def seeds():
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def prepared_at_once():
     """Calls run on what is prepared, small as they are, but where a test says otherwise."""
     from xai_fast.engine import tiers

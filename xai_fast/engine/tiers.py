@@ -69,7 +69,7 @@ def plain_for(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Ten
         # What is ready costs nothing more.
         ready = work + seen >= PAYS or store.is_ready(settings, layers, inputs)
         tier = "prepared" if ready else "plain"
-    if tier == "plain":
+    if tier == "plain" and isinstance(store.model, nn.Module):
         try:
             return plain_copy(store.model), f"plain ({said})"
         except Exception as error:  # anything may refuse to be copied, for any reason of its own
