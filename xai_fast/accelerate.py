@@ -21,7 +21,7 @@ from xai_fast.compat.tally import TALLY, Report
 
 __all__ = ["Acceleration", "Report", "accelerate", "off", "report", "reset"]
 
-_LIBRARIES = {name: f"xai_fast.compat.{name}" for name in ("captum", "pytorch_grad_cam")}
+_LIBRARIES = {name: f"xai_fast.compat.{name}" for name in ("captum", "pytorch_grad_cam", "torchcam", "lime", "shap")}
 
 
 class Acceleration:
@@ -52,7 +52,7 @@ def accelerate(*names: str) -> Acceleration:
     `attribute.__wrapped__` is the library's own function. Nothing is imported that was not.
 
     Args:
-        names: of libraries: "captum", "pytorch_grad_cam"; none: every one that is installed.
+        names: of libraries, "captum", "pytorch_grad_cam", "torchcam", "lime" or "shap"; none: every installed one.
 
     Returns:
         What was switched on; `with xai_fast.accelerate("captum"): ...` switches it off again, `accelerate.off()` all.

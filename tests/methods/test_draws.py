@@ -229,3 +229,25 @@ def test_the_gap_is_what_the_map_lacks():
             assert explanation.completeness_gap.abs().max() < 1e-9
         else:
             assert explanation.completeness_gap.abs().max() > 1e-4
+
+
+def test_gradient_shap_takes_the_draws_themselves():
+    model, inputs, references = Small().double(), signals(2).double(), signals(3, seed=5).double()
+    positions = torch.rand(8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    numbers = torch.tensor([0, 2, 1, 1, 2, 0, 0, 1])
+    method = xf.GradientShap(model, baselines=references, n_samples=4, draws=(positions, numbers))
+    expected = torch.zeros_like(inputs)
+    for row, (position, number) in enumerate(zip(positions, numbers, strict=True)):
+        end, start = inputs[row // 4], references[number]
+        point = (start + position * (end - start))[None].requires_grad_()
+        (gradient,) = torch.autograd.grad(model(point)[0, 1], point)
+        expected[row // 4] += gradient[0] * (end - start) / 4
+    torch.testing.assert_close(method.attribute(inputs, 1), expected, rtol=1e-10, atol=1e-12)
+    with pytest.raises(ValueError, match="`draws` hold 8 positions; give 4"):
+        method.attribute(inputs[:1], 1)
+    outside = xf.GradientShap(model, baselines=references[:2], n_samples=4, draws=(positions, numbers))
+    with pytest.raises(ValueError, match="`draws` hold numbers of baselines outside of 0 to 1"):
+        outside.attribute(inputs, 1)
+    for draws in ((positions,), (positions, numbers[:1]), (positions.float(), numbers)):
+        with pytest.raises(ValueError, match="`draws` came"):
+            xf.GradientShap(model, draws=draws)

@@ -21,6 +21,10 @@ class Uncovered(Exception):
     """What the engine does not serve; its text is the reason in the report."""
 
 
+class CallersError(Exception):
+    """Its cause is the caller's to see: what their own function raised, which the library must not ask once more."""
+
+
 @dataclass
 class Call:
     """A call of the library's method.
@@ -94,6 +98,7 @@ class Accelerated:
         method: the name of the method.
         draws: whether the library's own code draws from the global generators.
         part: whether other methods of the library call it, so that the report names it beside the class.
+        title: of the class, in the report, where the library's users know it by another name.
 
     Without a `method` it is a function of the module `owner`, whose first argument takes the explainer's place.
     """
@@ -104,6 +109,7 @@ class Accelerated:
     method: str = "attribute"
     draws: bool = False
     part: bool = False
+    title: str = ""
 
     def holder(self) -> Any:
         """What holds the method, or the function; None where the library has no such class or is not imported."""
@@ -120,7 +126,7 @@ class Accelerated:
         """What the report calls it: the class of the explainer, and which part of it."""
         if not self.method:
             return self.name
-        name = type(explainer).__name__
+        name = self.title or type(explainer).__name__
         return f"{name}.{self.method}" if self.part else name
 
     @functools.cached_property
@@ -147,13 +153,18 @@ class Accelerated:
         except TypeError:
             return original(explainer, *args, **kwargs)  # says what is wrong in its own words
         random = _Randomness() if self.draws else None
+        theirs: BaseException | None = None
         try:
             result = self.function(call)
+        except CallersError as error:
+            theirs = error.__cause__
         except Exception as error:
             call.passed_on(error)
         else:
             TALLY.add(self.label(explainer), call.reason, time.perf_counter() - started, call.note)
             return result
+        if theirs is not None:
+            raise theirs
         if random is not None:
             random.restore()
         try:

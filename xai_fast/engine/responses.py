@@ -14,7 +14,8 @@ from xai_fast.core.targets import Target
 from .engine import Engine
 from .evaluate import Answers, BiasResponse, Evaluate, LayerActivation, LayerResponse
 from .recipe import Recipe, Variants
-from .reducers.clean import CleanFormula
+from .reducers.clean import CleanFormula, clean_scores
+from .run import Outcome
 from .samplers.layer import LayerChange
 
 
@@ -68,14 +69,28 @@ def _asked(
 
     reduce = CleanFormula(keep)
     outcome, _ = engine.run(lambda _inputs: Recipe(reduce, question, unfolded=unfolded), inputs, target)
-    if outcome.outputs is None:
-        raise ValueError("the model returns no table of class scores (N, classes)")
     answers = []
     for parts in zip(*(chunk.responses for chunk in chunks), strict=True):
         gradients = [part.gradient[:, 0] for part in parts if part.gradient is not None]
         activation = torch.cat([part.activation for part in parts])
         answers.append(LayerAnswer(activation, torch.cat(gradients) if gradients else None))
-    return answers, outcome.outputs
+    return answers, _table_of(outcome)
+
+
+def class_scores(engine: Engine, inputs: Tensor) -> Tensor:
+    """All class scores (N, classes) of inputs (N, C, *S).
+
+    Raises:
+        ValueError: the model has no table of them.
+    """
+    outcome, _ = engine.run(lambda _inputs: Recipe(clean_scores()), inputs, None)
+    return _table_of(outcome)
+
+
+def _table_of(outcome: Outcome) -> Tensor:
+    if outcome.outputs is None:
+        raise ValueError("the model returns no table of class scores (N, classes)")
+    return outcome.outputs
 
 
 def falls_under(

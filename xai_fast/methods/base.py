@@ -200,6 +200,8 @@ class AbstractMethod(ABC):
 
 def _text(value: Any) -> str:
     """A setting in words that rebuild it; of large tensors the shape alone."""
+    if isinstance(value, tuple) and any(isinstance(part, Tensor) for part in value):
+        return f"({', '.join(map(_text, value))})"
     if not isinstance(value, Tensor):
         return repr(value)
     if value.numel() > _MOST_PRINTED:

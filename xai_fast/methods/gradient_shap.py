@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -43,6 +43,8 @@ class GradientShap(AbstractGradientMethod):
         n_samples: draws per input.
         noise: σ, standard deviation of Gaussian noise on the input, in its units.
         seed: of the draws.
+        draws: the draws themselves in place of `seed`: positions α, float64 (N n_samples,), those of an input one after
+            the other, and LongTensor (N n_samples,) of numbers of baselines.
 
     Returns (`attribute`): (N, C, *S); at a layer, in the layer's shape or on its grid.
 
@@ -59,11 +61,16 @@ class GradientShap(AbstractGradientMethod):
     n_samples: int = 50
     noise: float = 0.0
     seed: int = 0
+    draws: tuple[Tensor, Tensor] | None = None
 
     def asked(self, source: Source, inputs: Tensor) -> Asked:
         """The gradient at drawn points between each sample and drawn baselines."""
         references = References(self.baselines, inputs, self.engine.preprocess)
-        points = RandomPoints(source, references, self.n_samples, float(self.noise), self.seed)
+        if self.draws is not None and len(self.draws[0]) != len(source) * self.n_samples:
+            raise ValueError(f"`draws` hold {len(self.draws[0])} positions; give {len(source) * self.n_samples}")
+        if self.draws is not None and not 0 <= int(self.draws[1].min()) <= int(self.draws[1].max()) < references.count:
+            raise ValueError(f"`draws` hold numbers of baselines outside of 0 to {references.count - 1}")
+        points = RandomPoints(source, references, self.n_samples, float(self.noise), self.seed, self.draws)
         layers = self.layers(inputs)
 
         def ends(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,3 +107,17 @@ class GradientShap(AbstractGradientMethod):
         check_count(self.n_samples, "n_samples")
         check_sigma(self.noise)
         check_seed(self.seed)
+        _check_draws(self.draws)
+
+
+def _check_draws(draws: Any) -> None:
+    if draws is None:
+        return
+    fits = "give (positions float64 (N n_samples,), numbers of baselines LongTensor (N n_samples,)), or None"
+    if not isinstance(draws, tuple) or len(draws) != 2 or not all(isinstance(one, Tensor) for one in draws):
+        raise ValueError(f"`draws` came as {type(draws).__name__}; {fits}")
+    positions, numbers = draws
+    if positions.ndim != 1 or positions.shape != numbers.shape:
+        raise ValueError(f"`draws` came in shapes {tuple(positions.shape)} and {tuple(numbers.shape)}; {fits}")
+    if (positions.dtype, numbers.dtype) != (torch.float64, torch.long):
+        raise ValueError(f"`draws` came as {positions.dtype} and {numbers.dtype}; {fits}")

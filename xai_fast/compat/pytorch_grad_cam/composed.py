@@ -10,13 +10,16 @@ import copy
 from typing import Any
 
 import torch
+from pytorch_grad_cam.activations_and_gradients import (  # pyright: ignore[reportMissingImports]
+    ActivationsAndGradients,
+)
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.hooks import without_hooks
 from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, pays
 
 from .arguments import inputs_of
-from .hooks import without_hooks
 from .passes import arranged, checked_layers, refuse_frozen
 
 
@@ -25,7 +28,7 @@ def finer(call: Call) -> Any:
     cam = call.explainer.base_cam
     if not cam.detach or cam.compute_input_gradient:
         raise Uncovered("gradients of gradients, or at the input, are grad-cam's own")
-    with without_hooks(cam.model):
+    with without_hooks(cam.model, ActivationsAndGradients):
         inputs, _ = inputs_of(cam, call["input_tensor"], light=True)
         served = copy.copy(call.explainer)
         served.base_cam = copy.copy(cam)

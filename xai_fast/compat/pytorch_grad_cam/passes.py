@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_grad_cam import FullGrad  # pyright: ignore[reportMissingImports]
+from pytorch_grad_cam.activations_and_gradients import (  # pyright: ignore[reportMissingImports]
+    ActivationsAndGradients,
+)
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn
 
 from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.hooks import without_hooks
 from xai_fast.compat.models import answer_of, engine_of
 
 from .arguments import inputs_of, layers_of, target_of
-from .hooks import without_hooks
 
 
 def forward(call: Call) -> Any:
@@ -29,7 +32,7 @@ def forward(call: Call) -> Any:
         return _full_gradient(call)
     if not cam.detach or cam.compute_input_gradient:
         raise Uncovered("gradients of gradients, or at the input, are grad-cam's own")
-    with without_hooks(cam.model):
+    with without_hooks(cam.model, ActivationsAndGradients):
         inputs, outputs, targets = _answered(call)
     cam.outputs = outputs
     found = cam.compute_cam_per_layer(inputs, targets, call["eigen_smooth"])
@@ -109,7 +112,7 @@ def _full_gradient(call: Call) -> Any:
     if cam.reshape_transform is not None:
         raise Uncovered("`reshape_transform` has no meaning for FullGrad")
     refuse_frozen(cam.model)
-    with without_hooks(cam.model):
+    with without_hooks(cam.model, ActivationsAndGradients):
         inputs, answer = inputs_of(cam, call["input_tensor"])
         if inputs.ndim != 4:
             raise Uncovered("inputs that are no images")

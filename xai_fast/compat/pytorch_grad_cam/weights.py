@@ -13,13 +13,16 @@ from pytorch_grad_cam.ablation_layer import (  # pyright: ignore[reportMissingIm
     AblationLayer,
     AblationLayerVit,
 )
+from pytorch_grad_cam.activations_and_gradients import (  # pyright: ignore[reportMissingImports]
+    ActivationsAndGradients,
+)
 from torch import Tensor, nn
 
 from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.hooks import without_hooks
 from xai_fast.compat.models import engine_of
 
 from .arguments import inputs_of, layers_of, target_of
-from .hooks import without_hooks
 from .passes import shape_of
 
 
@@ -30,7 +33,7 @@ def ablation(call: Call) -> Any:
         raise Uncovered("`ratio_channels_to_ablate` is not 1")
     if type(cam.batch_size) is not int or cam.batch_size < 1:
         raise Uncovered("`batch_size` is no number of rows")
-    with without_hooks(cam.model):
+    with without_hooks(cam.model, ActivationsAndGradients):
         inputs, answer = inputs_of(cam, call["input_tensor"])
         name = layers_of(cam)[next(at for at, one in enumerate(cam.target_layers) if one is layer)]
         reading, axis, channels = _read(cam, inputs, layer)
@@ -65,7 +68,7 @@ def score(call: Call) -> Any:
     cam, activations = call.explainer, call["activations"]
     if activations.ndim != 4:
         raise Uncovered("a layer that is no grid of images")
-    with without_hooks(cam.model):
+    with without_hooks(cam.model, ActivationsAndGradients):
         inputs, answer = inputs_of(cam, call["input_tensor"])
         target = target_of(call["targets"], len(inputs), answer.shape[0])
         from xai_fast.methods.cam.variants import score_weights  # heavy; what is passed on does without

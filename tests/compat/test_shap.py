@@ -1,0 +1,126 @@
+"""shap's torch explainers accelerated give what shap gives: numbers, layout, draws, checks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from subjects import Small, signals
+from test_captum import Modules
+from torch import nn
+
+import xai_fast as xf
+from xai_fast import accelerate
+from xai_fast.compat import models
+
+shap = pytest.importorskip("shap", reason="shap is not installed")
+
+BACKGROUND = signals(4, seed=5)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Everything is served from the first row on, and counts start at 0."""
+    monkeypatch.setattr(models, "ENOUGH", 0)
+    accelerate.reset()
+    yield
+    accelerate.off()
+
+
+def explained(kind, model, *, inputs=None, background=BACKGROUND, settings=(), **call):
+    """The result, and the number that NumPy's generator gives next."""
+    inputs = signals() if inputs is None else inputs
+    explainer = getattr(shap, kind)(model, background, **dict(settings))
+    np.random.seed(2)
+    torch.manual_seed(2)
+    return explainer.shap_values(inputs, **call), np.random.rand()
+
+
+def accelerated(run):
+    with xf.accelerate("shap"):
+        return run()
+
+
+def same(plain, ours, tolerance=2e-6):
+    (one, drawn), (other, drawn_too) = plain, ours
+    assert drawn == drawn_too, "as many draws as shap's"
+    assert type(one) is type(other)
+    if isinstance(one, tuple):
+        assert torch.equal(one[1], other[1])
+        assert one[1].dtype is other[1].dtype
+        one, other = one[0], other[0]
+    assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    assert np.abs(one).max() > 1e-4
+    assert np.abs(one - other).max() <= tolerance * np.abs(one).max()
+
+
+CALLS = {
+    "all outputs": ("GradientExplainer", Small, {"nsamples": 7}),
+    "ranked": ("GradientExplainer", Small, {"nsamples": 5, "ranked_outputs": 2, "rseed": 1}),
+    "ranked from below": (
+        "GradientExplainer",
+        Small,
+        {"nsamples": 5, "ranked_outputs": 1, "output_rank_order": "min"},
+    ),
+    "ranked by magnitude": (
+        "GradientExplainer",
+        Small,
+        {"nsamples": 5, "ranked_outputs": 3, "output_rank_order": "max_abs"},
+    ),
+    "multipliers": ("DeepExplainer", Modules, {}),
+    "multipliers of one output": ("DeepExplainer", Modules, {"ranked_outputs": 1, "check_additivity": False}),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_shaps_numbers(name):
+    kind, model, call = CALLS[name]
+    model = model()
+    same(explained(kind, model, **call), accelerated(lambda: explained(kind, model, **call)), 1e-5)
+    (row,) = accelerate.report().rows
+    assert (row.method, row.reason) == (kind, "")
+
+
+def test_one_output():
+    model = nn.Sequential(Modules(), nn.Linear(5, 1)).eval()
+    same(
+        explained("GradientExplainer", model, nsamples=4, ranked_outputs=1),
+        accelerated(lambda: explained("GradientExplainer", model, nsamples=4, ranked_outputs=1)),
+        1e-5,
+    )
+    assert accelerate.report().accelerated == 1
+
+
+NOT_COVERED = {
+    "`local_smoothing`": lambda: explained(
+        "GradientExplainer", Small(), nsamples=3, settings={"local_smoothing": 0.1}.items()
+    ),
+    "`local_smoothing`, or variances": lambda: (
+        explained("GradientExplainer", Small(), nsamples=3, return_variances=True)[0][0],
+        0,
+    ),
+    "the input of a layer": lambda: explained("GradientExplainer", (model := Small(), model.body), nsamples=3),
+    "an operation that shap's rule": lambda: explained("DeepExplainer", Small(), check_additivity=False),
+    "few rows": lambda: explained("DeepExplainer", Modules(), background=BACKGROUND[:1], inputs=signals(1)),
+}
+
+
+@pytest.mark.parametrize("reason", NOT_COVERED)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_not_covered_runs_shaps_code(reason, monkeypatch):
+    monkeypatch.setattr(models, "ENOUGH", 8 if reason == "few rows" else 0)
+    same(NOT_COVERED[reason](), accelerated(NOT_COVERED[reason]), 1e-6)
+    (row,) = accelerate.report().rows
+    assert row.reason.startswith(reason), row.reason
+
+
+def test_exceptions_stay_shaps():
+    for ask in (
+        lambda: explained("GradientExplainer", Small(), ranked_outputs=1, output_rank_order="best"),
+        lambda: explained("GradientExplainer", Small(), inputs=[signals()]),
+    ):
+        with pytest.raises(Exception) as plain:  # noqa: PT011 - the same one, whichever it is
+            ask()
+        with pytest.raises(type(plain.value)) as ours:
+            accelerated(ask)
+        assert str(ours.value) == str(plain.value)

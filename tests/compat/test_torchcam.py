@@ -1,0 +1,125 @@
+"""torchcam accelerated gives what torchcam gives; extractors that read the user's own forward run its code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from subjects import Small, model_state, signals
+
+import xai_fast as xf
+from xai_fast import accelerate
+from xai_fast.compat import models
+from xai_fast.compat import torchcam as compat
+
+library = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Every extractor is served from the first row on, and counts start at 0."""
+    monkeypatch.setattr(models, "ENOUGH", 0)
+    accelerate.reset()
+    yield
+    accelerate.off()
+
+
+def extracted(name, class_idx=(1, 4, 0), *, layers=("body",), source=library, model=None, inputs=None, **settings):
+    """The maps, and the number that torch's generator gives next."""
+    model, inputs = Small() if model is None else model, signals() if inputs is None else inputs
+    targets = settings.pop("targets", None)
+    with getattr(source, name)(model, list(layers), input_shape=inputs.shape[1:], **settings) as extractor:
+        scores = model(inputs)
+        torch.manual_seed(5)
+        class_idx = list(class_idx) if isinstance(class_idx, tuple) else class_idx
+        if name in ("GradCAM", "CAM"):
+            maps = extractor(class_idx, scores)
+        else:
+            maps = extractor(None if targets else class_idx, targets=targets)
+    return maps, torch.rand(1).item()
+
+
+def accelerated(run):
+    with xf.accelerate("torchcam"):
+        return run()
+
+
+def same(plain, ours, tolerance=1e-4):
+    assert len(plain[0]) == len(ours[0])
+    for one, other in zip(plain[0], ours[0], strict=True):
+        assert (one.shape, one.dtype, one.requires_grad) == (other.shape, other.dtype, other.requires_grad)
+        assert one.std() > 0.01
+        torch.testing.assert_close(other, one, rtol=0, atol=tolerance)
+    assert plain[1] == ours[1], "as many draws as torchcam's"
+
+
+CALLS = {
+    "ScoreCAM": ("ScoreCAM", {}),
+    "one class": ("ScoreCAM", {"class_idx": 2, "batch_size": 5}),
+    "targets": ("ScoreCAM", {"targets": lambda row: row[1] - row[2]}),
+    "a target each": ("ScoreCAM", {"targets": [lambda row, at=at: row[at].exp() for at in range(3)]}),
+    "several layers": ("ScoreCAM", {"layers": ("stem_norm", "body")}),
+    "one input": ("ScoreCAM", {"class_idx": 2, "inputs": signals(1)}),
+    "SSCAM": ("SSCAM", {"num_samples": 3}),
+    "ISCAM": ("ISCAM", {"num_samples": 3}),
+    "SmoothGradCAMpp": ("SmoothGradCAMpp", {}),
+    "smoothed for one class": ("SmoothGradCAMpp", {"class_idx": 3, "layers": ("stem_norm", "body")}),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_torchcams_numbers(name):
+    extractor, how = CALLS[name]
+    same(extracted(extractor, **how), accelerated(lambda: extracted(extractor, **how)))
+    report = accelerate.report()
+    assert (report.accelerated, report.passed_on) == (1, 0), str(report)
+
+
+@pytest.mark.parametrize("name", ["SSCAM", "SmoothGradCAMpp"])
+def test_without_accelerate(name):
+    assert issubclass(getattr(compat, name), getattr(library, name))
+    same(extracted(name, num_samples=2), extracted(name, num_samples=2, source=compat))
+    assert accelerate.report().accelerated == 1
+
+
+def test_extractors_of_the_users_own_forward_are_listed():
+    same(extracted("GradCAM"), accelerated(lambda: extracted("GradCAM")), 0)
+    (row,) = accelerate.report().rows
+    assert (row.method, row.reason) == ("GradCAM", "it reads the user's own forward")
+
+
+def test_what_is_not_covered_runs_torchcams_code():
+    how = {"targets": lambda row: row[1] - row[2]}
+    same(extracted("SmoothGradCAMpp", **how), accelerated(lambda: extracted("SmoothGradCAMpp", **how)), 0)
+    assert accelerate.report().passed_on == 1
+
+
+def test_the_model_stays_as_it_is():
+    model, inputs = Small(), signals()
+    with library.ScoreCAM(model, "body", input_shape=(3, 13, 11)) as extractor:
+        model(inputs)
+        before = model_state(model)
+        accelerated(lambda: extractor(1))
+        assert model_state(model) == before
+        model(inputs[:1])
+        assert extractor._input.shape[0] == 1, "its hooks are in again"
+
+
+def test_models_in_training_mode():
+    model = Small().train()
+    plain = extracted("ScoreCAM", model=Small().train())
+    same(plain, accelerated(lambda: extracted("ScoreCAM", model=model)))
+    assert model.training
+    assert accelerate.report().accelerated == 1, "torchcam asks it in eval mode"
+
+
+def test_exceptions_stay_torchcams():
+    for ask in (
+        lambda: extracted("ScoreCAM", class_idx=9),
+        lambda: extracted("SmoothGradCAMpp", class_idx=9),
+        lambda: extracted("ScoreCAM", targets=lambda row: row),
+    ):
+        with pytest.raises(Exception) as plain:  # noqa: PT011 - the same one, whichever it is
+            ask()
+        with pytest.raises(type(plain.value)) as ours:
+            accelerated(ask)
+        assert str(ours.value) == str(plain.value)

@@ -1,0 +1,113 @@
+"""torchcam's extractors that run the model themselves: its own code, which asks the engine in place of the model.
+
+Not covered: models that return no table of class scores, `targets` for SmoothGradCAMpp, layers that return several
+tensors or run twice, models without a parameter that takes gradients (which torchcam refuses).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchcam.methods.core import _CAM  # pyright: ignore[reportMissingImports]
+
+from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.hooks import without_hooks
+from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, pays, refuse_changed
+from xai_fast.core.layers import layer_names
+
+
+def own_forward(call: Call) -> Any:
+    """Torchcam's own: the forward has run already."""
+    raise Uncovered("it reads the user's own forward")
+
+
+def scored(call: Call) -> Any:
+    """Its masks and its softmax over our scores."""
+    extractor = call.explainer
+    refuse_changed(extractor, "torchcam", "_get_score_weights")
+    with without_hooks(extractor.model, _CAM):
+        _checked(extractor, one_tensor(extractor._input))
+        engine, original = engine_of(extractor, extractor.model), extractor._select_scores
+        served = copy.copy(extractor)
+
+        def score_input(rows: Tensor, indices: Tensor, class_idx: Any, targets: Any) -> Tensor:
+            if targets is None:
+                chosen = torch.as_tensor(class_idx).reshape(-1)
+                return engine.scores(rows, chosen.expand(len(rows)) if len(chosen) == 1 else chosen[indices])
+
+            def of_rows(output: Tensor, sample: Tensor) -> Tensor:
+                return original(output, indices[sample], class_idx, targets)
+
+            return engine.scores(rows, of_rows)
+
+        served._score_input = score_input
+        return call.plain(served)
+
+
+def smoothed(call: Call) -> Any:
+    """Its noise and its formula over what the layers answer to us; as there, the last draw's answer stays."""
+    extractor = call.explainer
+    refuse_changed(extractor, "torchcam", "_compute_smoothgrad_weights")
+    inputs = one_tensor(extractor._input)
+    if call["targets"] is not None or set(call.arguments) - {"class_idx", "eps"}:
+        raise Uncovered("`targets`, or arguments that are torchcam's own")
+    with without_hooks(extractor.model, _CAM):
+        pays(model_of(extractor.model), len(inputs) * extractor.num_samples)
+        classes = _checked(extractor, inputs)
+        if not all(parameter.requires_grad for parameter in extractor.model.parameters()):
+            raise Uncovered("parameters are frozen")
+        names = _layers(extractor, inputs)
+        target = torch.as_tensor(call["class_idx"]).reshape(-1).expand(len(inputs)).clone()
+        if int(target.max()) >= classes:
+            raise Uncovered("a class that the model does not have")
+        from xai_fast.engine.responses import layer_answers  # heavy; what is passed on does without
+
+        engine, served = engine_of(extractor, extractor.model), copy.copy(extractor)
+
+        def backprop(rows: Tensor, _class_idx: Any, **_kept: Any) -> None:
+            found, _ = layer_answers(engine, names, rows.detach(), target, gradients=True)
+            for at, one in enumerate(found):
+                # The lists are the extractor's own as well, which reads them afterwards.
+                extractor.hook_a[at], extractor.hook_g[at] = (
+                    values if extractor._reshape_transform is None else extractor._reshape_transform(values)
+                    for values in (one.activation, one.gradient)
+                )
+
+        served.model, served._backprop = (lambda rows: rows), backprop
+        kept = list(extractor.hook_a), list(extractor.hook_g)
+        try:
+            return call.plain(served)
+        except Exception:
+            extractor.hook_a[:], extractor.hook_g[:] = kept
+            raise
+
+
+def _layers(extractor: Any, inputs: Tensor) -> list[str]:
+    """The names of the layers that are looked at.
+
+    Raises:
+        Uncovered: one does not return one tensor once.
+    """
+    for name in extractor.target_names:
+        shapes = answer_of(extractor.model, extractor.model, inputs, extractor.submodule_dict[name]).layer
+        if len(shapes) != 1 or shapes[0] is None:
+            raise Uncovered("a layer that does not return one tensor once")
+    return list(layer_names(extractor.model, list(extractor.target_names)))
+
+
+def _checked(extractor: Any, inputs: Tensor) -> int:
+    """How many class scores the model returns.
+
+    Raises:
+        Uncovered: it returns something else.
+    """
+    model = model_of(extractor.model)
+    if not isinstance(model, nn.Module):
+        raise Uncovered("the model is no module")
+    answer = answer_of(model, model, inputs)
+    if len(answer.shape) != 1 or answer.dtype is not inputs.dtype:
+        raise Uncovered("the model's output is no table of class scores in the inputs' type")
+    return answer.shape[0]
