@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
+from ruled import Modules
 from subjects import Small, global_state, model_state, signals
 from torch import nn
 from torch.nn import functional
@@ -27,21 +28,6 @@ PIXELS = torch.arange(13 * 11).view(1, 1, 13, 11) // 24
 CHANNELS = torch.arange(3).view(1, 3, 1, 1).expand(1, 3, 13, 11)
 PER_INPUT = torch.cat([PIXELS, PIXELS.flip(2), PIXELS * 3 - 4])
 TARGETS = [1, 4, 0]
-
-
-class Modules(nn.Module):
-    """Modules that run once each, none after another of captum's: what its DeepLIFT sees whole."""
-
-    def __init__(self):
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.conv, self.tanh, self.body = nn.Conv2d(3, 6, 3), nn.Tanh(), nn.Conv2d(6, 6, 3)
-            self.relu, self.pool, self.head = nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Linear(24, 5)
-        self.eval()
-
-    def forward(self, x):
-        return self.head(self.pool(self.relu(self.body(self.tanh(self.conv(x))))).flatten(1))
 
 
 def method(name, *arguments, on=Small, dtype=torch.float64, **keywords):

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
+from ruled import Modules
 from subjects import Small, model_state, signals
 from torch import nn
 from torch.nn import functional
@@ -133,8 +134,6 @@ def test_the_growing_ablation_is_grad_cams_and_said():
 
 
 def test_guided_backpropagation():
-    from test_captum import Modules
-
     model, inputs = Modules(), signals(1)
 
     def run():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ruled import Modules
 from subjects import Small, signals
-from test_captum import Modules
 from torch import nn
 
 import xai_fast as xf
