@@ -30,7 +30,7 @@ LEVEL = {layer: level for level, layers in enumerate(ORDER) for layer in layers}
 # Layers that the drawing keeps even further apart than their order says.
 FORBIDDEN = {("report", "ops"): "report knows records and arrays, never tensors' kernels"}
 # What stands outside the layers: the table of contents, and helpers without imports of ours.
-FREE = {"__init__", "_callable", "_printing", "_version", "__main__", "accelerate"}
+FREE = {"__init__", "_callable", "_locking", "_printing", "_version", "__main__", "accelerate"}
 LONGEST = 300
 # A file above the limit, and its argument.
 LONG_FILES: dict[str, str] = {"methods/registry.py": "a table: a dozen lines of static data per method"}

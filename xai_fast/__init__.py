@@ -28,6 +28,7 @@ _HOMES = {
 # Public names that are modules.
 _MODULES = {
     "accelerate": "xai_fast.accelerate",
+    "audit": "xai_fast.audit",
     "explain": "xai_fast.explain",
     "methods": "xai_fast.methods",
     "segments": "xai_fast.images.segments",
@@ -36,6 +37,7 @@ _MODULES = {
 
 if TYPE_CHECKING:  # for editors and type checkers, which read and do not run; a test holds it equal to the registry
     from xai_fast import accelerate as accelerate
+    from xai_fast.audit.auditing import audit as audit
     from xai_fast.core import targets as targets
     from xai_fast.engine import Cost as Cost
     from xai_fast.engine import Decisions as Decisions

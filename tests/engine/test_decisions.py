@@ -46,6 +46,21 @@ def test_a_run_repeats_to_the_byte_without_timing(monkeypatch):
         xf.RISE(xf.Engine(network()), n_masks=100).attribute(x, 1)
 
 
+def test_an_empty_record_times_nothing_and_makes_all_decide_alike(monkeypatch):
+    x = torch.randn(2, 3, 32, 32)
+    no_timing(monkeypatch)
+    monkeypatch.setattr("xai_fast.engine.plan.free_memory", lambda device: pytest.fail("asked what is free"))
+    found = []
+    for _ in range(2):
+        engine = xf.Engine(network(), mode="fast", decisions=Decisions())
+        found.append(([method.attribute(x, 1) for method in methods(engine)], engine.decisions.to_json()))
+    assert all(torch.equal(one, other) for one, other in zip(found[0][0], found[1][0], strict=True))
+    assert found[0][1] == found[1][1]
+    truth = [method.attribute(x, 1) for method in methods(xf.Engine(network(), plan="dense", batch_size=2))]
+    for one, other in zip(found[0][0], truth, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
 def test_what_is_given_is_neither_shared_nor_changed():
     model, x = network(), torch.randn(1, 3, 32, 32)
     plain = xf.Engine(model)

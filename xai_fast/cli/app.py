@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from enum import StrEnum
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .console import problem
+from .audit_app import audit_app
 from .interrupts import stopping
+from .usage import Mode, split, usage
 
-USAGE, FAILED_ITEMS, INTERRUPTED = 2, 3, 130
+FAILED_ITEMS, INTERRUPTED = 3, 130
 
 app = typer.Typer(
     name="xai-fast",
@@ -23,29 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-
-class Mode(StrEnum):
-    """Precision of the evaluations."""
-
-    exact = "exact"
-    fast = "fast"
-    turbo = "turbo"
-
-
-@contextmanager
-def _usage() -> Iterator[None]:
-    """What is refused, or fails, before anything ran ends in one message and exit code 2, not in a traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise
-    except (ValueError, TypeError) as error:
-        problem(str(error))
-        raise typer.Exit(USAGE) from None
-    except BaseException as error:  # a file of the user's may raise anything, `sys.exit` among it
-        problem(f"{type(error).__name__}: {error}")
-        raise typer.Exit(USAGE) from None
+app.add_typer(audit_app)
 
 
 @app.command()
@@ -83,9 +60,9 @@ def explain(
     """
     from .folder import Folder
 
-    names = _split(["GradCAM", "Occlusion"] if method is None else method)
+    names = split(["GradCAM", "Occlusion"] if method is None else method)
     with stopping() as interrupts, ExitStack() as stack:
-        with _usage():
+        with usage():
             if not names:
                 raise ValueError("`--method` came empty; `xai-fast methods` lists what fits, such as GradCAM")
             folder = stack.enter_context(Folder(out, tuple(images)))
@@ -117,7 +94,7 @@ def demo(
     from .folder import Folder
 
     with stopping() as interrupts, ExitStack() as stack:
-        with _usage():
+        with usage():
             if mosaics is not None and not all_methods:
                 raise ValueError("`--mosaics` is about the table of truth; give --all too")
             folder = stack.enter_context(Folder(out))
@@ -148,7 +125,3 @@ def _end(interrupted: bool, failed: int) -> None:
         raise typer.Exit(INTERRUPTED)
     if failed:
         raise typer.Exit(FAILED_ITEMS)
-
-
-def _split(names: list[str]) -> tuple[str, ...]:
-    return tuple(name.strip() for entry in names for name in entry.split(",") if name.strip())

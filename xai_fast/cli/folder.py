@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from xai_fast._locking import is_at, locked, opened_for_locking
 from xai_fast._printing import printable
 from xai_fast.report import occupied_in
 
@@ -79,16 +79,14 @@ class Folder:
     def _hold(self, shown: str) -> None:
         path = self.directory / LOCK
         while self._lock is None:
-            # Never through a link that somebody laid there: what it points to would be emptied.
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-            file = os.fdopen(os.open(path, flags, 0o666), "r+b")
+            file = opened_for_locking(path)
             try:
-                if not _locked(file):
+                if not locked(file):
                     raise ValueError(
                         f"`--out` {shown} is being written to by another run; wait for it, or give another"
                     )
                 # Whoever held it may have removed it between our opening it and our locking it.
-                if not _is_at(file, path):
+                if not is_at(file, path):
                     continue
                 file.truncate(0)
                 file.write(bytes(_RESERVED))
@@ -113,34 +111,6 @@ class Folder:
             except OSError:  # something was put into it
                 break
         self._made = []
-
-
-def _locked(file: BinaryIO) -> bool:
-    """Takes the lock of an open file; False where another process has it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks: better unguarded than unusable
-        return True
-    return True
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _close(file: BinaryIO) -> None:

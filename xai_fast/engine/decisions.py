@@ -15,6 +15,7 @@ BATCH_SIZE = "rows per forward"
 PLAN = "plan"
 TIER = "tier"
 RATES = "seconds of steps"
+MEMORY = "memory"
 _VERSION = 1
 
 
@@ -25,8 +26,9 @@ class Decisions(Record):
     `entries` holds, by question and case: the rows per forward of each kind of question and input shape, whether half
     precision and packed linear layers are faster, on which tier calls ran, the seconds of every step from which local
     plans choose after which step whole maps are cheaper, and plans that turned out slower than estimated. Whether a
-    step runs by minimal filtering depends on its sizes alone. An engine that is given a record times nothing that
-    stands in it.
+    step runs by minimal filtering depends on its sizes alone. An engine that is given a record times nothing: what does
+    not stand in it is settled by fixed rules from model, shape and device, so that an empty record makes every process
+    decide alike. That memory ran out, and batches were halved, is noted as well.
     """
 
     def to_json(self) -> str:

@@ -73,8 +73,9 @@ class Engine:
         classes: names of the outputs.
         frozen: True promises that the model does not change, and saves the comparison: only the engine's first call
             makes it. `refresh` still prepares anew.
-        decisions: `engine.decisions` of another engine of this model, to run as that one does from then on: nothing
-            that stands in it is timed, and on the same machine with as many threads maps are equal to the byte.
+        decisions: `engine.decisions` of another engine of this model, to run as that one does from then on: nothing is
+            timed (what does not stand in it is settled by fixed rules), and on the same machine with as many threads
+            maps are equal to the byte.
         args: what the model gets behind the batch and is not explained, by position: a tuple. A tensor of N rows, N
             being the inputs of a call, follows its sample: every variant of a sample meets its row. Such models run
             whole, row for row, uncaptured. Everything else is passed as it is, tensors as they are now.

@@ -12,6 +12,9 @@ import torch
 
 from xai_fast.core.memory import out_of_memory
 from xai_fast.core.verify import Footprint
+from xai_fast.graph.timed import record
+
+from .decisions import MEMORY
 
 # Rows per forward that are tried, each twice: the first run of a size pays for its set-up and is not counted. CPUs are
 # fastest at a few rows, where intermediates stay in cache and under the allocator's threshold; GPUs at many.
@@ -19,6 +22,7 @@ _TRIALS = {"cpu": (8, 16, 4), "cuda": (32, 64, 128, 256)}
 FIRST_SIZE = {"cpu": 8, "cuda": 32}
 _WORTH_CHANGING = 0.97  # a size must be this much faster per row than the first one tried
 _LARGE = 1 << 29  # bytes of activations, all layers together, from which on a CPU gains nothing by more rows
+_WITHOUT_ASKING = {"cpu": 2 << 30, "cuda": 8 << 30}  # bytes of a batch where what is free at the moment must not count
 _LIVE_LAYERS = 4  # activations that a forward without gradient holds at once, residual branches included
 
 
@@ -110,7 +114,7 @@ def rows_that_fit(footprint: Footprint | None, device: torch.device, limit: int 
     if footprint is None:
         return None
     row = footprint.total + 2 * footprint.largest if graph else _LIVE_LAYERS * footprint.largest
-    return max(1, (limit if limit is not None else free_memory(device)) // max(row, 1))
+    return max(1, memory_allowed(device, limit) // max(row, 1))
 
 
 def rows_worth_trying(footprint: Footprint | None, device: torch.device, *, graph: bool) -> int | None:
@@ -122,6 +126,13 @@ def rows_worth_trying(footprint: Footprint | None, device: torch.device, *, grap
     if footprint is None or device.type != "cpu" or not graph:
         return None
     return max(FIRST_SIZE["cpu"], _LARGE // max(footprint.total, 1))
+
+
+def memory_allowed(device: torch.device, limit: int | None) -> int:
+    """Bytes that a batch may take: the user's limit, else a share of what is free, which repeated runs do not ask."""
+    if limit is not None:
+        return limit
+    return _WITHOUT_ASKING.get(device.type, _WITHOUT_ASKING["cpu"]) if record().given else free_memory(device)
 
 
 def free_memory(device: torch.device) -> int:
@@ -143,6 +154,7 @@ def unless_full(call: Callable[..., Any], *args: Any) -> Any:
     except Exception as error:
         if not out_of_memory(error):
             raise
+    record().put(MEMORY, "ran out", True)
     # Outside the handler: the traceback of the error held on to the batch.
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -18,7 +18,8 @@ def halves_pay(device: torch.device, half: torch.dtype) -> bool:
     """Whether convolutions in half precision are faster here; without instructions for it they are emulated."""
     if said().halves is not None:
         return bool(said().halves)
-    return decided("half precision", f"{device.type}, {half}", lambda: _faster(device, half))
+    case = f"{device.type}, {half}"
+    return decided("half precision", case, lambda: _faster(device, half), lambda: device.type == "cuda")
 
 
 @functools.cache

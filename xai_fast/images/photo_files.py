@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,13 @@ _TURNS = {
 }
 
 
-def open_photo(source: Any) -> Image.Image:
+def open_photo(source: Any, formats: Sequence[str] | None = None) -> Image.Image:
     """The photograph, upright (EXIF) and fully decoded, in RGB or greyscale; of animations the first frame.
 
     Args:
-        source: a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 or floats in [0, 1].
-            Of transparency and of pictures with more than 8 bits see `picture_modes.rgb_or_grey`.
+        source: a path, the bytes of a file, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 or floats
+            in [0, 1]. Of transparency and of pictures with more than 8 bits see `picture_modes.rgb_or_grey`.
+        formats: Pillow's names of the only file formats that are read; None for all.
 
     Raises:
         ValueError: a missing, empty, damaged or foreign file, or one that takes more than `MEMORY` to decode; or a
@@ -52,34 +54,54 @@ def open_photo(source: Any) -> Image.Image:
         return _upright(source)
     if isinstance(source, np.ndarray):
         return _from_array(source)
+    if isinstance(source, bytes):
+        return decoded(source, formats)
     if not isinstance(source, str | Path):
         raise TypeError(f"`images` holds a {type(source).__name__}; give paths, PIL images, arrays or a tensor")
-    return _read(Path(source))
+    try:
+        return decoded(Path(source), formats)
+    except ValueError as error:
+        raise ValueError(f"{printable(str(source))}: {error}") from None
 
 
-def _read(path: Path) -> Image.Image:
-    name = printable(str(path))
+def decoded(source: Path | bytes, formats: Sequence[str] | None = None) -> Image.Image:
+    """As `open_photo`, of a file or its bytes; what is wrong with it is said without its name.
+
+    Raises:
+        ValueError: as `open_photo`.
+    """
+    if isinstance(source, Path):
+        _refuse_no_file(source)
+    elif not source:
+        raise ValueError("the file is empty")
     try:
-        if not path.is_file():
-            there = "is a folder" if path.is_dir() else "is no ordinary file" if path.exists() else "no such file"
-            raise ValueError(f"{name}: {there}")
-        if path.stat().st_size == 0:
-            raise ValueError(f"{name}: the file is empty")
-    except OSError as error:
-        raise ValueError(f"{name}: cannot be read ({error.strerror})") from None
-    try:
-        with _without_pixel_limit(), Image.open(path) as photo:
+        file = source if isinstance(source, Path) else io.BytesIO(source)
+        with _without_pixel_limit(), Image.open(file, formats=formats) as photo:
             _refuse_size(photo)
             return _upright(photo)
     except UnidentifiedImageError:
-        raise ValueError(f"{name}: not an image that Pillow can read") from None
+        allowed = "" if formats is None else f" among {', '.join(formats)}"
+        raise ValueError(f"not an image that Pillow can read{allowed}") from None
     except _UnfitError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(str(error)) from None
     except MemoryError:
-        raise ValueError(f"{name}: there is not enough memory to decode it") from None
+        raise ValueError("there is not enough memory to decode it") from None
+    except PermissionError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from None
     except Exception as error:  # decoders run on bytes of anybody's: they fail in any way
         said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{name}: damaged or unreadable image ({said})") from None
+        raise ValueError(f"damaged or unreadable image ({said})") from None
+
+
+def _refuse_no_file(path: Path) -> None:
+    try:
+        if not path.is_file():
+            there = "is a folder" if path.is_dir() else "is no ordinary file" if path.exists() else "no such file"
+            raise ValueError(there)
+        if path.stat().st_size == 0:
+            raise ValueError("the file is empty")
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from None
 
 
 class _UnfitError(ValueError):

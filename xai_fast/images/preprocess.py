@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pictures are made where nothing needs torch, too: in the processes that decode
     from PIL import Image
+    from torch import Tensor
 
 MOST_PIXELS = 12_500_000
 """Of an input; and of a resized photo, from which on only the part that is kept is resized."""
@@ -62,7 +61,12 @@ class Preprocess:
 
     def __call__(self, photo: Image.Image) -> Tensor:
         """The model's input for a photo: (C, H, W), float32."""
-        view = self.view(photo)
+        return self.normalised(self.view(photo))
+
+    def normalised(self, view: Image.Image) -> Tensor:
+        """The model's input for what `view` returned: (C, H, W), float32."""
+        import torch
+
         inputs = np.empty((len(self.mean), view.height, view.width), dtype=np.float32)
         for channel, mean, std in zip(range(len(self.mean)), self.mean, self.std, strict=True):
             # In place: a large picture must not exist as floats several times over.
@@ -79,6 +83,8 @@ class Preprocess:
 
     def value_of(self, level: float) -> Tensor:
         """What a pixel of brightness `level` (0.0 black, 1.0 white) is in the model's space: (C,)."""
+        import torch
+
         return (torch.full((len(self.mean),), level) - torch.tensor(self.mean)) / torch.tensor(self.std)
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:

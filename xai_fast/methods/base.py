@@ -156,6 +156,12 @@ class AbstractMethod(ABC):
         info = methods().get(type(self).__name__)
         return info is not None and info.kind == "pixels"
 
+    @property
+    def asks_the_target(self) -> bool:
+        """Whether the engine's run of `recipe`, with the caller's target, is all that a call does."""
+        cls = type(self)
+        return cls._run is AbstractMethod._run and cls._objective is AbstractMethod._objective
+
     def layers(self, inputs: Tensor) -> tuple[str, ...]:
         """Names of the layers that are looked at for these inputs; empty for methods that look at the input."""
         return ()

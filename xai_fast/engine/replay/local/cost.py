@@ -23,6 +23,7 @@ from .replay import Replay
 
 # Small maps run at a somewhat lower rate than large ones: what a position costs more inside a patch.
 _PATCH_PENALTY = 1.05
+_PRODUCTS, _BYTES, _CALL = 30e9, 5e9, 10e-6  # per second, per second, seconds: two cores of 2020
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,20 @@ def timed(captured: Captured, batch: Tensor) -> Rates:
     second = first if out_of_time() else _run(captured, batch)
     steps = {number: min(seconds, second[number]) / len(batch) for number, seconds in first.items()}
     return Rates(steps, *_gathering(batch))
+
+
+def estimated(captured: Captured) -> Rates:
+    """Rates from sizes alone, where nothing may be timed: products and bytes at speeds of an ordinary processor."""
+    steps = {}
+    for step in captured.steps:
+        trait = captured.graph.traits.get(step.makes)
+        weight = getattr(step.call, "weight", None)
+        size = 0 if trait is None else trait.size
+        products = (
+            0 if not isinstance(weight, Tensor) or not weight.ndim else size // 4 * (weight.numel() // len(weight))
+        )
+        steps[step.makes] = products / _PRODUCTS + size / _BYTES + _CALL
+    return Rates(steps, 1 / _BYTES, _CALL)
 
 
 def _run(captured: Captured, batch: Tensor) -> dict[int, float]:

@@ -21,9 +21,9 @@ from xai_fast.graph.steps import INPUT
 from xai_fast.graph.timed import decided, record
 
 from ...decisions import PLAN, RATES
-from ...plan import free_memory, unless_full
+from ...plan import memory_allowed, unless_full
 from .boxed import Boxed
-from .cost import Costs, Rates, timed
+from .cost import Costs, Rates, estimated, timed
 from .grouping import grouped
 from .pace import Pace
 from .pending import Pending
@@ -219,7 +219,7 @@ def _planned(prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.n
     share = costs.total(replay if asked.half is None else longest, groups, rows) / rates.row
     if (share > _WORTH or not until) and not asked.forced:
         return f"re-running regions would cost {share:.0%} of whole runs"
-    space = (asked.limit if asked.limit is not None else free_memory(prepared.device or inputs.device)) // 2
+    space = memory_allowed(prepared.device or inputs.device, asked.limit) // 2
     fits = space // max(replay.row_bytes, 1)
     if not fits:
         return f"the clean activations of an input take {replay.row_bytes >> 20} MiB, over half of the memory allowed"
@@ -251,7 +251,8 @@ def _measured(prepared: Prepared, inputs: Tensor) -> tuple[Regions, Rates]:
         batch.copy_(inputs[:1].expand_as(batch))
         # What is fused differs with the layers that somebody looks at, and with it the steps.
         case = f"{shape}, {prepared.dtype}, layers {sorted(prepared.anchors)}"
-        return Regions(captured), Rates.from_json(decided(RATES, case, lambda: timed(captured, batch).to_json()))
+        rates = decided(RATES, case, lambda: timed(captured, batch).to_json(), lambda: estimated(captured).to_json())
+        return Regions(captured), Rates.from_json(rates)
 
     return prepared.shelves(shape).find(_REGIONS, (), measure)
 

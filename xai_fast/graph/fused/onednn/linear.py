@@ -64,7 +64,7 @@ class PackedLinear(Linear):
         pays = said().packed
         if pays is None:
             case = f"{rows} x {tuple(self.weight.shape)}, {activation.name}, {torch.get_num_threads()} threads"
-            pays = decided("packed linear layers", case, lambda: self._packing_pays(x, rows, activation))
+            pays = decided("packed linear layers", case, lambda: self._packing_pays(x, rows, activation), lambda: False)
         self._choices[rows, activation] = self._packed(rows) if pays else None
 
     def _packing_pays(self, x: Tensor, rows: int, activation: Activation) -> bool:

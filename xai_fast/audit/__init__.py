@@ -1,0 +1,40 @@
+"""A data set, not an image: attributions of every photograph, killed at any moment, nothing lost. `xf.audit(...)`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xai_fast._callable import make_callable
+
+if TYPE_CHECKING:
+    from .auditing import audit as audit
+    from .reading import AuditRun
+
+
+def read(directory: Any) -> AuditRun:
+    """The run in a folder: `.table()`, `.frame()`, `.maps(method)`, `.counts`; see `AuditRun`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    _needs_arrow()
+    from .reading import read
+
+    return read(directory)
+
+
+def _audit(*args: Any, **kwargs: Any) -> AuditRun:
+    _needs_arrow()
+    from .auditing import audit
+
+    return audit(*args, **kwargs)
+
+
+def _needs_arrow() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise ImportError("audits keep their records as Parquet; `pip install 'xai_fast[audit]'`") from None
+
+
+make_callable(__name__, _audit)

@@ -1,0 +1,289 @@
+"""The methods of an audit on one engine: what they share is run once, and every answer repeats to the byte."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from xai_fast.engine import Engine, Recipe
+from xai_fast.engine.evaluate import Answers, LayerActivation
+from xai_fast.engine.reducers.clean import clean_scores
+from xai_fast.engine.run import NonFiniteError
+from xai_fast.images.preprocess import Preprocess
+from xai_fast.methods.base import AbstractMethod
+from xai_fast.methods.registry import methods as registered
+
+from .answers import NOT_FINITE, Answer
+from .decoding.pool import Decoded
+from .identity import identity
+
+_PER_CALL = {"cpu": 32, "cuda": 128}  # images whose rows share the model's batches
+
+
+class Together:
+    """Reducers that fold the same clean answers, and what a layer makes of the inputs, averaged over positions."""
+
+    def __init__(self, recipes: Sequence[Recipe], embeds: str | None) -> None:
+        self._reducers = [recipe.reduce for recipe in recipes]
+        self._layers = recipes[0].clean.layers
+        self._reading = None if embeds is None else recipes[0].readings.get(embeds)
+        self._embeds = embeds
+        self.embedding: list[Tensor] = []
+        self.maps: list[Tensor] = []
+
+    def clean(self, sample: Tensor, answers: Answers) -> None:
+        """See `Reducer`."""
+        for reducer in self._reducers:
+            reducer.clean(sample, answers)
+        if self._embeds is not None:
+            activation = answers.responses[self._layers.index(self._embeds)].activation
+            grid = activation if self._reading is None else self._reading(activation)
+            self.embedding.append(grid.flatten(2).mean(2).float().cpu() if grid.ndim > 2 else grid.float().cpu())
+
+    def update(self, rows: Tensor, answers: Answers) -> None:
+        """See `Reducer`; only one reducer has variants."""
+        self._reducers[0].update(rows, answers)
+
+    def finish(self) -> Tensor:
+        """The maps of the first; `maps` are those of all."""
+        self.maps = [reducer.finish() for reducer in self._reducers]
+        return self.maps[0]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Methods that take one pass; none where only predictions and embeddings are asked for."""
+
+    members: tuple[tuple[str, AbstractMethod], ...]
+    together: bool = True  # on clean inputs that are run once for all of them; else a method's own run
+    truth: bool = False  # whether the target is the label
+
+
+class EngineAttributor:
+    """Methods on an engine; see `Attributor`.
+
+    Args:
+        engine: of the model, which times nothing (see `Decisions`) and does not look whether the model changes.
+        methods: by their labels, made for that engine.
+        labels: class indices by the names of labels.
+        target: a class, "label" (the label where there is one, else the prediction), or None (the prediction).
+        example: (1, C, H, W) an input, on which the model is made ready and "auto" layers are settled.
+        fixed_size: whether all inputs have the example's shape.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        methods: Mapping[str, AbstractMethod],
+        labels: Mapping[str, int],
+        target: int | str | None,
+        example: Tensor,
+        *,
+        fixed_size: bool,
+    ) -> None:
+        self._engine, self._labels, self._target, self._fixed_size = engine, labels, target, fixed_size
+        self._methods = {label: settled(method, engine, example) for label, method in methods.items()}
+        self._embeds = self._embedded(example)
+        self._groups = self._grouped(example)
+        self._device = str(engine.adopt(example).device)
+        self.example = tuple(example.shape[1:])
+        labelled = next(iter(labels.values()), 0)
+        (self._first,) = self([example[0]], [0], [labelled])
+        self.rows_per_image = sum(method.cost(self.example).forwards for method in self._methods.values())
+
+    def measure(self, example: Tensor) -> None:
+        """Runs a full batch twice, so that the engine finds out what is fast."""
+        count = _PER_CALL.get(torch.device(self._device).type, _PER_CALL["cuda"])
+        label = next(iter(self._labels.values()), 0)
+        for _ in range(2):
+            self([example[0]] * count, list(range(count)), [label] * count)
+
+    def described(self) -> dict[str, Any]:
+        """See `Attributor`."""
+        first, engine = self._first, self._engine
+        return {
+            "model": identity(engine.model),
+            "outputs": None if first.outputs is None else len(first.outputs),
+            "input": list(self.example) if self._fixed_size else None,
+            "methods": [
+                {
+                    "label": label,
+                    "method": repr(method),
+                    "map": list(first.maps[label].shape) if self._fixed_size and label in first.maps else None,
+                    "signed": method.signed,
+                    "class_specific": method.class_specific,
+                    "units": method.units,
+                }
+                for label, method in self._methods.items()
+            ],
+            "shared_passes": [[label for label, _ in group.members] for group in self._groups],
+            "embedding": None if first.embedding is None else len(first.embedding),
+            "embedding_layer": self._embeds,
+            "target": self._target,
+            "labels": dict(self._labels),
+            "images_per_call": _PER_CALL.get(torch.device(self._device).type, _PER_CALL["cuda"]),
+            "mode": engine.settings.mode,
+            "plan": engine.settings.plan,
+            "batch_size": engine.settings.batch_size,
+            "deterministic": engine.settings.deterministic,
+            "preprocess": self.preprocess or "a callable",
+            "device": torch.device(self._device).type,
+        }
+
+    @property
+    def preprocess(self) -> dict[str, Any] | None:
+        """See `Attributor`."""
+        found = self._engine.preprocess
+        return json.loads(json.dumps(dataclasses.asdict(found))) if isinstance(found, Preprocess) else None
+
+    def input_of(self, photo: Decoded) -> Tensor:
+        """See `Attributor`."""
+        return input_of(photo.pixels, self._engine.preprocess)
+
+    def __call__(self, inputs: Sequence[Tensor], ids: Sequence[int], labels: Sequence[int | None]) -> list[Answer]:
+        """See `Attributor`."""
+        answers, left = [Answer() for _ in inputs], list(range(len(inputs)))
+        batch, keys = torch.stack(list(inputs)), torch.tensor(ids)
+        while left:
+            try:
+                found = self._answered(batch[left], keys[left], [labels[n] for n in left])
+                for n, answer in zip(left, found, strict=True):
+                    answers[n] = answer
+                break
+            except NonFiniteError as error:
+                broken = {left[sample] for sample in error.samples}
+                for n in broken:
+                    answers[n] = Answer(status=NOT_FINITE, error="the model answered NaN or Inf")
+                left = [n for n in left if n not in broken]
+        return answers
+
+    def _answered(self, inputs: Tensor, ids: Tensor, labels: Sequence[int | None]) -> list[Answer]:
+        answers = [Answer() for _ in inputs]
+        target: Any = self._target if self._target != "label" else None
+        if self._target == "label" and None not in labels:
+            target = torch.tensor(labels)
+        for group in self._groups:
+            if group.together:
+                target = self._together(group, inputs, ids, target, answers)
+            else:
+                asked = torch.tensor([label or 0 for label in labels]) if group.truth else target
+                explained = self._alone(group, inputs, ids, asked, answers)
+                target = target if group.truth else explained
+        return answers
+
+    def _together(self, group: _Group, inputs: Tensor, ids: Tensor, target: Any, answers: list[Answer]) -> Any:
+        """One clean pass for several methods; returns the classes that were explained."""
+        shared: list[Together] = []
+
+        def recipe_of(adopted: Tensor) -> Recipe:
+            recipes = [method.recipe(adopted, "native", ids) for _, method in group.members] or [self._plain()]
+            shared.append(Together(recipes, self._embeds if self._embeds in recipes[0].clean.layers else None))
+            return dataclasses.replace(recipes[0], reduce=shared[0])
+
+        outcome, objective = self._engine.run(recipe_of, inputs, target)
+        embedding = torch.cat(shared[0].embedding).numpy() if shared[0].embedding else None
+        for n, answer in enumerate(answers):
+            answer.embedding = embedding[n] if embedding is not None and answer.embedding is None else answer.embedding
+        maps = [outcome.values, *(maps[:, 0] for maps in shared[0].maps[1:])]
+        for (label, method), values in zip(group.members, maps[: len(group.members)], strict=True):
+            _keep(answers, label, values.sum(1) if method.signed else values.amax(1), outcome.evaluations)
+        return _note(answers, outcome.outputs, objective.record)
+
+    def _alone(self, group: _Group, inputs: Tensor, ids: Tensor, target: Any, answers: list[Answer]) -> Any:
+        """A method's own run; returns the classes that were explained."""
+        ((label, method),) = group.members
+        found = method(inputs, target, resolution="native", sample_ids=ids)
+        _keep(answers, label, found.heatmap(), found.evaluations)
+        return _note(answers, found.outputs, found.target)
+
+    def _plain(self) -> Recipe:
+        """The scores, and the layer that is embedded."""
+        assert self._embeds is not None
+        return Recipe(clean_scores(), clean=LayerActivation((self._embeds,)))
+
+    def _embedded(self, example: Tensor) -> str | None:
+        """The layer whose mean over positions is kept: the deepest that a method looks at, else that "auto" means."""
+        looked = [layer for method in self._methods.values() for layer in method.layers(example)]
+        if looked:
+            return looked[-1]
+        if not isinstance(self._engine.model, nn.Module):
+            return None
+        try:
+            return self._engine.layers("auto", example)[-1]
+        except (ValueError, TypeError):  # no layer of it is a grid
+            return None
+
+    def _grouped(self, example: Tensor) -> list[_Group]:
+        """Methods in the order of their passes; the one that embeds comes first."""
+        adopted, ids = self._engine.adopt(example), torch.zeros(1, dtype=torch.long)
+        shared: dict[Any, list[tuple[str, AbstractMethod]]] = {}
+        alone = []
+        for label, method in self._methods.items():
+            info = registered().get(type(method).__name__)
+            truth = info is not None and info.asks_truth
+            with self._engine.turn():
+                recipe = method.recipe(adopted, "native", ids)
+            more = recipe.variants is not None or recipe.change is not None or recipe.then is not None
+            if truth or more or recipe.unfolded or not method.asks_the_target:
+                alone.append(_Group(((label, method),), together=False, truth=truth))
+            else:
+                shared.setdefault(recipe.clean, []).append((label, method))
+        first = [clean for clean in shared if self._embeds in clean.layers]
+        plain = [_Group(())] if self._embeds is not None and not first else []
+        ordered = [*first, *(clean for clean in shared if clean not in first)]
+        return [*plain, *(_Group(tuple(shared[clean])) for clean in ordered), *alone]
+
+
+def _keep(answers: list[Answer], label: str, maps: Tensor, evaluations: Tensor) -> None:
+    """Maps (N, h, w) of a method.
+
+    Raises:
+        NonFiniteError: some are not finite; names them.
+    """
+    if not (finite := maps.flatten(1).isfinite().all(1)).all():
+        raise NonFiniteError((~finite).nonzero()[:, 0].tolist(), maps)
+    for answer, one, rows in zip(answers, maps.float().cpu().numpy(), evaluations.tolist(), strict=True):
+        answer.maps[label], answer.evaluations[label] = one, rows
+
+
+def _note(answers: list[Answer], outputs: Tensor | None, target: Any) -> Any:
+    """What the first run with class scores, and with classes that were explained, says of them."""
+    classes = target.tolist() if isinstance(target, Tensor) else None
+    for n, answer in enumerate(answers):
+        if answer.target is None and classes is not None:
+            answer.target = classes[n]
+        if answer.outputs is None and outputs is not None:
+            answer.outputs = outputs[n].float().cpu().numpy()
+    return target
+
+
+def settled(method: AbstractMethod, engine: Engine, example: Tensor) -> AbstractMethod:
+    """The method bound to an engine, with the layers that "auto" means for the example."""
+    wrapped = getattr(method, "method", None)
+    if isinstance(wrapped, AbstractMethod):
+        return dataclasses.replace(method, model=settled(wrapped, engine, example))
+    bound: Any = dataclasses.replace(method, model=engine)
+    if isinstance(layer := getattr(bound, "layer", None), str) and layer == "auto":
+        names = bound.layers(example)
+        bound = dataclasses.replace(bound, layer=names[0] if len(names) == 1 else list(names))
+    return bound
+
+
+def input_of(pixels: NDArray[np.uint8] | None, preprocess: Any) -> Tensor:
+    """The model's input (C, H, W) for what a decoder returned."""
+    assert pixels is not None
+    picture = Image.fromarray(pixels)
+    inputs = preprocess.normalised(picture) if isinstance(preprocess, Preprocess) else preprocess(picture)
+    if not isinstance(inputs, Tensor) or inputs.ndim != 3:
+        came = f"a tensor {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
+        raise TypeError(f"`preprocess` returned {came}; it must return a tensor (C, H, W)")
+    return inputs

@@ -1,0 +1,318 @@
+"""`xf.audit`: freeze a plan, make every shard that is missing, read the result."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import PIL
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from xai_fast._printing import printable
+from xai_fast._version import __version__
+from xai_fast.core.targets import class_named
+from xai_fast.engine import Decisions, Engine
+from xai_fast.engine.settings import Mode
+from xai_fast.images.preprocess import Preprocess
+from xai_fast.methods.base import AbstractMethod
+from xai_fast.methods.build import build, method_named, refuse_without_truth
+from xai_fast.models import load
+
+from .attribution import EngineAttributor
+from .decoding.pool import Decoders
+from .decoding.worker import FORMATS
+from .example import example_of
+from .executors.local import run_shards
+from .labels import labels_of
+from .manifest import Manifest
+from .plan import MANIFEST, Plan, shard_size_for
+from .reading import AuditRun, read
+from .sources.kinds import source_of
+from .store.shards import Shards
+from .work import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is wanted; see `audit`. `settings` are those of methods that are given by name, `weights` the model's."""
+
+    model: Any
+    data: Any
+    methods: tuple[str | AbstractMethod, ...]
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    weights: str | None = None
+    target: int | str | None = None
+    preprocess: Callable[[Any], Tensor] | None = None
+    classes: Sequence[str] | None = None
+    mode: Mode = "exact"
+    batch_size: int | Literal["auto"] = "auto"
+    shard_size: int | None = None
+    time_out: float = 30.0
+    tune: bool = False
+
+    @property
+    def repeatable(self) -> dict[str, Any] | None:
+        """As JSON, where everything was named; None where an object was given, which only its owner can make again."""
+        named = isinstance(self.model, str) and isinstance(self.data, str | Path) and self.preprocess is None
+        if not named or self.classes is not None or not all(isinstance(one, str) for one in self.methods):
+            return None
+        names = ("model", "methods", "settings", "weights", "target", "mode", "batch_size", "shard_size", "time_out")
+        data = str(self.data) if "://" in str(self.data) else os.path.abspath(self.data)
+        return {name: getattr(self, name) for name in names} | {"data": data}
+
+
+class Quiet:
+    """Nobody is told how far a run is."""
+
+    def begin(self, plan: Plan, manifest: Manifest, shards: Shards) -> None:
+        """The plan is frozen."""
+
+    def images(self, statuses: list[str]) -> None:
+        """See `Watch`."""
+
+    def shard(self, index: int, facts: dict[str, Any]) -> None:
+        """See `Watch`."""
+
+
+def audit(
+    model: Any,
+    data: Any,
+    *,
+    methods: str | AbstractMethod | Sequence[str | AbstractMethod] = "GradCAM",
+    out: str | Path,
+    target: int | str | None = None,
+    preprocess: Callable[[Any], Tensor] | None = None,
+    classes: Sequence[str] | None = None,
+    mode: Mode = "exact",
+    batch_size: int | Literal["auto"] = "auto",
+    shard: tuple[int, int] = (0, 1),
+    shard_size: int | None = None,
+    workers: int | None = None,
+    time_out: float = 30.0,
+    tune: bool = False,
+) -> AuditRun:
+    """Attributions of every image of a data set, in a folder of Parquet files that a killed run goes on with.
+
+    Killed at any moment and called again with the same arguments, it goes on where it was, and ends with the same bytes
+    as a run that nobody disturbed (on one kind of machine). An image that cannot be read or explained is a row whose
+    `status` is not "ok".
+
+    Args:
+        model: a module, a callable, an `Engine`, or what `xf.load` takes.
+        data: a folder of images, classes by its folders.
+        methods: names, or methods made for this model.
+        out: folder of the run: `plan.json`, `manifest.parquet`, `shards/*.parquet`.
+        target: None: the predicted class; a class by index or name; "label": the image's label where it is known.
+        preprocess: from a PIL image to (C, H, W); known already for models that `xf.load` made.
+        classes: names of the outputs; likewise.
+        mode: see `Engine`.
+        batch_size: model rows per forward; "auto": a fixed number for the device.
+        shard: (i, n): only every n-th shard, from the i-th; so n processes share a run.
+        shard_size: images per shard; None: by their number and the methods' cost.
+        workers: processes that decode; None: by the number of processors.
+        time_out: seconds that decoding one image may take.
+        tune: measure what is fast (plans, rows per forward) once, and freeze that.
+
+    Returns:
+        The run; `read(out)` gives it later.
+
+    Raises:
+        ValueError, TypeError: wrong usage, before anything ran; among it a folder with another plan.
+        StoreError: the folder cannot be written to; what is there stays.
+        KeyboardInterrupt: the shard in work is dropped, those before it are there.
+    """
+    several = (methods,) if isinstance(methods, str | AbstractMethod) else tuple(methods)
+    order = Order(
+        model=model,
+        data=data,
+        methods=several,
+        target=target,
+        preprocess=preprocess,
+        classes=classes,
+        mode=mode,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        time_out=time_out,
+        tune=tune,
+    )
+    return carry_out(order, Path(out), shard=shard, workers=workers)
+
+
+def resume(
+    out: str | Path, *, shard: tuple[int, int] = (0, 1), workers: int | None = None, watch: Any = None
+) -> AuditRun:
+    """Goes on with a run from what its plan says; the data are not listed again.
+
+    Raises:
+        ValueError: as `audit`; or the run was made from objects, which only a call of `audit` can bring again.
+    """
+    plan = read(out).plan
+    found = plan.about.get("order")
+    if found is None:
+        raise ValueError(
+            f"`out` {printable(str(out))} was begun from Python with a model, methods or preprocessing that have no "
+            "name; call xf.audit(...) again with the same arguments"
+        )
+    order = Order(**{**found, "methods": tuple(found["methods"])})
+    return carry_out(order, Path(out), shard=shard, workers=workers, watch=watch, listed=True)
+
+
+def carry_out(
+    order: Order,
+    out: Path,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    workers: int | None = None,
+    watch: Any = None,
+    listed: bool = False,
+) -> AuditRun:
+    """See `audit`.
+
+    Args:
+        order: what is wanted.
+        out: folder of the run.
+        shard: (i, n).
+        workers: processes that decode.
+        watch: is told how far it is; see `Quiet`.
+        listed: take the list of images from the run instead of listing the data again.
+    """
+    _check(order, shard, workers)
+    watch = Quiet() if watch is None else watch
+    frozen = Plan.load(out)
+    source = source_of(order.data)
+    manifest = Manifest.load(out / MANIFEST) if listed else source.manifest()
+    engine, methods = _made(order, None if frozen is None else frozen.fixed["decisions"])
+    threads = torch.get_num_threads() if frozen is None else int(frozen.fixed["threads"])
+    with _threads(threads), _decoders(engine, order, workers) as decoders:
+        fixed_size = isinstance(engine.preprocess, Preprocess) and engine.preprocess.crop is not None
+        example = example_of(manifest, source, decoders, engine.preprocess)
+        labels = labels_of(manifest, engine.classes)
+        attributor = EngineAttributor(engine, methods, labels, _target(order, engine), example, fixed_size=fixed_size)
+        if order.tune and frozen is None:
+            attributor.measure(example)
+        plan = _plan(order, manifest, attributor, engine, threads)
+        if frozen is None:
+            plan.freeze(out, manifest.to_bytes())
+            frozen = Plan.load(out)
+            assert frozen is not None
+        frozen.refuse_other(plan)
+        shards = Shards(out, frozen.fingerprint, frozen.sizes)
+        shards.prepare()
+        watch.begin(frozen, manifest, shards)
+        job = Job(frozen, manifest, shards, attributor)
+        worked = run_shards(job, range(shard[0], len(shards), shard[1]), source, decoders.stream, watch)
+    if worked.left and not worked.written:
+        raise ValueError(
+            f"`out` {printable(str(out))} is being worked on by another process; wait for it, or share the work by "
+            "`shard` (i, n)"
+        )
+    return AuditRun(out, frozen)
+
+
+def _check(order: Order, shard: tuple[int, int], workers: int | None) -> None:
+    index, count = shard
+    if not 0 <= index < count:
+        raise ValueError(f"`shard` came as {index}/{count}; give i/n with i from 0 to n - 1")
+    for name, value in (("shard_size", order.shard_size), ("workers", workers)):
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` came as {value}; give at least 1")
+    if not order.time_out > 0:
+        raise ValueError(f"`time_out` came as {order.time_out}; give seconds above 0")
+    if not order.methods:
+        raise ValueError("`methods` came empty; give at least one, such as 'GradCAM'")
+
+
+def _made(order: Order, entries: Any) -> tuple[Engine, dict[str, AbstractMethod]]:
+    """The engine of the run, and its methods by their labels."""
+    model = load(order.model, weights=order.weights).model if isinstance(order.model, str) else order.model
+    given = Engine.of(model)
+    decisions = None if order.tune and entries is None else Decisions(entries or {})
+    engine = Engine(
+        given.model,
+        mode=order.mode,
+        batch_size=order.batch_size,
+        output=given.settings.output,
+        preprocess=order.preprocess or given.preprocess,
+        classes=order.classes or given.classes,
+        frozen=True,
+        decisions=decisions,
+    )
+    if engine.preprocess is None:
+        raise ValueError(
+            "`preprocess` is not known for this model, so a photograph cannot become its input; give a callable from a "
+            "PIL image to a tensor (C, H, W), such as xf.Preprocess(resize=256, crop=224)"
+        )
+    names: Counter[str] = Counter()
+    methods: dict[str, AbstractMethod] = {}
+    for one in order.methods:
+        if isinstance(one, AbstractMethod) and one.engine.model is not given.model:
+            raise ValueError(f"`methods` holds a {type(one).__name__} made for another model; make it for this one")
+        info = method_named(one) if isinstance(one, str) else None
+        method = build(info.name, engine, order.settings.get(info.name)) if info is not None else one
+        name = type(method).__name__
+        names[name] += 1
+        methods[name if names[name] == 1 else f"{name}-{names[name]}"] = method  # type: ignore[assignment]
+    return engine, methods
+
+
+def _target(order: Order, engine: Engine) -> int | str | None:
+    if order.target != "label" or (engine.classes is not None and "label" in engine.classes):
+        if order.target is None:
+            refuse_without_truth((one for one in order.methods if isinstance(one, str)), "target")
+        return order.target if not isinstance(order.target, str) else class_named(order.target, engine.classes)
+    return order.target
+
+
+def _plan(order: Order, manifest: Manifest, attributor: EngineAttributor, engine: Engine, threads: int) -> Plan:
+    size = order.shard_size or shard_size_for(len(manifest), attributor.rows_per_image)
+    fixed = {
+        "manifest": {
+            "sha256": manifest.sha256(),
+            "images": len(manifest),
+            "metadata": {name: str(kind) for name, kind in manifest.metadata.items()},
+        },
+        "shard_size": size,
+        "attribution": attributor.described(),
+        "decoding": {"formats": list(FORMATS), "time_out": order.time_out},
+        "decisions": engine.decisions.entries,
+        "threads": threads,
+        "versions": {
+            "xai_fast": __version__,
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "pillow": PIL.__version__,
+            "pyarrow": pa.__version__,
+        },
+    }
+    machine = {"machine": platform.machine(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    about = {"order": order.repeatable, "machine": machine, "notes": list(manifest.notes)}
+    classes = None if engine.classes is None else list(engine.classes)
+    return Plan(fixed, {**about, "classes": classes})
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _decoders(engine: Engine, order: Order, workers: int | None) -> Decoders:
+    found = os.cpu_count() or 1
+    on_cpu = not torch.cuda.is_available()
+    count = workers or (max(1, found // 4) if on_cpu else max(1, found - 1))
+    preprocess = engine.preprocess
+    settings = vars(preprocess) if isinstance(preprocess, Preprocess) else None
+    return Decoders(settings, workers=count, ahead=64 + 2 * count, time_out=order.time_out)

@@ -1,0 +1,263 @@
+"""Several processes that decode, asked ahead of need; what they answer comes in the order of the requests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xai_fast._printing import reason
+from xai_fast.audit.sources.kinds import Part, Payload
+
+from .wire import packed, unpacked
+
+DECODE_ERROR, TIME_OUT = "decode_error", "timeout"
+_START = 120.0  # seconds in which a process must have started, on a machine that is busy with something else
+_TRIES = 2  # of a file whose decoder crashed: something else may have killed the process
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image that is wanted.
+
+    Attributes:
+        shard: it belongs to.
+        position: in the shard.
+        fetch: says where it is, from a thread.
+    """
+
+    shard: int
+    position: int
+    fetch: Callable[[], Payload]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image.
+
+    Attributes:
+        shard: it belongs to.
+        position: in the shard.
+        pixels: (h, w) or (h, w, 3) uint8; None where it could not be decoded.
+        size: (width, height) of the photograph.
+        properties: see `store.schema.PROPERTIES`.
+        status: "ok", "decode_error" or "timeout".
+        error: what was wrong, in words.
+    """
+
+    shard: int
+    position: int
+    pixels: NDArray[np.uint8] | None = None
+    size: tuple[int, int] | None = None
+    properties: tuple[float, ...] | None = None
+    status: str = "ok"
+    error: str | None = None
+
+
+class Decoders:
+    """A context with processes that decode.
+
+    Args:
+        preprocess: settings of an `xf.Preprocess`, by which photographs become the pictures that the model sees; None
+            leaves them whole.
+        workers: how many processes.
+        ahead: images that are decoded before they are wanted.
+        time_out: seconds that one image may take.
+        command: of a process.
+    """
+
+    def __init__(
+        self,
+        preprocess: dict[str, Any] | None,
+        *,
+        workers: int,
+        ahead: int,
+        time_out: float = 30.0,
+        command: Sequence[str] = (sys.executable, "-m", "xai_fast.audit.decoding.worker"),
+    ) -> None:
+        self._ahead = ahead
+        self._processes = [_Process(command, preprocess, time_out) for _ in range(workers)]
+        self._free: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        for process in self._processes:
+            self._free.put(process)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in self._processes:
+            process.close()
+        self._threads.shutdown(wait=True)
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[Decoded]:
+        """The images in the order in which they were asked for; requests are taken as they are needed."""
+        waiting: deque[Future[Decoded]] = deque()
+        more = iter(requests)
+        while True:
+            while len(waiting) < self._ahead and (request := next(more, None)) is not None:
+                waiting.append(self._threads.submit(self._one, request))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+
+    def _one(self, request: Request) -> Decoded:
+        process = self._free.get()
+        try:
+            return self._decoded(process, request)
+        finally:
+            self._free.put(process)
+
+    def _decoded(self, process: _Process, request: Request) -> Decoded:
+        def failed(status: str, error: str) -> Decoded:
+            return Decoded(request.shard, request.position, status=status, error=error)
+
+        try:
+            payload = request.fetch()
+        except Exception as error:  # what is behind a URL may fail in any way
+            said = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+            return failed(DECODE_ERROR, f"cannot be read ({said})")
+        crashed = ""
+        for _ in range(_TRIES):
+            try:
+                header, pixels = process.ask(payload)
+            except TimeoutError:
+                return failed(TIME_OUT, f"decoding took more than {process.time_out:g} s")
+            except _CrashedError as error:
+                crashed = str(error)
+                continue
+            if "error" in header:
+                return failed(DECODE_ERROR, reason(header["error"]))
+            width, height = header["view"]
+            shape = (height, width) if header["mode"] == "L" else (height, width, 3)
+            return Decoded(
+                request.shard,
+                request.position,
+                np.frombuffer(pixels, np.uint8).reshape(shape),
+                tuple(header["size"]),
+                tuple(header["properties"]),
+            )
+        return failed(DECODE_ERROR, crashed)
+
+
+class _CrashedError(Exception):
+    """A process ended while it decoded."""
+
+
+class _Process:
+    """One process, started when it is needed and again after it ended."""
+
+    def __init__(self, command: Sequence[str], preprocess: dict[str, Any] | None, time_out: float) -> None:
+        self._command, self._preprocess, self.time_out = command, preprocess, time_out
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+
+    def ask(self, payload: Payload) -> tuple[dict[str, Any], bytes]:
+        """The answer to one request.
+
+        Raises:
+            TimeoutError: it took too long; the process is gone.
+            _CrashedError: the process ended.
+        """
+        process = self._running()
+        header: dict[str, Any] = {"preprocess": self._preprocess, "time_out": self.time_out}
+        content = payload if isinstance(payload, bytes) else b""
+        if isinstance(payload, Path):
+            header["path"] = os.fsencode(payload).hex()
+        elif isinstance(payload, Part):
+            header |= {"path": os.fsencode(payload.path).hex(), "offset": payload.offset, "length": payload.length}
+        until = time.monotonic() + self.time_out
+        try:
+            self._send(process, packed(header, content), until)
+            return unpacked(lambda count: self._receive(process, count, until))
+        except TimeoutError:
+            self._end()
+            raise
+        except (EOFError, OSError, ValueError, KeyError) as error:
+            code = self._end(grace=1.0)
+            how = f"signal {-code}, {signal.Signals(-code).name}" if code is not None and code < 0 else f"code {code}"
+            raise _CrashedError(f"the decoder crashed ({how})") from error
+
+    def close(self) -> None:
+        """Ends the process for good."""
+        self._closed = True
+        self._end()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._closed:
+            raise _CrashedError("the decoders were closed")
+        if self._process is None:
+            # In a session of its own: Ctrl-C in a terminal is for us to handle. One thread: it is one of several.
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                env=environment,
+            )
+            assert self._process.stdin is not None
+            os.set_blocking(self._process.stdin.fileno(), False)
+            process, until = self._process, time.monotonic() + _START
+            try:
+                unpacked(lambda count: self._receive(process, count, until))
+            except (EOFError, TimeoutError, OSError, ValueError) as error:
+                self._end()
+                raise _CrashedError("the decoder did not start") from error
+        return self._process
+
+    def _send(self, process: subprocess.Popen[bytes], message: bytes, until: float) -> None:
+        assert process.stdin is not None
+        number, left = process.stdin.fileno(), memoryview(message)
+        while left:
+            _, ready, _ = select.select([], [number], [], max(until - time.monotonic(), 0))
+            if not ready:
+                raise TimeoutError
+            left = left[os.write(number, left) :]
+
+    def _receive(self, process: subprocess.Popen[bytes], count: int, until: float) -> bytes:
+        assert process.stdout is not None
+        number, parts = process.stdout.fileno(), []
+        while count:
+            ready, _, _ = select.select([number], [], [], max(until - time.monotonic(), 0))
+            if not ready:
+                raise TimeoutError
+            part = os.read(number, min(count, 1 << 20))
+            if not part:
+                raise EOFError
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def _end(self, grace: float = 0.0) -> int | None:
+        """Ends the process, and returns how it ended by itself within `grace` seconds; None where it did not."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+        code = process.returncode
+        if code is None:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        return code

@@ -1,0 +1,102 @@
+"""The process that decodes: reads requests from its standard input, answers with pixels; knows neither torch nor us."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from xai_fast.images.photo_files import decoded
+from xai_fast.images.preprocess import Preprocess
+
+from .wire import packed, unpacked
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_MEMORY = 3 << 30  # bytes of address space; what a photograph may take is bounded before it is decoded
+_MEASURED = 256  # the longer side at which a picture's properties are measured
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answers until the other side ends."""
+    answers.write(packed({"ready": True}))
+    answers.flush()
+    while True:
+        try:
+            request, payload = unpacked(lambda count: _exactly(requests, count))
+        except EOFError:
+            return
+        # Whoever asked gives up before; this is for when that process is gone as well.
+        signal.alarm(int(request["time_out"]) + 60)
+        answers.write(_answer(request, payload))
+        answers.flush()
+        signal.alarm(0)
+
+
+def _answer(request: dict[str, Any], payload: bytes) -> bytes:
+    try:
+        photo = decoded(_source(request, payload), FORMATS)
+        preprocess = request["preprocess"]
+        view = photo if preprocess is None else _preprocess(preprocess).view(photo)
+    except Exception as error:
+        return packed({"error": " ".join(str(error).split()) or type(error).__name__})
+    header = {"size": photo.size, "view": view.size, "mode": view.mode, "properties": _properties(view)}
+    return packed(header, view.tobytes())
+
+
+def _source(request: dict[str, Any], payload: bytes) -> Path | bytes:
+    if (name := request.get("path")) is None:
+        return payload
+    path = Path(os.fsdecode(bytes.fromhex(name)))
+    if (offset := request.get("offset")) is None:
+        return path
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(request["length"])
+
+
+def _preprocess(found: dict[str, Any]) -> Preprocess:
+    def fixed(value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    return Preprocess(**{name: fixed(value) for name, value in found.items()})
+
+
+def _properties(view: Image.Image) -> list[float]:
+    """See `store.schema.PROPERTIES`."""
+    small = view.copy()
+    small.thumbnail((_MEASURED, _MEASURED), Image.Resampling.BOX)
+    colours = np.asarray(small.convert("RGB"), dtype=np.float64) / 255
+    grey = colours @ (0.299, 0.587, 0.114)
+    inner = grey[1:-1, 1:-1]
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
+    sharpness = float(around.std()) if inner.size else 0.0
+    return [float(grey.mean()), float(grey.std()), *map(float, colours.mean((0, 1))), sharpness]
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    found = file.read(count)
+    if len(found) < count:
+        raise EOFError
+    return found
+
+
+def main() -> None:
+    """Keeps what decoders print away from the answers, and what they may take within bounds."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    except (ImportError, ValueError, OSError):
+        pass
+    serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""`xai-fast audit run | status | resume | export`: what is done with what was typed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from xai_fast._printing import printable
+from xai_fast.audit.auditing import Order, carry_out
+from xai_fast.audit.auditing import resume as resume_run
+from xai_fast.audit.exports import write_csv, write_overlays
+from xai_fast.audit.reading import AuditRun, read
+from xai_fast.audit.store.schema import OK
+from xai_fast.audit.store.shards import StoreError
+from xai_fast.ops import check_available
+
+from .audit_progress import Watching
+from .console import line, paragraph, problem, table
+from .interrupts import Interrupts
+from .settings import settings_for
+
+_SHOWN = 5  # failed images that are named
+
+
+def order_of(
+    model: str,
+    data: str,
+    methods: tuple[str, ...],
+    pairs: tuple[str, ...],
+    layer: str | None,
+    target: str | None,
+    **further: object,
+) -> Order:
+    """What was typed, as an order.
+
+    Raises:
+        ValueError: wrong usage.
+    """
+    check_available()
+    settings = settings_for(methods, pairs, layer)
+    chosen = int(target) if target is not None and target.isdecimal() else target
+    return Order(model=model, data=data, methods=tuple(settings), settings=settings, target=chosen, **further)  # type: ignore[arg-type]
+
+
+def run(order: Order, out: Path, shard: tuple[int, int], workers: int | None, interrupts: Interrupts) -> int:
+    """Runs, or goes on; returns the exit code."""
+
+    def work(watch: Watching) -> AuditRun:
+        return carry_out(order, out, shard=shard, workers=workers, watch=watch)
+
+    return _watched(work, out, shard, interrupts)
+
+
+def resume(out: Path, shard: tuple[int, int], workers: int | None, interrupts: Interrupts) -> int:
+    """Goes on with a run; returns the exit code."""
+
+    def work(watch: Watching) -> AuditRun:
+        return resume_run(out, shard=shard, workers=workers, watch=watch)
+
+    return _watched(work, out, shard, interrupts)
+
+
+def _watched(work: Callable[[Watching], AuditRun], out: Path, shard: tuple[int, int], interrupts: Interrupts) -> int:
+    with Watching(shard) as watch:
+        try:
+            found = work(watch)
+        except KeyboardInterrupt:
+            interrupts.came = True
+            found = None
+        except StoreError as error:
+            if watch.total == 0:
+                raise ValueError(f"`--out` {error}") from error
+            found = None
+            problem(str(error))
+    with interrupts.postponed():
+        if found is None:
+            return _stopped(out, shard, watch, interrupts)
+        speed = f", {watch.speed:,.1f} images per second" if watch.answered.total() else ""
+        line(f"{watch.total:,} images, {watch.failed:,} failed{speed}; in ", (printable(str(out)), "bold"))
+        if watch.failed:
+            _name_failures(found)
+        left = watch.total - watch.done - watch.answered.total()
+        if left:
+            line(f"{left:,} images are left to other processes that work on them")
+            return 4
+        return 3 if watch.failed else 0
+
+
+def _stopped(out: Path, shard: tuple[int, int], watch: Watching, interrupts: Interrupts) -> int:
+    """Says how to go on."""
+    if watch.total == 0:
+        problem("interrupted before the run began")
+        return 130
+    share = "" if shard == (0, 1) else f" --shard {shard[0]}/{shard[1]}"
+    line(f"{'interrupted' if interrupts.came else 'stopped'}; whole shards are kept. Go on with")
+    line((f"  xai-fast audit resume {shlex.quote(printable(str(out)))}{share}", "bold"))
+    return 4
+
+
+def _name_failures(found: AuditRun) -> None:
+    rows = found.table(["uri", "status", "error"])
+    rows = [row for row in rows.to_pylist() if row["status"] != OK]
+    for row in rows[:_SHOWN]:
+        line(f"  {printable(row['uri'])}: {row['status']}: {row['error']}")
+    if len(rows) > _SHOWN:
+        line(f"  and {len(rows) - _SHOWN:,} more; `xai-fast audit status --failed` lists them")
+
+
+def status(out: Path, failed: bool, verify: bool) -> int:
+    """Prints how far a run is; returns the exit code."""
+    found = read(out)
+    shards, counts = found.shards, found.counts
+    done, total = sum(counts.values()), sum(found.plan.sizes)
+    line((printable(str(out)), "bold"), f": {', '.join(found.methods)} of {_model_of(found)}")
+    line(f"{done:,} of {total:,} images, {len(found.done):,} of {len(shards):,} shards")
+    if counts:
+        table(["status", "images"], [[name, str(count)] for name, count in sorted(counts.items(), key=lambda c: -c[1])])
+    damaged = [index for index in range(len(shards)) if shards.damaged(index) or (verify and not _sound(found, index))]
+    for index in damaged:
+        problem(f"shard {index} is damaged; remove {printable(str(shards.path(index)))} and resume to make it again")
+    if failed:
+        for row in found.table(["uri", "status", "error"]).to_pylist():
+            if row["status"] != OK:
+                line(f"{printable(row['uri'])}: {row['status']}: {row['error']}")
+    if not found.complete or damaged:
+        paragraph(f"go on with: xai-fast audit resume {shlex.quote(printable(str(out)))}", 0)
+        return 4
+    return 3 if done > counts.get(OK, 0) else 0
+
+
+def _sound(found: AuditRun, index: int) -> bool:
+    try:
+        return found.shards.facts(index) is None or found.shards.read(index) is not None
+    except ValueError:
+        return False
+
+
+def _model_of(found: AuditRun) -> str:
+    order = found.plan.about.get("order")
+    return printable(order["model"]) if order else "a model given from Python"
+
+
+def export(out: Path, csv: Path | None, overlays: Path | None, method: str | None, limit: int | None) -> None:
+    """Writes what was asked for.
+
+    Raises:
+        ValueError: nothing was, or it does not fit.
+    """
+    found = read(out)
+    if csv is None and overlays is None:
+        raise ValueError("nothing to export; give --csv FILE, or --overlays FOLDER")
+    if csv is not None:
+        line(f"{write_csv(found, csv):,} rows in ", (printable(str(csv)), "bold"))
+    if overlays is not None:
+        line(f"{write_overlays(found, overlays, method, limit):,} pictures in ", (printable(str(overlays)), "bold"))

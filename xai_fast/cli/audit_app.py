@@ -1,0 +1,139 @@
+"""The commands of `xai-fast audit` and their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .interrupts import stopping
+from .usage import Mode, split, usage
+
+audit_app = typer.Typer(
+    name="audit",
+    help="Attributions of a whole data set: killed at any moment, resumed without loss.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Out = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.")]
+Share = Annotated[
+    str | None, typer.Option("--shard", metavar="I/N", help="Only every N-th shard from the I-th (0 to N-1) on.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that decode. (default: by the processors)")]
+
+
+@audit_app.command()
+def run(
+    data: Annotated[str, typer.Option("--data", "-d", help="A folder of images, classes by its folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; one that is there goes on.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="demo, torchvision:NAME, or FILE.py:FUNCTION that returns a model.")
+    ] = "demo",
+    method: Annotated[
+        list[str] | None, typer.Option(help="Repeat or separate by commas; see `xai-fast methods`. (default: GradCAM)")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="A class by index or name, or label: the image's. (default: the predicted class)")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="The layer to look at. (default: the method's)")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A method's setting: window=15, or Occlusion.window=15."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="A safetensors or .pth file, or none for random. (default: the model's own)")
+    ] = None,
+    mode: Annotated[
+        Mode, typer.Option(help="exact: the model's own precision; fast: half; turbo: estimators stop early, too.")
+    ] = Mode.exact,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Model rows per forward. (default: the device's)")
+    ] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per shard, which is what a killed run loses at most.")
+    ] = None,
+    time_out: Annotated[float, typer.Option(help="Seconds that decoding one image may take.")] = 30.0,
+    tune: Annotated[bool, typer.Option("--tune", help="Measure what is fast first, and freeze that.")] = False,
+    shard: Share = None,
+    workers: Workers = None,
+) -> None:
+    """Attribute every image of a data set, into a folder of Parquet files.
+
+    The plan is frozen first; the same command on a folder with the same plan goes on with it. An image that cannot be
+    read or explained is a row whose status is not ok.
+    Exit codes: 0 all done, 2 wrong usage and nothing ran, 3 done with failed images, 4 incomplete: resume it.
+    """
+    with stopping() as interrupts, usage():
+        from .audit import order_of
+        from .audit import run as work
+
+        order = order_of(
+            model,
+            data,
+            split(["GradCAM"] if method is None else method),
+            tuple(settings or ()),
+            layer,
+            target,
+            weights=weights,
+            mode=mode.value,
+            batch_size="auto" if batch_size is None else batch_size,
+            shard_size=shard_size,
+            time_out=time_out,
+            tune=tune,
+        )
+        code = work(order, out, _share(shard), workers, interrupts)
+    raise typer.Exit(code)
+
+
+@audit_app.command()
+def resume(out: Out, shard: Share = None, workers: Workers = None) -> None:
+    """Go on with a run, from what its plan says.
+
+    Exit codes: as of `run`.
+    """
+    with stopping() as interrupts, usage():
+        from .audit import resume as work
+
+        code = work(out, _share(shard), workers, interrupts)
+    raise typer.Exit(code)
+
+
+@audit_app.command()
+def status(
+    out: Out,
+    failed: Annotated[bool, typer.Option("--failed", help="List the images that failed, and why.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every shard and compare its checksums.")] = False,
+) -> None:
+    """Say how far a run is, and what failed.
+
+    Exit codes: 0 all done, 2 no run, 3 done with failed images, 4 incomplete or damaged.
+    """
+    with usage():
+        from .audit import status as work
+
+        code = work(out, failed, verify)
+    raise typer.Exit(code)
+
+
+@audit_app.command()
+def export(
+    out: Out,
+    csv: Annotated[Path | None, typer.Option(help="File for the rows, without maps and embeddings.")] = None,
+    overlays: Annotated[Path | None, typer.Option(help="Folder for pictures with their maps.")] = None,
+    method: Annotated[str | None, typer.Option(help="Whose maps are drawn. (default: the first)")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Pictures at most.")] = None,
+) -> None:
+    """Write a run's rows as CSV, or its maps over the photographs."""
+    with usage():
+        from .audit import export as work
+
+        work(out, csv, overlays, method, limit)
+
+
+def _share(text: str | None) -> tuple[int, int]:
+    index, slash, count = (text or "0/1").partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ValueError(f"`--shard` came as {text!r}; give I/N with I from 0 to N - 1, such as 0/8")
+    return int(index), int(count)
