@@ -15,23 +15,13 @@ import numpy as np
 
 from xai_fast.audit.answers import Answer
 from xai_fast.audit.decoding.pool import Decoded
-from xai_fast.audit.executors.local import run_shards
+from xai_fast.audit.executors.local import Watch, run_shards
 from xai_fast.audit.manifest import manifest_of
 from xai_fast.audit.plan import Plan
 from xai_fast.audit.store.shards import Shards
 from xai_fast.audit.work import Job
 
 IMAGES, SHARD = 50, 8
-
-
-class Nobody:
-    """Is told nothing."""
-
-    def images(self, statuses):
-        pass
-
-    def shard(self, index, facts):
-        pass
 
 
 class Source:
@@ -117,7 +107,7 @@ def run(folder: Path, indexes=None):
     """Makes what is missing."""
     job = job_in(folder)
     chosen = range(len(job.shards)) if indexes is None else indexes
-    return job, run_shards(job, chosen, Source(), stream, Nobody())
+    return job, run_shards(job, chosen, Source(), stream, Watch())
 
 
 def contents(folder: Path):

@@ -9,7 +9,7 @@ import pytest
 from photo_folders import PREPROCESS, photograph
 
 from xai_fast.audit.decoding.pool import Decoders, Request
-from xai_fast.audit.sources.kinds import Part
+from xai_fast.audit.sources.payload import Part
 
 # A process whose decoder misbehaves on pictures of certain sizes.
 MISBEHAVING = """

@@ -18,7 +18,9 @@ from xai_fast.cli.app import app
 from xai_fast.ops import all_ops
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["explain", "--help"], ["demo", "--help"], ["methods"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["explain", "--help"], ["demo", "--help"], ["methods"], ["audit", "run", "--help"]]
+)
 def test_help_and_listings_do_not_import_torch(arguments: list[str]) -> None:
     program = (
         "import sys; from typer.testing import CliRunner; from xai_fast.cli.app import app; "

@@ -56,6 +56,7 @@ def test_an_empty_record_times_nothing_and_makes_all_decide_alike(monkeypatch):
         found.append(([method.attribute(x, 1) for method in methods(engine)], engine.decisions.to_json()))
     assert all(torch.equal(one, other) for one, other in zip(found[0][0], found[1][0], strict=True))
     assert found[0][1] == found[1][1]
+    monkeypatch.undo()
     truth = [method.attribute(x, 1) for method in methods(xf.Engine(network(), plan="dense", batch_size=2))]
     for one, other in zip(found[0][0], truth, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

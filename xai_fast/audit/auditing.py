@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,68 +17,24 @@ from torch import Tensor
 
 from xai_fast._printing import printable
 from xai_fast._version import __version__
-from xai_fast.core.targets import class_named
-from xai_fast.engine import Decisions, Engine
+from xai_fast.engine import Engine
 from xai_fast.engine.settings import Mode
 from xai_fast.images.preprocess import Preprocess
 from xai_fast.methods.base import AbstractMethod
-from xai_fast.methods.build import build, method_named, refuse_without_truth
-from xai_fast.models import load
 
 from .attribution import EngineAttributor
 from .decoding.pool import Decoders
 from .decoding.worker import FORMATS
 from .example import example_of
-from .executors.local import run_shards
+from .executors.local import Watch, run_shards
 from .labels import labels_of
 from .manifest import Manifest
+from .order import Order, check, made, target_of
 from .plan import MANIFEST, Plan, shard_size_for
 from .reading import AuditRun, read
-from .sources.kinds import source_of
+from .sources.choose import source_of
 from .store.shards import Shards
 from .work import Job
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What is wanted; see `audit`. `settings` are those of methods that are given by name, `weights` the model's."""
-
-    model: Any
-    data: Any
-    methods: tuple[str | AbstractMethod, ...]
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    weights: str | None = None
-    target: int | str | None = None
-    preprocess: Callable[[Any], Tensor] | None = None
-    classes: Sequence[str] | None = None
-    mode: Mode = "exact"
-    batch_size: int | Literal["auto"] = "auto"
-    shard_size: int | None = None
-    time_out: float = 30.0
-    tune: bool = False
-
-    @property
-    def repeatable(self) -> dict[str, Any] | None:
-        """As JSON, where everything was named; None where an object was given, which only its owner can make again."""
-        named = isinstance(self.model, str) and isinstance(self.data, str | Path) and self.preprocess is None
-        if not named or self.classes is not None or not all(isinstance(one, str) for one in self.methods):
-            return None
-        names = ("model", "methods", "settings", "weights", "target", "mode", "batch_size", "shard_size", "time_out")
-        data = str(self.data) if "://" in str(self.data) else os.path.abspath(self.data)
-        return {name: getattr(self, name) for name in names} | {"data": data}
-
-
-class Quiet:
-    """Nobody is told how far a run is."""
-
-    def begin(self, plan: Plan, manifest: Manifest, shards: Shards) -> None:
-        """The plan is frozen."""
-
-    def images(self, statuses: list[str]) -> None:
-        """See `Watch`."""
-
-    def shard(self, index: int, facts: dict[str, Any]) -> None:
-        """See `Watch`."""
 
 
 def audit(
@@ -148,7 +102,7 @@ def audit(
 
 
 def resume(
-    out: str | Path, *, shard: tuple[int, int] = (0, 1), workers: int | None = None, watch: Any = None
+    out: str | Path, *, shard: tuple[int, int] = (0, 1), workers: int | None = None, watch: Watch | None = None
 ) -> AuditRun:
     """Goes on with a run from what its plan says; the data are not listed again.
 
@@ -172,7 +126,7 @@ def carry_out(
     *,
     shard: tuple[int, int] = (0, 1),
     workers: int | None = None,
-    watch: Any = None,
+    watch: Watch | None = None,
     listed: bool = False,
 ) -> AuditRun:
     """See `audit`.
@@ -182,21 +136,21 @@ def carry_out(
         out: folder of the run.
         shard: (i, n).
         workers: processes that decode.
-        watch: is told how far it is; see `Quiet`.
+        watch: is told how far it is; see `Watch`.
         listed: take the list of images from the run instead of listing the data again.
     """
-    _check(order, shard, workers)
-    watch = Quiet() if watch is None else watch
+    check(order, shard, workers)
+    watch = watch or Watch()
     frozen = Plan.load(out)
     source = source_of(order.data)
     manifest = Manifest.load(out / MANIFEST) if listed else source.manifest()
-    engine, methods = _made(order, None if frozen is None else frozen.fixed["decisions"])
+    engine, methods = made(order, None if frozen is None else frozen.fixed["decisions"])
     threads = torch.get_num_threads() if frozen is None else int(frozen.fixed["threads"])
     with _threads(threads), _decoders(engine, order, workers) as decoders:
         fixed_size = isinstance(engine.preprocess, Preprocess) and engine.preprocess.crop is not None
         example = example_of(manifest, source, decoders, engine.preprocess)
         labels = labels_of(manifest, engine.classes)
-        attributor = EngineAttributor(engine, methods, labels, _target(order, engine), example, fixed_size=fixed_size)
+        attributor = EngineAttributor(engine, methods, labels, target_of(order, engine), example, fixed_size=fixed_size)
         if order.tune and frozen is None:
             attributor.measure(example)
         plan = _plan(order, manifest, attributor, engine, threads)
@@ -216,60 +170,6 @@ def carry_out(
             "`shard` (i, n)"
         )
     return AuditRun(out, frozen)
-
-
-def _check(order: Order, shard: tuple[int, int], workers: int | None) -> None:
-    index, count = shard
-    if not 0 <= index < count:
-        raise ValueError(f"`shard` came as {index}/{count}; give i/n with i from 0 to n - 1")
-    for name, value in (("shard_size", order.shard_size), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ValueError(f"`{name}` came as {value}; give at least 1")
-    if not order.time_out > 0:
-        raise ValueError(f"`time_out` came as {order.time_out}; give seconds above 0")
-    if not order.methods:
-        raise ValueError("`methods` came empty; give at least one, such as 'GradCAM'")
-
-
-def _made(order: Order, entries: Any) -> tuple[Engine, dict[str, AbstractMethod]]:
-    """The engine of the run, and its methods by their labels."""
-    model = load(order.model, weights=order.weights).model if isinstance(order.model, str) else order.model
-    given = Engine.of(model)
-    decisions = None if order.tune and entries is None else Decisions(entries or {})
-    engine = Engine(
-        given.model,
-        mode=order.mode,
-        batch_size=order.batch_size,
-        output=given.settings.output,
-        preprocess=order.preprocess or given.preprocess,
-        classes=order.classes or given.classes,
-        frozen=True,
-        decisions=decisions,
-    )
-    if engine.preprocess is None:
-        raise ValueError(
-            "`preprocess` is not known for this model, so a photograph cannot become its input; give a callable from a "
-            "PIL image to a tensor (C, H, W), such as xf.Preprocess(resize=256, crop=224)"
-        )
-    names: Counter[str] = Counter()
-    methods: dict[str, AbstractMethod] = {}
-    for one in order.methods:
-        if isinstance(one, AbstractMethod) and one.engine.model is not given.model:
-            raise ValueError(f"`methods` holds a {type(one).__name__} made for another model; make it for this one")
-        info = method_named(one) if isinstance(one, str) else None
-        method = build(info.name, engine, order.settings.get(info.name)) if info is not None else one
-        name = type(method).__name__
-        names[name] += 1
-        methods[name if names[name] == 1 else f"{name}-{names[name]}"] = method  # type: ignore[assignment]
-    return engine, methods
-
-
-def _target(order: Order, engine: Engine) -> int | str | None:
-    if order.target != "label" or (engine.classes is not None and "label" in engine.classes):
-        if order.target is None:
-            refuse_without_truth((one for one in order.methods if isinstance(one, str)), "target")
-        return order.target if not isinstance(order.target, str) else class_named(order.target, engine.classes)
-    return order.target
 
 
 def _plan(order: Order, manifest: Manifest, attributor: EngineAttributor, engine: Engine, threads: int) -> Plan:

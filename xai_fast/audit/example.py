@@ -13,7 +13,7 @@ from xai_fast.images.preprocess import Preprocess
 from .attribution import input_of
 from .decoding.pool import Decoders, Request
 from .manifest import Manifest
-from .sources.kinds import Source
+from .sources.payload import Source
 
 _LOOKED_AT = 64  # images of the manifest
 

@@ -16,7 +16,7 @@ from .decoding.pool import Decoders, Request
 from .manifest import Manifest
 from .plan import MANIFEST
 from .reading import AuditRun
-from .sources.kinds import source_of
+from .sources.choose import source_of
 
 _NO_TEXT = ("embedding",)
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")

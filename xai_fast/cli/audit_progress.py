@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from typing import Any
 
 from rich import progress as rich
 
+from xai_fast.audit.executors.local import Watch
 from xai_fast.audit.manifest import Manifest
 from xai_fast.audit.plan import Plan
 from xai_fast.audit.store.schema import OK
@@ -20,8 +20,8 @@ _SECONDS = 15.0  # between two lines
 _RECENT = 30.0  # seconds over which the speed is taken
 
 
-class Watching:
-    """A context that is told by the run; see `xai_fast.audit.executors.local.Watch`.
+class Watching(Watch):
+    """A context that is told by the run.
 
     Args:
         shard: (i, n), which of the shards are this process's.
@@ -87,9 +87,6 @@ class Watching:
         if self._bar.disable and now - self._said > _SECONDS:
             self._said = now
             err.print(f"{self._at:,} of {self.total:,} images, {self._words()}")
-
-    def shard(self, index: int, facts: dict[str, Any]) -> None:
-        """A shard is written."""
 
     @property
     def _at(self) -> int:

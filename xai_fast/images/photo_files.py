@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ _TURNS = {
 }
 
 
-def open_photo(source: Any, formats: Sequence[str] | None = None) -> Image.Image:
+def open_photo(source: Any, formats: tuple[str, ...] | None = None) -> Image.Image:
     """The photograph, upright (EXIF) and fully decoded, in RGB or greyscale; of animations the first frame.
 
     Args:
@@ -64,7 +64,7 @@ def open_photo(source: Any, formats: Sequence[str] | None = None) -> Image.Image
         raise ValueError(f"{printable(str(source))}: {error}") from None
 
 
-def decoded(source: Path | bytes, formats: Sequence[str] | None = None) -> Image.Image:
+def decoded(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Image.Image:
     """As `open_photo`, of a file or its bytes; what is wrong with it is said without its name.
 
     Raises:

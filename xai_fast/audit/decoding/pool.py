@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xai_fast._printing import reason
-from xai_fast.audit.sources.kinds import Part, Payload
+from xai_fast.audit.sources.payload import Part, Payload
 
 from .wire import packed, unpacked
 

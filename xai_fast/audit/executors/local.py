@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
 
 from xai_fast.audit.decoding.pool import Decoded, Request
-from xai_fast.audit.sources.kinds import Source
+from xai_fast.audit.manifest import Manifest
+from xai_fast.audit.plan import Plan
+from xai_fast.audit.sources.payload import Source
+from xai_fast.audit.store.shards import Shards
 from xai_fast.audit.work import Job, ShardWork
 
 
-class Watch(Protocol):
-    """Who is told how far a run is."""
+class Watch:
+    """Who is told how far a run is; says nothing itself."""
+
+    def begin(self, plan: Plan, manifest: Manifest, shards: Shards) -> None:
+        """The plan is frozen."""
 
     def images(self, statuses: list[str]) -> None:
         """So many images are answered."""
-        ...
-
-    def shard(self, index: int, facts: dict[str, Any]) -> None:
-        """A shard is written."""
-        ...
 
 
 @dataclass
@@ -68,10 +68,9 @@ def run_shards(
             work = work or ShardWork(job, found.shard)
             watch.images(work.take(found))
             if work.complete:
-                facts = work.write()
+                work.write()
                 claims.release()
                 written.append(work.index)
-                watch.shard(work.index, facts)
                 work = None
     return Worked(written, claims.left)
 

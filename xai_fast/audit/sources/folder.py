@@ -11,7 +11,7 @@ from typing import Any
 from xai_fast._printing import printable
 from xai_fast.audit.manifest import Manifest, manifest_of, name_of
 
-from .kinds import Payload
+from .payload import Payload
 
 # What is named like an image is listed, also formats that are refused afterwards: nothing goes unsaid.
 SUFFIXES = frozenset(

@@ -127,7 +127,7 @@ def test_a_full_disk_is_said_and_leaves_whole_shards(tmp_path, undisturbed, monk
         real = getattr(os, name)
         monkeypatch.setattr(store.os, name, full)
     with pytest.raises(StoreError, match="cannot be written to: No space left on device"):
-        fake_audit.run_shards(job, range(len(shards)), fake_audit.Source(), fake_audit.stream, fake_audit.Nobody())
+        fake_audit.run_shards(job, range(len(shards)), fake_audit.Source(), fake_audit.stream, fake_audit.Watch())
     monkeypatch.undo()
     assert not list(tmp_path.rglob("*.tmp-*"))
     assert not list((tmp_path / "claims").iterdir())
@@ -165,7 +165,7 @@ def test_what_is_written_is_read_again_before_it_counts(tmp_path, monkeypatch):
     job = fake_audit.job_in(tmp_path)
     monkeypatch.setattr(store.pq, "write_table", other)
     with pytest.raises(StoreError, match="reads back as something else"):
-        fake_audit.run_shards(job, [0], fake_audit.Source(), fake_audit.stream, fake_audit.Nobody())
+        fake_audit.run_shards(job, [0], fake_audit.Source(), fake_audit.stream, fake_audit.Watch())
     assert not job.shards.path(0).exists()
 
 
