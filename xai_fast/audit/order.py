@@ -89,6 +89,7 @@ def made(order: Order, entries: Any) -> tuple[Engine, dict[str, AbstractMethod]]
         preprocess=order.preprocess or given.preprocess,
         classes=order.classes or given.classes,
         frozen=True,
+        prepare=True,
         decisions=decisions,
     )
     if engine.preprocess is None:
