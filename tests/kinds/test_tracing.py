@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -27,6 +28,16 @@ def conv():
     with torch.no_grad():
         layer.weight.copy_(draw(4, 3, 3, 3))
     return layer
+
+
+class Pair(NamedTuple):
+    low: torch.Tensor
+    high: torch.Tensor
+
+
+class Ends(nn.Module):
+    def forward(self, ordered):
+        return Pair(ordered.values[:, 0], ordered.values[:, -1])
 
 
 def checked(self, x):
@@ -91,6 +102,10 @@ CAPTURED = {
     "branches on weights": Forward(lambda s, x: x * 2 if s.g > 0 else -x, g=nn.Parameter(torch.tensor(2.0))),
     "sizes that are computed": Forward(
         lambda s, x: functional.interpolate(x, size=(int(x.shape[2] * 1.5), round(x.shape[3] / 2))).flatten(1)
+    ),
+    "parts that have names": Forward(
+        lambda s, x: x.max(dim=1).values + s.a(x.sort(1)).low * x.aminmax(dim=1).max + x.topk(2, 1).values[:, 1],
+        a=Ends(),
     ),
     "nested outputs": Forward(lambda s, x: {"a": s.a(x), "b": [x.mean(1), 3]}, a=conv()),
     "modules that do nothing in a row": nn.Sequential(

@@ -167,10 +167,14 @@ def _same(left: Any, right: Any) -> bool:
 
 def plain(structure: Any) -> Any:
     """Fx's immutable lists and dicts as ordinary ones, which every function accepts."""
-    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
-        return type(structure)(*map(plain, structure))
-    if isinstance(structure, list | tuple):
-        return (list if isinstance(structure, list) else tuple)(map(plain, structure))
+    if isinstance(structure, tuple):
+        parts = [*map(plain, structure)]
+        if type(structure) in (tuple, torch.Size):
+            return tuple(parts)
+        # Named tuples, and what `max` and its kin return, whose parts have names as well.
+        return type(structure)(*parts) if hasattr(structure, "_fields") else type(structure)(parts)
+    if isinstance(structure, list):
+        return [*map(plain, structure)]
     if isinstance(structure, dict):
         return {key: plain(part) for key, part in structure.items()}
     return structure
