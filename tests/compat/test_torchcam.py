@@ -62,6 +62,7 @@ CALLS = {
     "SSCAM": ("SSCAM", {"num_samples": 3}),
     "ISCAM": ("ISCAM", {"num_samples": 3}),
     "SmoothGradCAMpp": ("SmoothGradCAMpp", {}),
+    "frozen parameters": ("SmoothGradCAMpp", {"model": Small().requires_grad_(False)}),
     "smoothed for one class": ("SmoothGradCAMpp", {"class_idx": 3, "layers": ("stem_norm", "body")}),
 }
 

@@ -1,7 +1,7 @@
 """torchcam's extractors that run the model themselves: its own code, which asks the engine in place of the model.
 
 Not covered: models that return no table of class scores, `targets` for SmoothGradCAMpp, layers that return several
-tensors or run twice, models without a parameter that takes gradients (which torchcam refuses).
+tensors or run twice.
 """
 
 from __future__ import annotations
@@ -57,8 +57,6 @@ def smoothed(call: Call) -> Any:
     with without_hooks(extractor.model, _CAM):
         pays(model_of(extractor.model), len(inputs) * extractor.num_samples)
         classes = _checked(extractor, inputs)
-        if not all(parameter.requires_grad for parameter in extractor.model.parameters()):
-            raise Uncovered("parameters are frozen")
         names = _layers(extractor, inputs)
         target = torch.as_tensor(call["class_idx"]).reshape(-1).expand(len(inputs)).clone()
         if int(target.max()) >= classes:
