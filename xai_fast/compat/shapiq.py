@@ -5,6 +5,7 @@ A player is a segment of the image; a coalition's value is the score of the imag
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def game(model: Any, image: Tensor, segments: Segments, *, target: Target = None
         ModuleNotFoundError: shapiq is not installed.
         TypeError, ValueError: an argument does not fit.
     """
-    import shapiq  # pyright: ignore[reportMissingImports] - heavy, and not installed with us
+    shapiq: Any = importlib.import_module("shapiq")  # heavy, and not installed with us
 
     inputs = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
     if not isinstance(inputs, Tensor) or inputs.ndim != 4 or len(inputs) != 1:
