@@ -6,7 +6,8 @@ CutPaste (Li et al. 2021, arXiv:2104.04015): a small network learns to tell real
 left part of each photograph) from the same ones with a piece cut out and pasted elsewhere. On the right part, defects
 of kinds that it has never met, scratches and stains, are planted and looked for. What is explained is no class but an
 anomaly score, a function of the network's output. LayerCAM at three depths, averaged, finds them; how surely its values
-rank defective pixels first (AUROC over all pixels of 50 defects) is printed.
+rank defective pixels first (AUROC over all pixels of 50 defects) is printed: 0.91. That is not sure to stay: trained
+twice as long the same network ranks these defects worse, at 0.84.
 """
 
 from __future__ import annotations
