@@ -77,6 +77,16 @@ _MODE = {
     "correlation": dict,
     "error": dict,
 }
+_FIRST_CALL = {
+    "first_call": str,
+    "network": str,
+    "size": int,
+    "bar": _NUMBER,
+    "tier": str,
+    "ratios": dict,
+    "seconds": dict,
+    "difference": _NUMBER,
+}
 _ADAPTIVE = {
     "case": str,
     "network": str,
@@ -157,6 +167,7 @@ def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
         "zoo": _zoo,
         "memory": lambda record: _fields(record, _MEMORY, f"record {record['memory']!r}"),
         "windows": _plan,
+        "first_call": _first_call,
         "mode": _mode,
         "stops": lambda record: _fields(record, _STOP, f"record {record['case']!r}"),
         "tolerance": _adaptive,
@@ -192,6 +203,15 @@ def _forward(record: dict[str, Any]) -> None:
     for side, spread in record["seconds"].items():
         _fields(spread, _SPREAD, f"{name} {side}")
         _fields(record["errors"], {side: _NUMBER}, f"{name} errors")  # equality stands beside every speed figure
+
+
+def _first_call(record: dict[str, Any]) -> None:
+    name = f"{record['first_call']} on {record.get('network')}"
+    _fields(record, _FIRST_CALL, name)
+    for clock in ("cpu", "wall"):
+        _fields(record["ratios"], {clock: _NUMBER}, f"{name} ratios")
+        for side in ("ours", "peer"):
+            _fields(record["seconds"].get(clock, {}).get(side), _SPREAD, f"{name} {side} {clock}")
 
 
 def _plan(record: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What corners of the input say about positions of a layer: a third of what bands cost, believed where it is plain."""
+"""What corners of the input say about positions of a layer: a part of what bands cost, believed where it is plain."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from .answering import MOST_IN_FRONT, Array, agreement, centres_of, cosine, noise_like, reading_of, wide
-from .grids import Axes, Reading, Tokens
+from .grids import Axes, Reading, Tokens, candidates
 from .places import Take, at_layers
 
 _SURE = 0.6  # the least correlation of coordinates with a grid that is believed; a step has 0.87 with a slope
 _OF_TOKENS = 0.5  # the same for tokens, which attention mixes
 _APART = 0.1  # by how much theirs must exceed that of any other grid
+# How many times as much as the quarter across, and as those beside it, that of the changed corner must have moved.
+_ACROSS, _BESIDE = 2.5, 1.25
 
 
 @torch.no_grad()
@@ -27,8 +29,9 @@ def quick_readings(
 ) -> dict[str, Reading]:
     """The readings that are plain to see when only corners of the input are changed; the others are left out.
 
-    Runs the model on 1 + 1 rows per spatial axis: with noise around the row in one corner, and in the next ones along
-    each axis.
+    Runs the model on one row, with noise around it in a corner off the diagonal, which moves the same corner of an
+    image's maps and no other; where that is not plain, on 1 + 1 rows per spatial axis: with noise in one corner, and in
+    the next ones along each axis.
 
     Args:
         module: ours.
@@ -38,36 +41,79 @@ def quick_readings(
         plain: the shapes that convolutions of this forward return, without rows.
     """
     axes = row.ndim - 2
-    moved: dict[str, list[Tensor]] = {layer: [] for layer in clean}
+    noisy = row + noise_like(row, 1) * row.std().clamp_min(1e-3)
+    found: dict[str, Reading] = {}
+    if axes == 2 and (maps := {layer: one for layer, one in clean.items() if one.ndim == row.ndim}):
+        (moved,) = _moved(module, maps, [_changed(row, noisy, (0, 1))])
+        for layer, parts in moved.items():
+            if (reading := _off_the_diagonal(parts, grid)) is not None:
+                found[layer] = reading
+    rest = {layer: one for layer, one in clean.items() if layer not in found}
+    if not rest:
+        return found
+    corners = [tuple(int(axis == corner - 1) for axis in range(axes)) for corner in range(axes + 1)]
+    answers = _moved(module, rest, [_changed(row, noisy, corner) for corner in corners])
+    for layer in rest:
+        rows = [moved[layer] for moved in answers if layer in moved]
+        if len(rows) == axes + 1 and all(bool(part.isfinite().all()) for part in rows):
+            pairs = torch.stack([torch.stack([rows[0], other]) for other in rows[1:]])
+            reading = _plain_to_see(centres_of(pairs), grid, plain)
+            found |= {layer: reading} if reading is not None else {}
+    return found
+
+
+def _changed(row: Tensor, noisy: Tensor, corner: tuple[int, ...]) -> Tensor:
+    """The row with noise in a corner, which begins (0) or ends (1) each axis."""
+    changed = row.clone()
+    part = changed
+    for axis, end in enumerate(corner):
+        length = row.shape[axis + 2]
+        half = length // 2
+        span = (half, length - half) if end else (0, max(half, 1))
+        part, noisy = part.narrow(axis + 2, *span), noisy.narrow(axis + 2, *span)
+    part.copy_(noisy)
+    return changed
+
+
+def _moved(module: nn.Module, clean: dict[str, Tensor], rows: list[Tensor]) -> list[dict[str, Tensor]]:
+    """By how much each element of each layer moves, squared, per changed row."""
+    moved: dict[str, Tensor] = {}
 
     def taker(layer: str) -> Take:
         before = wide(clean[layer])
 
         def take(activation: Tensor) -> None:
             if activation.shape == before.shape:
-                moved[layer].append((wide(activation.detach()) - before).square())
+                moved[layer] = (wide(activation.detach()) - before).square()[0]
 
         return take
 
-    noisy = row + noise_like(row, 1) * row.std().clamp_min(1e-3)
-    for corner in range(axes + 1):
-        changed = row.clone()
-        part, other = changed, noisy
-        for axis in range(axes):
-            half = row.shape[axis + 2] // 2
-            span = (half, row.shape[axis + 2] - half) if axis == corner - 1 else (0, max(half, 1))
-            part, other = part.narrow(axis + 2, *span), other.narrow(axis + 2, *span)
-        part.copy_(other)
+    answers: list[dict[str, Tensor]] = []
+    for row in rows:
+        moved.clear()
         with at_layers(module, {layer: taker(layer) for layer in clean}):
-            module(changed)
-    found = {}
-    for layer, parts in moved.items():
-        rows = torch.cat(parts) if len(parts) == axes + 1 else torch.empty(0)
-        if len(rows) and bool(rows.isfinite().all()):
-            pairs = torch.stack([rows[:1].expand(axes, *rows.shape[1:]), rows[1:]], 1)
-            reading = _plain_to_see(centres_of(pairs), grid, plain)
-            found |= {layer: reading} if reading is not None else {}
-    return found
+            module(row)
+        answers.append(dict(moved))
+    return answers
+
+
+def _off_the_diagonal(moved: Tensor, grid: tuple[int, ...] | None) -> Reading | None:
+    """The reading under which the corner that begins the first axis and ends the second has moved, and no other."""
+    if not bool(moved.isfinite().all()):
+        return None
+    contrasts = []
+    for reading in candidates(moved.shape, 2, grid):
+        energy = moved[None].movedim(reading.channels, 1)[0].mean(0)
+        rows, columns = (extent // 2 for extent in energy.shape)
+        if min(rows, columns) < 1:
+            return None
+        ends = energy[:rows], energy[-rows:]
+        quarters = [[float(end[:, :columns].mean()), float(end[:, -columns:].mean())] for end in ends]
+        (left, own), (across, below) = quarters
+        alone = own > _ACROSS * across and own > _BESIDE * max(left, below)
+        contrasts.append((alone and max(energy.shape) > 2, own > max(left, below, across), reading))
+    clear = [reading for alone, _, reading in contrasts if alone]
+    return clear[0] if len(clear) == 1 and sum(may for _, may, _ in contrasts) == 1 else None
 
 
 def _plain_to_see(centres: Tensor, grid: tuple[int, ...] | None, plain: Collection[tuple[int, ...]]) -> Reading | None:
