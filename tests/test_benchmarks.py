@@ -17,6 +17,7 @@ import torch
 import torchvision
 
 import xai_fast as xf
+from xai_fast.engine import tiers
 
 SIDES = ("prepared", "folded", "plain")
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -238,6 +239,22 @@ def test_forwards_agree(module) -> None:
     record = module("forwards").measure("resnet18", rows=2, size=64, rounds=2, compiling="none")
     assert set(record["seconds"]) == set(SIDES)
     assert max(record["errors"].values()) < 1e-4
+
+
+def test_first_calls_are_compared_on_one_map(module) -> None:
+    first, schema = module("first_calls"), module("schema")
+    with tiers.assuming(None):
+        found = first.measure("ours", "Saliency", "resnet18", 64)
+    assert found["tier"] == "plain"
+    assert first.largest_difference(found["map"], [2 * value for value in found["map"]]) == 0
+    seconds = {clock: {side: first.spread([found[clock]]) for side in first.SIDES} for clock in ("cpu", "wall")}
+    named = {"first_call": "Saliency", "network": "resnet18", "size": 64, "bar": 1.05, "tier": "plain"}
+    record = {**named, "ratios": {"cpu": 1.0, "wall": 1.0}, "seconds": seconds, "difference": 0.0}
+    conditions = module("methods").conditions(1)
+    schema.check({"conditions": conditions, "records": [record]})
+    del seconds["cpu"]["peer"]
+    with pytest.raises(ValueError, match="peer cpu"):
+        schema.check({"conditions": conditions, "records": [record]})
 
 
 def test_plans_agree(module, monkeypatch: pytest.MonkeyPatch) -> None:

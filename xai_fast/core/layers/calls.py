@@ -120,6 +120,15 @@ def _class_scores(raw: Any) -> Tensor | None:
         return None
 
 
+def _passed_on(output: Tensor, given: Any) -> bool:
+    """Whether an output lies in memory that its module was given, or in none that can be told."""
+    if output.layout is not torch.strided:
+        return True
+    memory = output.untyped_storage().data_ptr()
+    leaves = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor) and leaf.layout is torch.strided]
+    return any(leaf.untyped_storage().data_ptr() == memory for leaf in leaves)
+
+
 @contextmanager
 def _hooked(module: nn.Module) -> Iterator[tuple[list[Seen], list[tuple[str, ...]]]]:
     """Collects every call in order of completion; a copy goes on, so that passing something on is not making it."""
@@ -130,7 +139,7 @@ def _hooked(module: nn.Module) -> Iterator[tuple[list[Seen], list[tuple[str, ...
     alive: list[Tensor] = []
 
     def recorder(path: str) -> Any:
-        def record(_layer: nn.Module, args: Any, output: Any) -> Any:
+        def record(_layer: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             counts[path] = counts.get(path, 0) + 1
             for several in args:
                 if type(several) in _PYRAMIDS:
@@ -145,7 +154,8 @@ def _hooked(module: nn.Module) -> Iterator[tuple[list[Seen], list[tuple[str, ...
             # The module's own name stands for its first map; others that no module made have none.
             made = [makers.get(id(leaf), path if leaf is first else "") for leaf in maps]
             parts = tuple(filter(None, made)) if type(output) in _PYRAMIDS else ()
-            own = first.clone()
+            # What it was given may be written into by whoever holds it; what it has made, nobody else holds.
+            own = first.clone() if _passed_on(first, (args, kwargs)) else first.view_as(first)
             handed = own.clone()
             makers[id(handed)] = makers.get(id(first), path)
             alive.append(handed)
@@ -154,7 +164,9 @@ def _hooked(module: nn.Module) -> Iterator[tuple[list[Seen], list[tuple[str, ...
 
         return record
 
-    handles = [part.register_forward_hook(recorder(path)) for path, part in module.named_modules() if path]
+    handles = [
+        part.register_forward_hook(recorder(path), with_kwargs=True) for path, part in module.named_modules() if path
+    ]
     try:
         yield seen, read
     finally:

@@ -53,8 +53,8 @@ def choose_layers(
     of a pyramid are read, it is those on which the score depends; all of them where a detector's boxes are asked about,
     which hang on one each.
 
-    Costs one forward, a backward that ends at the deepest layers, and 1 + 1 rows per spatial axis where their answer is
-    plain; else up to a whole backward, and 1 + 4 rows per axis for every six candidates.
+    Costs one forward, a backward that ends at the deepest layers, and one row where their answer is plain; 2 + 1 rows
+    per spatial axis where it is less so; else up to a whole backward, and 1 + 4 rows per axis for every six candidates.
 
     Args:
         module: our own copy, or the caller's model under guard.
