@@ -62,7 +62,9 @@ def audit(
 
     Args:
         model: a module, a callable, an `Engine`, or what `xf.load` takes.
-        data: a folder of images, classes by its folders.
+        data: a folder of images, classes by its folders; a .csv or .parquet table with a column `path` (and `label`,
+            `mask`, `id`, metadata); .parquet tables that hold images, as Hugging Face's; uncompressed .tar files as
+            WebDataset's. A path, a pattern of several ("train-*.tar"), or a URL that fsspec knows.
         methods: names, or methods made for this model.
         out: folder of the run: `plan.json`, `manifest.parquet`, `shards/*.parquet`.
         target: None: the predicted class; a class by index or name; "label": the image's label where it is known.

@@ -26,7 +26,9 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Processes that decode.
 
 @audit_app.command()
 def run(
-    data: Annotated[str, typer.Option("--data", "-d", help="A folder of images, classes by its folders.")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="A folder (classes by its folders), .csv or .parquet table, .tar; URLs.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; one that is there goes on.")],
     model: Annotated[
         str, typer.Option("--model", "-m", help="demo, torchvision:NAME, or FILE.py:FUNCTION that returns a model.")

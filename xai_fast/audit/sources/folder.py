@@ -46,7 +46,7 @@ class Folder:
         for name, size in found:
             label, slash, _ = name.partition(b"/")
             rows.append({**name_of(name), "length": size, "label": _text(label) if slash else None})
-        return manifest_of(rows, _said(others))
+        return manifest_of(rows, left_out(others))
 
     def fetch(self, row: dict[str, Any]) -> Payload:
         """See `Source`."""
@@ -97,7 +97,8 @@ def _text(raw: bytes) -> str:
     return name_of(raw)["uri"]
 
 
-def _said(others: Counter[str]) -> tuple[str, ...]:
+def left_out(others: Counter[str]) -> tuple[str, ...]:
+    """What was left out, in words."""
     if not others:
         return ()
     kinds = ", ".join(f"{printable(kind)} {count}" for kind, count in others.most_common(4))
