@@ -2,8 +2,8 @@
 
 usage: python benchmarks/audit.py [--images N] [--pairs N] [--json FILE]
 
-The loop decodes with the audit's own processes, runs `model(batch)` of the model as it is under `no_grad`, and keeps the
-classes; the audit makes GradCAM maps, embeddings and summaries, and writes Parquet. They take turns.
+The loop decodes with the audit's own processes, runs `model(batch)` of the model as it is under `no_grad`, and keeps
+the classes; the audit makes GradCAM maps, embeddings and summaries, and writes Parquet. They take turns.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from xai_fast.audit.attribution import input_of
 from xai_fast.audit.auditing import carry_out
 from xai_fast.audit.decoding.pool import Decoders, Request
 from xai_fast.audit.executors.local import Watch
+from xai_fast.audit.manifest import Manifest
 from xai_fast.audit.order import Order
-from xai_fast.models.demo import photographs
+from xai_fast.audit.plan import Plan
+from xai_fast.audit.store.shards import Shards
+from xai_fast.models.demo import CLASSES, photographs
 
 WORKERS, BATCH = 1, 32
 
@@ -36,17 +39,17 @@ class Timed(Watch):
 
     began = 0.0
 
-    def begin(self, plan, manifest, shards):
+    def begin(self, plan: Plan, manifest: Manifest, shards: Shards) -> None:
+        """The first image comes now."""
         self.began = time.perf_counter()
 
 
 def write_photographs(folder: Path, count: int) -> None:
     """Crops of the demonstration's photographs, as JPEG of 400 x 300 pixels."""
     draws = np.random.default_rng(0)
-    found = list(photographs().items())
+    found = photographs()
     for n in range(count):
-        name, photo = found[n % len(found)]
-        photo = photo.convert("RGB")
+        name, photo = CLASSES[n % len(found)], Image.fromarray(np.asarray(found[n % len(found)])).convert("RGB")
         share = draws.uniform(0.4, 1)
         width, height = int(photo.width * share), int(photo.height * share)
         left, top = draws.integers(0, photo.width - width + 1), draws.integers(0, photo.height - height + 1)

@@ -26,9 +26,7 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Processes that decode.
 
 @audit_app.command()
 def run(
-    data: Annotated[
-        str, typer.Option("--data", "-d", help="A folder (classes by its folders), .csv or .parquet table, .tar; URLs.")
-    ],
+    data: Annotated[str, typer.Option("--data", "-d", help="Folder of images, .csv or .parquet, .tar, or a URL.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; one that is there goes on.")],
     model: Annotated[
         str, typer.Option("--model", "-m", help="demo, torchvision:NAME, or FILE.py:FUNCTION that returns a model.")
