@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--child", nargs=3, metavar=("SIDE", "CASE", "NETWORK"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(measure(*arguments.child, arguments.size)))
+        side, case, network = arguments.child
+        print(json.dumps(measure(side, case, network, arguments.size)))
         return
     records = []
     for network in arguments.network or NETWORKS:
