@@ -45,6 +45,21 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(tmp_path, undisturbed, a
     assert [row["id"] for row in read(tmp_path).table(["id"]).to_pylist()] == list(range(fake_audit.IMAGES))
 
 
+@pytest.mark.slow
+def test_killed_at_every_touch_of_the_disk(tmp_path, undisturbed):
+    """In folder after folder, each time one touch later, until a run comes to its end."""
+    rounds = 0
+    for at in range(1, 400):
+        folder = tmp_path / str(at)
+        command = [sys.executable, str(SCRIPT), str(folder), "--kill-at", str(at)]
+        if subprocess.run(command, check=False, timeout=60).returncode == 0:
+            break
+        rounds += 1
+        fake_audit.run(folder)
+        assert fake_audit.contents(folder) == undisturbed, f"killed at touch {at}"
+    assert rounds >= 50
+
+
 def test_batches_do_not_depend_on_where_a_run_goes_on(tmp_path, undisturbed):
     fake_audit.run(tmp_path, [5, 2])
     job, worked = fake_audit.run(tmp_path)
