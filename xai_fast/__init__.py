@@ -48,6 +48,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which read and do not run; a
     from xai_fast.images.preprocess import Preprocess as Preprocess
     from xai_fast.methods import methods as methods
     from xai_fast.methods.activation_maximization import ActivationMaximization as ActivationMaximization
+    from xai_fast.methods.attention.rollout import AttentionRollout as AttentionRollout
+    from xai_fast.methods.attention.rollout import GradientAttentionRollout as GradientAttentionRollout
     from xai_fast.methods.cam.ablation_cam import AblationCAM as AblationCAM
     from xai_fast.methods.cam.composed_cams import CAM as CAM
     from xai_fast.methods.cam.composed_cams import FinerCAM as FinerCAM

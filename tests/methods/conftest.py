@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from subjects import Small
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +13,10 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def subject(request, monkeypatch):
+    """`Small` has attention in tests of a case that needs it."""
+    params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    monkeypatch.setattr(Small, "attends", getattr(params.get("case"), "needs_attention", False))

@@ -36,6 +36,11 @@ class Case:
         return self.method in ("DeepLift", "DeepLiftShap")
 
     @property
+    def needs_attention(self) -> bool:
+        """Whether the method refuses models without attention among tokens."""
+        return self.method in ("AttentionRollout", "GradientAttentionRollout")
+
+    @property
     def needs_truth(self) -> bool:
         """Whether the target can be nothing but the true class."""
         return self.method == "ErrorAttribution"

@@ -46,8 +46,35 @@ class Watch(nn.Module):
         return x
 
 
+class Attends(nn.Module):
+    """Two layers of attention among the positions of a map (N, 6, *s), of two heads each; one is fused, one is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 18), nn.Linear(6, 18)
+        generator = torch.Generator().manual_seed(8)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(
+                    torch.randn(parameter.shape, generator=generator) * (0.7 if parameter.ndim > 1 else 0.3)
+                )
+
+    def forward(self, x):
+        tokens = x.flatten(2).mT
+        for layer in (self.first, self.second):
+            q, k, v = layer(tokens).unflatten(2, (3, 2, 3)).permute(2, 0, 3, 1, 4).unbind(0)
+            if layer is self.first:
+                mixed = functional.scaled_dot_product_attention(q, k, v)
+            else:
+                mixed = (q @ k.mT * 3**-0.5).softmax(-1) @ v
+            tokens = tokens + mixed.transpose(1, 2).flatten(2)
+        return tokens.mT.unflatten(2, x.shape[2:])
+
+
 class Small(nn.Module):
     """Two convolutions with batch normalisation, a residual, pooling to two cells per axis, five classes; awake.
+
+    In tests of methods that need attention there are two layers of it before the pooling (`Small.attends`).
 
     Args:
         axes: 1 for signals, 2 for images, 3 for volumes.
@@ -56,6 +83,8 @@ class Small(nn.Module):
         inplace: ReLU as a module that writes into its input, the first thing being one on the input itself.
         lock: whether the model holds what cannot be copied.
     """
+
+    attends = False
 
     def __init__(self, axes=2, channels=3, seed=0, inplace=False, lock=False, dropout=0.0):
         super().__init__()
@@ -71,6 +100,7 @@ class Small(nn.Module):
             self.dropout = nn.Dropout(dropout)
             self.cells = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[axes - 1](2)
             self.head = nn.Linear(6 * 2**axes, 5)
+            self.mixing = Attends() if self.attends else nn.Identity()
             with torch.no_grad():
                 for layer in (self.stem_norm, self.body_norm):
                     layer.running_mean.normal_(0, 0.3)
@@ -101,19 +131,19 @@ class Small(nn.Module):
         if self.inplace is not None:
             x = self.inplace(x)
         x = self.pool(relu(self.stem_norm(self.stem(x))))
-        x = relu(self.body_norm(self.body(x)) + x)
+        x = self.mixing(relu(self.body_norm(self.body(x)) + x))
         return self.head(self.dropout(self.cells(x).flatten(1)))
 
 
 @cache
-def _shared(dtype, axes):
+def _shared(dtype, axes, attends):
     model = Small(axes=axes).to(dtype)
     return model, model_state(model)
 
 
 def shared(dtype=torch.float32, axes=2):
     """A model for tests that leave it as it is: what was prepared for it serves them all. Its record starts empty."""
-    model, state = _shared(dtype, axes)
+    model, state = _shared(dtype, axes, Small.attends)
     assert model_state(model) == state, "a test has changed the model that it shares with others"
     model.record.chunks.clear()
     model.record.react = None

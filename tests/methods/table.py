@@ -10,6 +10,7 @@ import replicas_masks
 import replicas_partition
 import torch
 from method_case import Linear, cases, pooled_head
+from table_attention import ATTENTION_CASES, ATTENTION_CLOSED_FORMS
 from table_cam import CAM_CASES, CAM_CLOSED_FORMS
 from table_gradient import GRADIENT_CASES, GRADIENT_CLOSED_FORMS
 from torch import nn
@@ -162,6 +163,7 @@ CASES = [
     ),
     *CAM_CASES,
     *GRADIENT_CASES,
+    *ATTENTION_CASES,
 ]
 FIRST = [next(case for case in CASES if case.method == name) for name in dict.fromkeys(c.method for c in CASES)]
 # Formulas of one pass: what a model does to it GradCAM (gradients) and EigenCAM (activations) show for all of them.
@@ -272,4 +274,5 @@ CLOSED_FORMS = {
     "ReciproCAM": _linear_recipro_cam,
     **CAM_CLOSED_FORMS,
     **GRADIENT_CLOSED_FORMS,
+    **ATTENTION_CLOSED_FORMS,
 }

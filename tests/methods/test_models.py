@@ -264,6 +264,7 @@ def _optimiser(model):
 
 
 CHANGES = [_in_place, _data, _new_data, _state_dict, _parameter, _module, _buffer, _hook, _pre_hook, _optimiser]
+BEHIND_ATTENTION = [_parameter, _module]
 BEHIND_THE_POOL = [_data, _new_data, _parameter, _module, _hook, _pre_hook]
 
 
@@ -281,8 +282,8 @@ def test_changes_of_the_model_are_noticed(case, change):
     expected = case.expected(model, inputs, TARGETS)
     # A map of a layer alone, of no class and without a gradient, knows nothing of what is behind it.
     asks_behind = case.class_specific or method.cost(inputs.shape).backwards > 0
-    is_of_a_layer = "layer" in case.settings and not asks_behind
-    assert torch.allclose(expected, before, rtol=1e-3) == (is_of_a_layer and change in BEHIND_THE_POOL)
+    before_it = BEHIND_ATTENTION if case.needs_attention else BEHIND_THE_POOL if "layer" in case.settings else []
+    assert torch.allclose(expected, before, rtol=1e-3) == (not asks_behind and change in before_it)
     near(method.attribute(inputs, TARGETS), expected, 1e-10)
     assert torch.equal(method.attribute(inputs, TARGETS), method.attribute(inputs, TARGETS))
 
@@ -318,8 +319,8 @@ def test_refresh_is_for_what_cannot_be_seen(case):
     model.factor = -2.0
     method.engine.refresh()
     changed = method.attribute(inputs, TARGETS)
-    curved = ("GuidedBackprop", "Deconvolution", "ErrorAttribution", "ClassAttention")
-    if case.method in ("EigenCAM", "FullGrad"):  # of the layer alone; of normalised absolute values
+    curved = ("GuidedBackprop", "Deconvolution", "ErrorAttribution", "ClassAttention", "GradientAttentionRollout")
+    if case.method in ("EigenCAM", "FullGrad", "AttentionRollout"):  # of the layer alone; of normalised absolute values
         near(changed, expected)
     elif case.method == "ReciproCAM" or not ("CAM" in case.method or case.method in curved):
         near(changed, expected * (2.0 if case.method == "Saliency" else -2.0))

@@ -99,12 +99,7 @@ class Prepared:
     def __call__(self, batch: Tensor) -> Any:
         """The model's raw output for a batch that `empty` or `adopt` made."""
         if self._unseen:
-            self._unseen = False
-            # It may write into its batch, which then has to be there once more.
-            with read_only(self.module) if self.borrows and isinstance(self.module, nn.Module) else nullcontext():
-                raw, draws = drawn_by(lambda: self.module(batch.clone(memory_format=torch.preserve_format)))
-            self.draws |= draws
-            return raw
+            return self.by_itself(batch)
         # A compiled module has no length and so no truth value.
         if self.compiled is not None:
             return self.compiled(batch)
@@ -112,6 +107,17 @@ class Prepared:
         if captured is not None and captured.fuses and not torch.is_grad_enabled():
             return captured(batch)
         return self.module(batch)
+
+    def by_itself(self, batch: Tensor) -> Any:
+        """The same by the module's own forward, whatever was captured or compiled."""
+        if not self._unseen:
+            return self.module(batch)
+        self._unseen = False
+        # It may write into its batch, which then has to be there once more.
+        with read_only(self.module) if self.borrows and isinstance(self.module, nn.Module) else nullcontext():
+            raw, draws = drawn_by(lambda: self.module(batch.clone(memory_format=torch.preserve_format)))
+        self.draws |= draws
+        return raw
 
     def shelves(self, shape: Sequence[int]) -> Shelves:
         """What was made for inputs of shape (C, *S)."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from xai_fast.core.arguments import Arguments
 from xai_fast.core.borrowed import WritesWeightsError
-from xai_fast.core.layers import Grid, Layer, layer_names
+from xai_fast.core.layers import Grid, Layer, TokenPlaces, layer_names
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.scores import class_names
@@ -243,6 +243,11 @@ class Engine:
         """What layers return for one input of shape (C, *S), without contents; see `Looking.activations`."""
         with self._looking() as looking:
             return looking.activations(layers, shape)
+
+    def tokens(self, inputs: Tensor, grid: tuple[int, ...] | None = None) -> TokenPlaces:
+        """Where a transformer's tokens lie over inputs (N, C, *S); see `Looking.tokens`."""
+        with self._looking() as looking:
+            return looking.tokens(inputs, grid)
 
     @contextmanager
     def _looking(self, samples: int | None = None) -> Iterator[Looking]:

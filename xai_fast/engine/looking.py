@@ -18,9 +18,11 @@ from xai_fast.core.layers import (
     Function,
     Grid,
     Reading,
+    TokenPlaces,
     choose_layers,
     layer_activations,
     readings_of,
+    token_places,
 )
 from xai_fast.graph.deadline import limited
 
@@ -38,15 +40,17 @@ class Looked:
         chosen: names that "auto" means, by input shape and kind of target.
         readings: by layer, input shape and what the caller said of the grid.
         activations: tensors (1, ...) without contents, by layer and input shape.
+        tokens: where they lie, by input shape, kind of target and what the caller said of the grid.
     """
 
     chosen: dict[Any, tuple[str, ...]] = field(default_factory=dict)
     readings: dict[Any, Reading] = field(default_factory=dict)
     activations: dict[Any, Tensor] = field(default_factory=dict)
+    tokens: dict[Any, TokenPlaces] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Forgets all of it."""
-        for facts in (self.chosen, self.readings, self.activations):
+        for facts in (self.chosen, self.readings, self.activations, self.tokens):
             facts.clear()
 
     def saw(self, layers: Sequence[str], shape: Sequence[int], activations: Sequence[Tensor]) -> None:
@@ -125,6 +129,23 @@ class Looking:
             found = self._aside(lambda module, _: layer_activations(module, layers, self._example(noise)))
             self.looked.saw(layers, shape, [found[layer] for layer in layers])
         return tuple(self.looked.activations[layer, *shape] for layer in layers)
+
+    def tokens(self, inputs: Tensor, grid: tuple[int, ...] | None) -> TokenPlaces:
+        """Where the tokens that attend to each other lie over inputs like these, and which the score is read from.
+
+        Raises:
+            ValueError: as `xai_fast.core.layers.token_places`.
+        """
+        shape, asked = tuple(inputs.shape[1:]), current() or Asked(self.output)
+        key = (shape, asked.kind, grid)
+        if key not in self.looked.tokens:
+            if not isinstance(self.model, nn.Module):
+                raise ValueError("`model` came as a plain callable, whose layers are not known; give the module itself")
+            example = self._example(inputs)
+            self.looked.tokens[key] = self._aside(
+                lambda module, ours: token_places(module, example, asked.score, grid, ours=ours)
+            )
+        return self.looked.tokens[key]
 
     def _aside(self, look: Callable[[nn.Module, bool], Found]) -> Found:
         """What `look` finds in the model, and is told whether it is a copy: for runs that the user did not ask for."""

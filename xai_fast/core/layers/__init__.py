@@ -6,6 +6,7 @@ from .grids import Axes, Flat, Function, Grid, Reading, Tokens, checked_grid
 from .naming import Layer, layer_names
 from .places import at_layers, first_tensor, modules_of, with_first
 from .readings import channels_first, layer_activations, readings_of
+from .tokens import TokenPlaces, token_places
 
 __all__ = [
     "Axes",
@@ -15,6 +16,7 @@ __all__ = [
     "Grid",
     "Layer",
     "Reading",
+    "TokenPlaces",
     "Tokens",
     "at_layers",
     "channels_first",
@@ -27,5 +29,6 @@ __all__ = [
     "modules_of",
     "reading_of",
     "readings_of",
+    "token_places",
     "with_first",
 ]

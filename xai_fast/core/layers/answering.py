@@ -60,7 +60,7 @@ def coordinates(module: nn.Module, layers: Sequence[str], row: Tensor, *, around
         ValueError: a layer runs more than once and no call is named, or never.
     """
     # One by one: rows of a batch may depend on each other, and for several there may be no memory.
-    return _measured(module, layers, list(_banded(row, around).split(1)))
+    return _measured(module, layers, list(banded(row, around=around).split(1)))
 
 
 def wide(activation: Tensor) -> Tensor:
@@ -74,8 +74,8 @@ def noise_like(row: Tensor, count: int) -> Tensor:
     return torch.randn(count, *row.shape[1:], generator=generator).to(row)
 
 
-def _banded(row: Tensor, around: bool) -> Tensor:
-    """The row, and below it one copy per band with that band replaced."""
+def banded(row: Tensor, *, around: bool) -> Tensor:
+    """Noise like a row (1, C, *S), or the row itself, and below it one copy per band with that band replaced."""
     noise = noise_like(row, 2)
     base, other = noise[:1], noise[1:]
     if around:

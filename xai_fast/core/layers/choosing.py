@@ -73,7 +73,7 @@ def choose_layers(
     choice = (search.read_together() if boxes else None) or search.choice()
     if choice is None and not record.depends:
         if ours:
-            _wake(module)
+            wake(module)
             record = Recorded(module, example, score_of, boxes=boxes)
         search = _Search(module, record, example, depends=record.depends)
         choice = search.choice()
@@ -231,7 +231,7 @@ def _of_several(fitting: Sequence[tuple[Seen, Reading]]) -> Choice:
 
 
 @torch.no_grad()
-def _wake(module: nn.Module) -> None:
+def wake(module: nn.Module) -> None:
     """Gives weights that are zero throughout, as a fresh head's or residual branch's may be, some value."""
     generator = torch.Generator().manual_seed(0)
     for weight in module.parameters():

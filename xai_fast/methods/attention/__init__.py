@@ -1,0 +1,1 @@
+"""Methods of transformers: what their attention passes on, and what comes back through it."""
