@@ -65,6 +65,12 @@ class AttentionWatch(TorchFunctionMode):
         self._take, self._keep = take, keep
         self._waiting: dict[int, tuple[Tensor, Tensor]] = {}  # by id: what may turn out to mix values, as what it began
 
+    def begin(self) -> None:
+        """Another forward begins: what was found before is forgotten."""
+        self.found.clear()
+        self._waiting.clear()
+        self.values = None
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

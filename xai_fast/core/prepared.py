@@ -108,14 +108,19 @@ class Prepared:
             return captured(batch)
         return self.module(batch)
 
-    def by_itself(self, batch: Tensor) -> Any:
-        """The same by the module's own forward, whatever was captured or compiled."""
-        if not self._unseen:
-            return self.module(batch)
-        self._unseen = False
+    def by_itself(self, batch: Tensor, begin: Callable[[], None] = lambda: None) -> Any:
+        """The same by the module's own forward, whatever was captured or compiled; `begin` comes before each run."""
+
+        def run() -> Any:
+            begin()
+            return self.module(batch.clone(memory_format=torch.preserve_format) if unseen else batch)
+
+        unseen, self._unseen = self._unseen, False
+        if not unseen:
+            return run()
         # It may write into its batch, which then has to be there once more.
         with read_only(self.module) if self.borrows and isinstance(self.module, nn.Module) else nullcontext():
-            raw, draws = drawn_by(lambda: self.module(batch.clone(memory_format=torch.preserve_format)))
+            raw, draws = drawn_by(run)
         self.draws |= draws
         return raw
 

@@ -246,7 +246,7 @@ class Engine:
 
     def tokens(self, inputs: Tensor, grid: tuple[int, ...] | None = None) -> TokenPlaces:
         """Where a transformer's tokens lie over inputs (N, C, *S); see `Looking.tokens`."""
-        with self._looking() as looking:
+        with self._looking(len(inputs)) as looking:
             return looking.tokens(inputs, grid)
 
     @contextmanager

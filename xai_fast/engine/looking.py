@@ -150,7 +150,9 @@ class Looking:
     def _aside(self, look: Callable[[nn.Module, bool], Found]) -> Found:
         """What `look` finds in the model, and is told whether it is a copy: for runs that the user did not ask for."""
         assert isinstance(self.model, nn.Module)
-        for borrowing in (True, False):
+        # No gradient goes through weights that were made under inference mode; copies of them are as any others.
+        lendable = not any(weight.is_inference() for weight in self.model.parameters())
+        for borrowing in (True, False) if lendable else (False,):
             try:
                 module = copied(self.model, borrowing=borrowing)
             except Exception:  # as in `prepare`: anything may refuse to be copied

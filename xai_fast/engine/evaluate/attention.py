@@ -37,12 +37,12 @@ class AttentionMaps:
         if not self.backwards:
             keep = AttentionWatch(keep=lambda own: self.fold(by_head(own), None))
             with torch.no_grad(), by_own_forward(prepared), keep as watch:
-                raw = prepared.by_itself(batch)
+                raw = prepared.by_itself(batch, watch.begin)
             scores = score_of(raw)
             return Answers(scores, responses=tuple(Response(own[:, None]) for own in _sequence(watch, len(batch))))
         with torch.enable_grad():
             with by_own_forward(prepared), AttentionWatch(leaf) as watch:
-                raw = prepared.by_itself(batch)
+                raw = prepared.by_itself(batch, watch.begin)
             scores = score_of(raw)
             every = [by_head(own) for own in _sequence(watch, len(batch))]
             kept = [
