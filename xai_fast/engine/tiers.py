@@ -97,7 +97,7 @@ def _only_prepared(settings: Settings, store: ModelStore, recipe: Recipe) -> str
         "as was asked for": settings.prepare is True or (store.contents().eager and _assumed is None),
         "`mode`, `plan`, `batch_size`, `memory_limit` or `compile` say how it runs": defaults
         != ("exact", "auto", "auto", None, False),
-        "`args` and `kwargs` follow their samples": bool(settings.args or settings.kwargs),
+        "it takes `args` or `kwargs`": bool(settings.args or settings.kwargs),
         "what the method asks next depends on answers": unknown or bool(recipe.change or recipe.unfolded),
         "the method asks for more than scores and gradients": not all(isinstance(one, _PLAIN) for one in asked),
     }
