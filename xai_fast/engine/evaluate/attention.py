@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from xai_fast.core import autograd
 from xai_fast.core.attention import AttentionWatch, by_head, leaf, refusal
 from xai_fast.core.prepared import Prepared
 from xai_fast.engine.reach import leads_back, refuse_unreached
@@ -66,7 +67,7 @@ def _per_score(scores: Tensor, at: list[Tensor]) -> Iterator[list[Tensor]]:
     for k in range(scores.shape[1]):
         if not scores.requires_grad:
             refuse_unreached("its attention")
-        gradients = torch.autograd.grad(scores[:, k].sum(), at, retain_graph=True, allow_unused=True)
+        gradients = autograd.grad(scores[:, k].sum(), at, retain_graph=True, allow_unused=True)
         if not any(
             gradient is not None and (gradient.any() or leads_back(scores, own))
             for gradient, own in zip(gradients, at, strict=True)

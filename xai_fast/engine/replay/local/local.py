@@ -251,8 +251,9 @@ def _measured(prepared: Prepared, inputs: Tensor) -> tuple[Regions, Rates]:
         batch.copy_(inputs[:1].expand_as(batch))
         # What is fused differs with the layers that somebody looks at, and with it the steps.
         case = f"{shape}, {prepared.dtype}, layers {sorted(prepared.anchors)}"
+        regions = Regions(captured)  # or there are none, and nothing is timed
         rates = decided(RATES, case, lambda: timed(captured, batch).to_json(), lambda: estimated(captured).to_json())
-        return Regions(captured), Rates.from_json(rates)
+        return regions, Rates.from_json(rates)
 
     return prepared.shelves(shape).find(_REGIONS, (), measure)
 
