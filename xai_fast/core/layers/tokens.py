@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xai_fast.core import autograd
 from xai_fast.core.attention import AttentionWatch, by_head, leaf, refusal
 
 from .answering import BANDS, banded, centres_of, noise_like, reading_of, wide
@@ -100,7 +101,7 @@ def _read(module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor])
         if not score.requires_grad:
             return torch.full((last.shape[-2],), 1 / last.shape[-2], dtype=torch.float64)
         weight = torch.randn(score.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(score)
-        (gradient,) = torch.autograd.grad((score * weight).sum(), last, allow_unused=True)
+        (gradient,) = autograd.grad((score * weight).sum(), last, allow_unused=True)
     if gradient is None or not gradient.any():
         return None
     read = by_head(gradient)[0].ne(0).any(2).any(0).double()
