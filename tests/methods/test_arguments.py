@@ -103,10 +103,9 @@ def test_every_sample_meets_its_own(model, name, batch_size):
 
 def test_what_belongs_to_no_sample_is_captured_with_the_model(model):
     context = CONTEXT[:1]
-    engine = xf.Engine(model, args=[context], kwargs={"mask": MASK})
+    engine = xf.Engine(model, plan="local", args=[context], kwargs={"mask": MASK})  # or it is refused
     method = xf.Occlusion(engine, window=4, stride=2)
     inputs = signals(2, (3, 12, 11), torch.float64)
-    assert "plan: local" in engine.explain_plan(method, inputs)
     plain = xf.Occlusion(lambda x: model(x, context.expand(len(x), -1), mask=MASK), window=4, stride=2)
     expected = plain.attribute(inputs, 1)
     assert (method.attribute(inputs, 1) - expected).abs().max() <= 1e-10 * expected.abs().max()
