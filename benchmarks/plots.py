@@ -167,6 +167,23 @@ def methods(records: Iterable[tuple[Record, str]]) -> Section:
     return section
 
 
+def first_calls(records: Iterable[tuple[Record, str]]) -> Section:
+    """The first call of a process against the library's."""
+    section = Section(
+        "First calls",
+        "One photograph in a fresh process, imports apart: our time over the library's (1.00x is as fast, more is "
+        "slower), by the processor's time and by the clock, and how far the two maps are apart.",
+        ("network", "method", "tier", "ours", "the library", "ours over theirs", "by the clock", "apart", "machine"),
+    )
+    for record, where in records:
+        if "first_call" in record:
+            seconds = (span(record["seconds"]["cpu"][side]["median"]) for side in ("ours", "peer"))
+            ratios = (f"{record['ratios'][clock]:.2f}x" for clock in ("cpu", "wall"))
+            cells = (*seconds, *ratios, error(record["difference"]), where)
+            section.rows.append([record["network"], record["first_call"], record["tier"], *cells])
+    return section
+
+
 def forwards(records: Iterable[tuple[Record, str]]) -> Section:
     """The prepared forward against other forwards."""
     section = Section(
@@ -277,7 +294,15 @@ def zoo(records: Iterable[tuple[Record, str]]) -> Section:
     return section
 
 
-SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (methods, plans, forwards, modes, estimators, zoo)
+SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (
+    methods,
+    first_calls,
+    plans,
+    forwards,
+    modes,
+    estimators,
+    zoo,
+)
 
 
 def span(seconds: float) -> str:
