@@ -9,8 +9,6 @@ the classes; the audit makes GradCAM maps, embeddings and summaries, and writes 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import tempfile
 import time
@@ -18,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from methods import save
 from PIL import Image
+from timing import spread
 
 import xai_fast as xf
 from xai_fast.audit.attribution import input_of
@@ -105,21 +105,18 @@ def main() -> None:
                 pairs.append(pair)
                 print(f"bare {pair[0]:6.1f}/s  audit {pair[1]:6.1f}/s  ratio {pair[1] / pair[0]:.2f}")
     ratios = [audit / loop for loop, audit in pairs]
-    result = {
+    loops, audits = zip(*pairs, strict=True)
+    record = {
+        "audit": "GradCAM of the demonstration's network",
         "images": chosen.images,
-        "pairs": chosen.pairs,
-        "ratio": statistics.median(ratios),
-        "ratios": ratios,
-        "bare_per_second": [loop for loop, _ in pairs],
-        "audit_per_second": [audit for _, audit in pairs],
-        "threads": torch.get_num_threads(),
         "workers": WORKERS,
-        "processor": platform.processor() or platform.machine(),
-        "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
+        "bar": 0.85,
+        "ratio": statistics.median(ratios),
+        "per_second": {"bare": spread(loops), "audit": spread(audits)},
     }
-    print(f"median ratio {result['ratio']:.2f}")
+    print(f"median ratio {record['ratio']:.2f}")
     if chosen.json:
-        chosen.json.write_text(json.dumps(result, indent=1) + "\n")
+        save(chosen.json, chosen.pairs, [record])
 
 
 if __name__ == "__main__":

@@ -87,6 +87,14 @@ _FIRST_CALL = {
     "seconds": dict,
     "difference": _NUMBER,
 }
+_AUDIT = {
+    "audit": str,
+    "images": int,
+    "workers": int,
+    "bar": _NUMBER,
+    "ratio": _NUMBER,
+    "per_second": dict,
+}
 _ADAPTIVE = {
     "case": str,
     "network": str,
@@ -166,6 +174,7 @@ def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     kinds = {
         "zoo": _zoo,
         "memory": lambda record: _fields(record, _MEMORY, f"record {record['memory']!r}"),
+        "audit": _audit,
         "windows": _plan,
         "first_call": _first_call,
         "mode": _mode,
@@ -248,6 +257,13 @@ def _estimator(record: dict[str, Any]) -> None:
     for sampler, errors in record["errors"].items():
         if len(errors) != len(record["evaluations"]):
             raise ValueError(f"{name}: `{sampler}` has {len(errors)} errors for {record['evaluations']} evaluations")
+
+
+def _audit(record: dict[str, Any]) -> None:
+    name = f"record {record['audit']!r}"
+    _fields(record, _AUDIT, name)
+    for side in ("bare", "audit"):
+        _fields(record["per_second"].get(side), _SPREAD, f"{name} {side}")
 
 
 def _zoo(record: dict[str, Any]) -> None:

@@ -67,7 +67,8 @@ class Watching(Watch):
         for note in manifest.notes:
             line(note)
         there = f", {self.done:,} of them done before" if self.done else ""
-        line(f"{self.total:,} images in {len(range(index, len(shards), count)):,} shards{there}")
+        here = len(range(index, len(shards), count))
+        line(f"{self.total:,} images in {here:,} shard{'' if here == 1 else 's'}{there}")
         self._times.append((time.monotonic(), 0))
         self._task = self._bar.add_task("", total=self.total, completed=self.done, said="")
         self._bar.start()
