@@ -457,7 +457,8 @@ def test_200_calls_leave_memory_flat(case, lock):
     calls(20)
     (memory, objects), (later_memory, later_objects) = calls(20), calls(200)
     assert later_objects - objects < 200
-    assert later_memory - memory < 4 << 20
+    # Attention among 400 positions takes blocks of megabytes, which come and go: kept, they would be a gigabyte.
+    assert later_memory - memory < (32 if case.needs_attention else 4) << 20
 
 
 @pytest.mark.parametrize("method", ["GradCAM", "Saliency"])
