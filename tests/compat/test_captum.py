@@ -22,7 +22,7 @@ from xai_fast.compat import captum as compat
 attr = pytest.importorskip("captum.attr", reason="captum is not installed")
 from captum import metrics  # noqa: E402 - after the check that it is there
 
-from xai_fast.compat import models  # noqa: E402
+from xai_fast.compat import models  # noqa: E402 - as above
 
 PIXELS = torch.arange(13 * 11).view(1, 1, 13, 11) // 24
 CHANNELS = torch.arange(3).view(1, 3, 1, 1).expand(1, 3, 13, 11)

@@ -20,7 +20,7 @@ from xai_fast.compat import pytorch_grad_cam as compat
 
 library = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
 from pytorch_grad_cam import base_cam  # noqa: E402 - after the check that it is there
-from pytorch_grad_cam.utils import model_targets  # noqa: E402
+from pytorch_grad_cam.utils import model_targets  # noqa: E402 - as above
 
 CLASSES = [model_targets.ClassifierOutputTarget(category) for category in (1, 4, 0)]
 SMOOTH = [model_targets.ClassifierOutputSoftmaxTarget(category) for category in (1, 4, 0)]

@@ -210,13 +210,13 @@ def test_hugging_face_eager_and_fused(monkeypatch):
     transformers = pytest.importorskip("transformers")
     settings = {"image_size": 32, "patch_size": 8, "hidden_size": 24, "num_attention_heads": 3, "num_labels": 5}
     config = transformers.ViTConfig(**settings, num_hidden_layers=2, intermediate_size=32)
-    inputs, maps = signals(2, (3, 32, 32)), []
+    inputs, maps, attentions = signals(2, (3, 32, 32)), [], ()
     for kind in ("eager", "sdpa"):
         config._attn_implementation = kind
         torch.manual_seed(0)
         model = transformers.ViTForImageClassification(config).eval()
         maps.append([method(model).attribute(inputs, 1) for method in ROLLOUTS])
-        attentions = model(inputs, output_attentions=True).attentions if kind == "eager" else attentions  # noqa: F821
+        attentions = model(inputs, output_attentions=True).attentions if kind == "eager" else attentions
     for eager, fused in zip(*maps, strict=True):
         assert torch.allclose(eager, fused, atol=1e-6)
     total = torch.eye(17)

@@ -32,7 +32,7 @@ def _audit(*args: Any, **kwargs: Any) -> AuditRun:
 
 def _needs_arrow() -> None:
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow  # noqa: F401 - only whether it is there
     except ImportError:
         raise ImportError("audits keep their records as Parquet; `pip install 'xai_fast[audit]'`") from None
 

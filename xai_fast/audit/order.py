@@ -102,11 +102,14 @@ def made(order: Order, entries: Any) -> tuple[Engine, dict[str, AbstractMethod]]
     for one in order.methods:
         if isinstance(one, AbstractMethod) and one.engine.model is not given.model:
             raise ValueError(f"`methods` holds a {type(one).__name__} made for another model; make it for this one")
-        info = method_named(one) if isinstance(one, str) else None
-        method = build(info.name, engine, order.settings.get(info.name)) if info is not None else one
+        if isinstance(one, str):
+            info = method_named(one)
+            method = build(info.name, engine, order.settings.get(info.name))
+        else:
+            method = one
         name = type(method).__name__
         names[name] += 1
-        methods[name if names[name] == 1 else f"{name}-{names[name]}"] = method  # type: ignore[assignment]
+        methods[name if names[name] == 1 else f"{name}-{names[name]}"] = method
     return engine, methods
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from xai_fast._printing import printable
 from xai_fast.audit.auditing import Order, carry_out
@@ -30,7 +31,7 @@ def order_of(
     pairs: tuple[str, ...],
     layer: str | None,
     target: str | None,
-    **further: object,
+    **further: Any,
 ) -> Order:
     """What was typed, as an order.
 
@@ -40,7 +41,7 @@ def order_of(
     check_available()
     settings = settings_for(methods, pairs, layer)
     chosen = int(target) if target is not None and target.isdecimal() else target
-    return Order(model=model, data=data, methods=tuple(settings), settings=settings, target=chosen, **further)  # type: ignore[arg-type]
+    return Order(model=model, data=data, methods=tuple(settings), settings=settings, target=chosen, **further)
 
 
 def run(order: Order, out: Path, shard: tuple[int, int], workers: int | None, interrupts: Interrupts) -> int:

@@ -62,6 +62,19 @@ def views(images: Any, count: int, preprocess: Any) -> list[Image.Image]:
     return shown
 
 
+def views_or_photos(images: Any, photos: Tensor | None, count: int, preprocess: Any) -> list[Image.Image]:
+    """The pictures under a result's maps: `views` of what is given, else the result's own photos (N, C, H, W), bytes.
+
+    Raises:
+        ValueError: neither is there; or as `views`.
+    """
+    if images is not None:
+        return views(images, count, preprocess)
+    if photos is None:
+        raise ValueError("`images` must be given here: what was explained is no picture in grey or colour")
+    return as_images(photos)
+
+
 def slice_views(volumes: Any, count: int, index: int) -> list[Image.Image]:
     """Slice `index` along the first axis of `count` volumes (N, C, D, H, W), each on its own volume's range.
 

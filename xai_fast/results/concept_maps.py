@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import numpy as np
 from torch import Tensor
 
-from xai_fast.images import pictures
+from xai_fast.images.pictures import views_or_photos
 
 from .filter_maps import resized
 from .result import AbstractResult
@@ -91,7 +91,9 @@ class ConceptMaps(AbstractResult):
         colours = distinct(len(self.concepts))
         return [
             regions(view, maps, colours, alpha=alpha)
-            for view, maps in zip(self._views(images), self._maps(), strict=True)
+            for view, maps in zip(
+                views_or_photos(images, self.photos, len(self), self.preprocess), self._maps(), strict=True
+            )
         ]
 
     def figure(self, images: Any = None, *, width: int = 360) -> Image.Image:
@@ -104,7 +106,7 @@ class ConceptMaps(AbstractResult):
         from xai_fast.report import Panel, Row, figure
         from xai_fast.report.regions import Entry, distinct, legend, stacked
 
-        views = self._views(images)
+        views = views_or_photos(images, self.photos, len(self), self.preprocess)
         drawn = self.overlay(views)
         said = f"{len(self.concepts)} explain {100 * self.explained:.0f} % of layer {self.layer}"
         rows = [
@@ -125,13 +127,6 @@ class ConceptMaps(AbstractResult):
         if self.photos is None or len(self.size) != 2:
             return None
         return replace(self, values=self.values[:_MOST], photos=self.photos[:_MOST]).figure()
-
-    def _views(self, images: Any) -> list[Image.Image]:
-        if images is not None:
-            return pictures.views(images, len(self), self.preprocess)
-        if self.photos is None:
-            raise ValueError("`images` must be given here: what the concepts are of is no picture in grey or colour")
-        return pictures.as_images(self.photos)
 
     def _maps(self) -> np.ndarray:
         """(N, k, h, w)."""

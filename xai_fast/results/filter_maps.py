@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from xai_fast.images import pictures
+from xai_fast.images.pictures import views_or_photos
 
 from .result import AbstractResult
 
@@ -100,7 +100,11 @@ class FilterMaps(AbstractResult):
         """
         from xai_fast.report import overlay
 
-        views, maps, signed = self._views(images), self._maps(), self.signed
+        views, maps, signed = (
+            views_or_photos(images, self.photos, len(self), self.preprocess),
+            self._maps(),
+            self.signed,
+        )
         shared = self._scales(maps) if scale == "shared" else None
         return [
             overlay(
@@ -127,7 +131,11 @@ class FilterMaps(AbstractResult):
         """
         from xai_fast.report import Bar, Panel, Row, figure, overlay
 
-        views, maps, signed = self._views(images), self._maps(), self.signed
+        views, maps, signed = (
+            views_or_photos(images, self.photos, len(self), self.preprocess),
+            self._maps(),
+            self.signed,
+        )
         scales = self._scales(maps)
         columns = range(len(self.filters)) if len(self.filters) <= n_filters else self.strongest(n_filters)
         rows = []
@@ -145,13 +153,6 @@ class FilterMaps(AbstractResult):
         if self.photos is None:
             return None
         return replace(self, values=self.values[:_MOST], photos=self.photos[:_MOST]).figure()
-
-    def _views(self, images: Any) -> list[Image.Image]:
-        if images is not None:
-            return pictures.views(images, len(self), self.preprocess)
-        if self.photos is None:
-            raise ValueError("`images` must be given here: what the filters were shown is no picture in grey or colour")
-        return pictures.as_images(self.photos)
 
     def _maps(self) -> np.ndarray:
         """(N, F, h, w)."""

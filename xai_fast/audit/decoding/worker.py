@@ -42,7 +42,7 @@ def _answer(request: dict[str, Any], payload: bytes) -> bytes:
         photo = decoded(_source(request, payload), FORMATS)
         preprocess = request["preprocess"]
         view = photo if preprocess is None else _preprocess(preprocess).view(photo)
-    except Exception as error:
+    except Exception as error:  # a file may be broken in any way, which costs this item alone
         return packed({"error": " ".join(str(error).split()) or type(error).__name__})
     header = {"size": photo.size, "view": view.size, "mode": view.mode, "properties": _properties(view)}
     return packed(header, view.tobytes())

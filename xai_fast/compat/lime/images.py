@@ -46,7 +46,7 @@ def data_labels(call: Call) -> Any:
         for images in _images(data, image, fudged, segments, at_once):
             labels.extend(ask(images))
         return data, np.array(labels)
-    except Exception as error:
+    except Exception as error:  # whatever the caller's classifier raises stays the caller's
         raise CallersError from error
 
 

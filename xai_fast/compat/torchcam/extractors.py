@@ -78,7 +78,7 @@ def smoothed(call: Call) -> Any:
         kept = list(extractor.hook_a), list(extractor.hook_g)
         try:
             return call.plain(served)
-        except Exception:
+        except Exception:  # passed on; the extractor is left as it was found
             extractor.hook_a[:], extractor.hook_g[:] = kept
             raise
 

@@ -44,7 +44,7 @@ def projection(activations: NDArray[np.floating]) -> NDArray[np.float32]:
         table = table - table.mean(axis=0)
         first = np.linalg.svd(table, full_matrices=False)[2][0]
         found.append((table @ first).reshape(one.shape[1:]))
-    return np.float32(found)  # type: ignore[return-value]
+    return np.asarray(found, np.float32)
 
 
 def projection_upwards(activations: NDArray[np.floating]) -> NDArray[np.float32]:
