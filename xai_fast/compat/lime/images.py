@@ -57,12 +57,15 @@ def _images(
     lowest, count = min(int(segments.min()), 0), data.shape[1]
     shown = np.ones(max(int(segments.max()) + 1, count) - lowest, dtype=bool)
     places = segments - lowest
+    # A pixel at a time and not a number at a time: a quarter of the work.
+    pixel = np.dtype((np.void, image.dtype.itemsize * image.shape[2]))
+    clean, hidden = (np.ascontiguousarray(one).view(pixel)[..., 0] for one in (image, fudged))
     for start in range(0, len(data), at_once):
         some = data[start : start + at_once]
         images = np.empty((len(some), *image.shape), image.dtype)
         for row, out in zip(some, images, strict=True):
             shown[-lowest : count - lowest] = row
-            out[...] = np.where(shown[places][..., None], image, fudged)
+            np.copyto(out.view(pixel)[..., 0], np.where(shown[places], clean, hidden))
         yield images
 
 
