@@ -57,7 +57,7 @@ def _images(
     lowest, count = min(int(segments.min()), 0), data.shape[1]
     shown = np.ones(max(int(segments.max()) + 1, count) - lowest, dtype=bool)
     places = segments - lowest
-    # A pixel at a time and not a number at a time: a quarter of the work.
+    # A pixel at a time and not a number at a time saves a fifth of it (two cores of a Zen 3).
     pixel = np.dtype((np.void, image.dtype.itemsize * image.shape[2]))
     clean, hidden = (np.ascontiguousarray(one).view(pixel)[..., 0] for one in (image, fudged))
     for start in range(0, len(data), at_once):
