@@ -15,7 +15,8 @@ import numpy as np
 
 from xai_fast.audit.answers import Answer
 from xai_fast.audit.decoding.pool import Decoded
-from xai_fast.audit.executors.local import Watch, run_shards
+from xai_fast.audit.executors.contract import Watch
+from xai_fast.audit.executors.local import run_shards
 from xai_fast.audit.manifest import manifest_of
 from xai_fast.audit.plan import Plan
 from xai_fast.audit.store.shards import Shards

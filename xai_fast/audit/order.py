@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -17,6 +17,8 @@ from xai_fast.engine.settings import Mode
 from xai_fast.methods.base import AbstractMethod
 from xai_fast.methods.build import build, method_named, refuse_without_truth
 from xai_fast.models import load
+
+Executor = Literal["local", "ray"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,14 @@ class Order:
         return {name: getattr(self, name) for name in names} | {"data": data}
 
 
-def check(order: Order, shard: tuple[int, int], workers: int | None) -> None:
-    """Refuses numbers that do not fit.
+def check(
+    order: Order,
+    shard: tuple[int, int],
+    workers: int | None,
+    executor: Executor = "local",
+    actors: int | None = None,
+) -> None:
+    """Refuses numbers and names that do not fit.
 
     Raises:
         ValueError: says which.
@@ -57,11 +65,15 @@ def check(order: Order, shard: tuple[int, int], workers: int | None) -> None:
     index, count = shard
     if not 0 <= index < count:
         raise ValueError(f"`shard` came as {index}/{count}; give i/n with i from 0 to n - 1")
-    for name, value in (("shard_size", order.shard_size), ("workers", workers)):
+    for name, value in (("shard_size", order.shard_size), ("workers", workers), ("actors", actors)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` came as {value}; give at least 1")
     if not order.time_out > 0:
         raise ValueError(f"`time_out` came as {order.time_out}; give seconds above 0")
+    if executor not in get_args(Executor):
+        raise ValueError(f"`executor` came as {executor!r}; give one of {', '.join(map(repr, get_args(Executor)))}")
+    if actors is not None and executor == "local":
+        raise ValueError("`actors` is about Ray; give `executor` 'ray' too")
     if not order.methods:
         raise ValueError("`methods` came empty; give at least one, such as 'GradCAM'")
 

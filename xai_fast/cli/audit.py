@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xai_fast._printing import printable
-from xai_fast.audit.auditing import Order, carry_out
+from xai_fast.audit.auditing import Executor, Order, carry_out
 from xai_fast.audit.auditing import resume as resume_run
+from xai_fast.audit.executors.contract import ExecutorError
 from xai_fast.audit.exports import write_csv, write_overlays
 from xai_fast.audit.reading import AuditRun, read
 from xai_fast.audit.store.schema import OK
@@ -44,39 +46,49 @@ def order_of(
     return Order(model=model, data=data, methods=tuple(settings), settings=settings, target=chosen, **further)
 
 
-def run(order: Order, out: Path, shard: tuple[int, int], workers: int | None, interrupts: Interrupts) -> int:
+@dataclass(frozen=True)
+class Hands:
+    """Who works: which share of the shards, how many processes that decode, which executor and how many actors."""
+
+    shard: tuple[int, int]
+    workers: int | None
+    executor: Executor
+    actors: int | None
+
+
+def run(order: Order, out: Path, hands: Hands, interrupts: Interrupts) -> int:
     """Runs, or goes on; returns the exit code."""
 
     def work(watch: Watching) -> AuditRun:
-        return carry_out(order, out, shard=shard, workers=workers, watch=watch)
+        return carry_out(order, out, watch=watch, **vars(hands))
 
-    return _watched(work, out, shard, interrupts)
+    return _watched(work, out, hands, interrupts)
 
 
-def resume(out: Path, shard: tuple[int, int], workers: int | None, interrupts: Interrupts) -> int:
+def resume(out: Path, hands: Hands, interrupts: Interrupts) -> int:
     """Goes on with a run; returns the exit code."""
 
     def work(watch: Watching) -> AuditRun:
-        return resume_run(out, shard=shard, workers=workers, watch=watch)
+        return resume_run(out, watch=watch, **vars(hands))
 
-    return _watched(work, out, shard, interrupts)
+    return _watched(work, out, hands, interrupts)
 
 
-def _watched(work: Callable[[Watching], AuditRun], out: Path, shard: tuple[int, int], interrupts: Interrupts) -> int:
-    with Watching(shard) as watch:
+def _watched(work: Callable[[Watching], AuditRun], out: Path, hands: Hands, interrupts: Interrupts) -> int:
+    with Watching(hands.shard) as watch:
         try:
             found = work(watch)
         except KeyboardInterrupt:
             interrupts.came = True
             found = None
-        except StoreError as error:
+        except (StoreError, ExecutorError) as error:
             if watch.total == 0:
-                raise ValueError(f"`--out` {error}") from error
+                raise ValueError(f"`--out` {error}" if isinstance(error, StoreError) else str(error)) from error
             found = None
             problem(str(error))
     with interrupts.postponed():
         if found is None:
-            return _stopped(out, shard, watch, interrupts)
+            return _stopped(out, hands, watch, interrupts)
         speed = f", {watch.speed:,.1f} images per second" if watch.answered.total() else ""
         line(f"{watch.total:,} images, {watch.failed:,} failed{speed}; in ", (printable(str(out)), "bold"))
         if watch.failed:
@@ -88,12 +100,13 @@ def _watched(work: Callable[[Watching], AuditRun], out: Path, shard: tuple[int, 
         return 3 if watch.failed else 0
 
 
-def _stopped(out: Path, shard: tuple[int, int], watch: Watching, interrupts: Interrupts) -> int:
+def _stopped(out: Path, hands: Hands, watch: Watching, interrupts: Interrupts) -> int:
     """Says how to go on."""
     if watch.total == 0:
         problem("interrupted before the run began")
         return 130
-    share = "" if shard == (0, 1) else f" --shard {shard[0]}/{shard[1]}"
+    share = "" if hands.shard == (0, 1) else f" --shard {hands.shard[0]}/{hands.shard[1]}"
+    share += "" if hands.executor == "local" else f" --executor {hands.executor}"
     line(f"{'interrupted' if interrupts.came else 'stopped'}; whole shards are kept. Go on with")
     line((f"  xai-fast audit resume {shlex.quote(printable(str(out)))}{share}", "bold"))
     return 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,14 @@ import typer
 
 from .interrupts import stopping
 from .usage import Mode, split, usage
+
+
+class ExecutorName(StrEnum):
+    """Who works on the shards."""
+
+    local = "local"
+    ray = "ray"
+
 
 audit_app = typer.Typer(
     name="audit",
@@ -21,6 +30,10 @@ Out = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.")]
 Share = Annotated[
     str | None, typer.Option("--shard", metavar="I/N", help="Only every N-th shard from the I-th (0 to N-1) on.")
 ]
+Executor = Annotated[
+    ExecutorName, typer.Option(help="local: this process; ray: actors of Ray's, at RAY_ADDRESS or on this machine.")
+]
+Actors = Annotated[int | None, typer.Option(min=1, help="With --executor ray. (default: one per GPU)")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that decode. (default: by the processors)")]
 
 
@@ -58,6 +71,8 @@ def run(
     tune: Annotated[bool, typer.Option("--tune", help="Measure what is fast first, and freeze that.")] = False,
     shard: Share = None,
     workers: Workers = None,
+    executor: Executor = ExecutorName.local,
+    actors: Actors = None,
 ) -> None:
     """Attribute every image of a data set, into a folder of Parquet files.
 
@@ -66,7 +81,7 @@ def run(
     Exit codes: 0 all done, 2 wrong usage and nothing ran, 3 done with failed images, 4 incomplete: resume it.
     """
     with stopping() as interrupts, usage():
-        from .audit import order_of
+        from .audit import Hands, order_of
         from .audit import run as work
 
         order = order_of(
@@ -83,20 +98,27 @@ def run(
             time_out=time_out,
             tune=tune,
         )
-        code = work(order, out, _share(shard), workers, interrupts)
+        code = work(order, out, Hands(_share(shard), workers, executor.value, actors), interrupts)
     raise typer.Exit(code)
 
 
 @audit_app.command()
-def resume(out: Out, shard: Share = None, workers: Workers = None) -> None:
+def resume(
+    out: Out,
+    shard: Share = None,
+    workers: Workers = None,
+    executor: Executor = ExecutorName.local,
+    actors: Actors = None,
+) -> None:
     """Go on with a run, from what its plan says.
 
     Exit codes: as of `run`.
     """
     with stopping() as interrupts, usage():
+        from .audit import Hands
         from .audit import resume as work
 
-        code = work(out, _share(shard), workers, interrupts)
+        code = work(out, Hands(_share(shard), workers, executor.value, actors), interrupts)
     raise typer.Exit(code)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 
 from rich import progress as rich
 
-from xai_fast.audit.executors.local import Watch
+from xai_fast.audit.executors.contract import Watch
 from xai_fast.audit.manifest import Manifest
 from xai_fast.audit.plan import Plan
 from xai_fast.audit.store.schema import OK
@@ -88,6 +88,10 @@ class Watching(Watch):
         if self._bar.disable and now - self._said > _SECONDS:
             self._said = now
             err.print(f"{self._at:,} of {self.total:,} images, {self._words()}")
+
+    def said(self, words: str) -> None:
+        """Something happened that people should know."""
+        line(words)
 
     @property
     def _at(self) -> int:

@@ -5,38 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 
 from xai_fast.audit.decoding.pool import Decoded, Request
-from xai_fast.audit.manifest import Manifest
-from xai_fast.audit.plan import Plan
 from xai_fast.audit.sources.payload import Source
-from xai_fast.audit.store.shards import Shards
 from xai_fast.audit.work import Job, ShardWork
 
-
-class Watch:
-    """Who is told how far a run is; says nothing itself."""
-
-    def begin(self, plan: Plan, manifest: Manifest, shards: Shards) -> None:
-        """The plan is frozen."""
-
-    def images(self, statuses: list[str]) -> None:
-        """So many images are answered."""
-
-
-@dataclass
-class Worked:
-    """What one process did.
-
-    Attributes:
-        written: shards that it wrote.
-        left: shards that other processes were working on.
-    """
-
-    written: list[int] = field(default_factory=list)
-    left: list[int] = field(default_factory=list)
+from .contract import Watch, Worked
 
 
 def run_shards(
@@ -71,6 +46,7 @@ def run_shards(
                 work.write()
                 claims.release()
                 written.append(work.index)
+                watch.shard(work.index)
                 work = None
     return Worked(written, claims.left)
 
