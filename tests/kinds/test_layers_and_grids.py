@@ -151,6 +151,49 @@ def detector():
     return Forward(forward, backbone=Pyramid(), head=nn.Conv2d(6, 5, 1))
 
 
+class Residual(nn.Module):
+    def __init__(self, width, inner):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(width, inner, 3, padding=1), nn.Conv2d(inner, width, 1)
+
+    def forward(self, x):
+        return (x + self.up(self.down(x).relu())).relu()
+
+
+class Everywhere(nn.Module):
+    """Convolves, and then says at every place what all of them say together."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.expand, self.shrink = nn.Conv2d(width, 9, 3, padding=1), nn.Linear(9, width)
+
+    def forward(self, x):
+        mean = self.shrink(self.expand(x).tanh().mean((2, 3)))
+        return mean[:, :, None, None].expand_as(x) * 1.5
+
+
+def headless():
+    blocks = nn.Sequential(Residual(6, 4), Residual(6, 4))
+    return nn.Sequential(nn.Conv2d(3, 6, 3, 4, 1), blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def silent_block():
+    stages = nn.Sequential(Residual(6, 20), Everywhere(6))
+    return pooled(nn.Conv2d(3, 6, 3, 4, 1), stages, nn.ReLU())
+
+
+class CoarseLast(nn.Module):
+    """Four cells, each of which sees everything, with channels last."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.mix = nn.Conv2d(3, 4, 16, 16), nn.Linear(4 * 4, 4 * 40)
+        self.norm, self.head = nn.LayerNorm(40), nn.Linear(40, 5)
+
+    def forward(self, x):
+        return self.head(self.norm(self.mix(self.stem(x).flatten(1)).view(-1, 2, 2, 40)).tanh().mean((1, 2)))
+
+
 def volume_tokens():
     return Transformer(lambda t: t[:, 0], front=1, axes=3)
 
@@ -209,6 +252,9 @@ NETS = {
                               nn.Flatten()),
         IMAGE, ["1"], as_it_is, first_class,
     ),
+    "features in place of class scores": (headless, IMAGE, ["1"], as_it_is, first_class),
+    "inside a block that says the same everywhere": (silent_block, IMAGE, ["1.0"], as_it_is, first_class),
+    "four cells, channels last": (CoarseLast, IMAGE, ["norm"], last_axis, first_class),
     "a map that feeds nothing": (
         lambda: Forward(lambda self, x: self.head(self.backbone(x).pooled), backbone=Backbone(), head=nn.Linear(7, 5)),
         IMAGE, ["backbone.stages"], as_it_is, first_class,
@@ -333,6 +379,16 @@ def test_corners_tell_what_is_plain_and_nothing_else(name):
         asked.clear()
         assert readings_of(watched, choice.layers, torch.randn(1, 3, 32, 32)) == {layer: choice.readings[0]}
         assert asked == [1] * forwards
+
+
+def test_a_long_way_back_to_what_answers_takes_few_forwards():
+    """48 blocks that say the same everywhere: candidates are looked at by six, twelve, and so on."""
+    torch.manual_seed(3)
+    net = pooled(nn.Conv2d(3, 6, 3, 4, 1), nn.ReLU(), *(Everywhere(6) for _ in range(48))).eval().requires_grad_(False)
+    asked = []
+    net.register_forward_pre_hook(lambda _module, args: asked.append(len(args[0])))
+    assert choose_layers(net, torch.randn(1, 3, 32, 32), lambda raw: raw, ours=True).layers == ("1",)
+    assert len(asked) < 140
 
 
 @pytest.mark.parametrize("layer", ["relu:1", "relu:2", "b:input"])

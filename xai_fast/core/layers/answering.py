@@ -148,17 +148,28 @@ def reading_of(centres: Tensor, grid: tuple[int, ...] | None = None) -> Reading 
     return Axes(2) if tokens == Tokens(0, tuple(shape[:1])) else tokens
 
 
-def reading_by_kind(shape: Sequence[int], plain: Collection[tuple[int, ...]], grid: Grid = None) -> Reading | None:
-    """The reading of a map too coarse to answer, where every cell sees the whole input: what a convolution makes it.
+def reading_by_kind(
+    shape: Sequence[int], plain: Collection[tuple[int, ...]], size: Sequence[int], grid: Grid = None
+) -> Reading | None:
+    """The reading of a map too coarse to answer, where every cell sees the whole input.
+
+    What a convolution makes it; or channels last, where the other way round a grid would be finer than the input.
 
     Args:
         shape: of one row.
         plain: the shapes that convolutions, normalisations and pooling of this forward return.
+        size: of the input, its spatial axes.
         grid: extents that are given.
     """
+    shape = tuple(shape)
     coarse = max(shape[1:], default=BANDS + 1) <= BANDS
-    told = len(set(shape)) > 1 and tuple(shape) in plain
-    return Axes(1) if coarse and told and grid in (None, tuple(shape[1:])) else None
+    told = len(set(shape)) > 1 and shape in plain
+    if coarse and told and grid in (None, shape[1:]):
+        return Axes(1)
+    last = len(shape) == len(size) + 1 and max(shape[:-1]) <= BANDS and shape not in plain
+    if last and shape[-1] > max(size) and grid in (None, shape[:-1]):
+        return Axes(len(size) + 1)
+    return None
 
 
 def agreement(centres: Tensor) -> tuple[float, float]:

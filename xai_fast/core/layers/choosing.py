@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from xai_fast.graph.deadline import out_of_time, takes
 
-from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
+from .answering import BANDS, CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
 from .calls import Recorded, Seen
 from .corners import quick_readings
-from .grids import Axes, Reading, Tokens
+from .fitting import are_features, could_be_map, is_class_scores, sees_positions, small_parts
+from .grids import Reading, Tokens
 
 # Their output repeats or pools what came before, so a map read there shows nothing that the layer before does not.
 _PASSED_OVER = (
@@ -26,7 +27,9 @@ _PASSED_OVER = (
 _ATTENTION = re.compile(r"attention|attn|mha", re.IGNORECASE)
 _HEAD = re.compile(r"head|predictor|detect", re.IGNORECASE)
 _DEEPEST = 24  # calls at which the score's gradient is asked for first
-_AT_ONCE = 6  # candidates whose answers are measured in one run
+_AT_ONCE = 6  # candidates whose answers are measured in one run, at first
+_KEPT = 1 << 25  # elements of theirs that one run may keep, each once per changed band
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # what lies in them is blocks, not the inside of one
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,15 @@ def choose_layers(
 ) -> Choice:
     """The deepest layer that runs once, that the score depends on, and whose positions answer to those of the input.
 
-    A block is taken before what is inside it, a map of features before the class scores that are made of it, and a
-    layer that runs once before one call of several. Nothing inside attention is taken. In a transformer that reads a
-    class token that is the last block's input norm, because the patches of its output reach nothing. Where several maps
-    of a pyramid are read, it is those on which the score depends; all of them where a detector's boxes are asked about,
-    which hang on one each.
+    A block is taken before what is inside it, also where its own positions do not answer and those of the block before
+    do; a map of features before the class scores that are made of it, and a layer that runs once before one call of
+    several. Nothing inside attention is taken. In a transformer that reads a class token that is the last block's input
+    norm, because the patches of its output reach nothing. Where several maps of a pyramid are read, it is those on
+    which the score depends; all of them where a detector's boxes are asked about, which hang on one each.
 
     Costs one forward, a backward that ends at the deepest layers, and one row where their answer is plain; 2 + 1 rows
-    per spatial axis where it is less so; else up to a whole backward, and 1 + 4 rows per axis for every six candidates.
+    per spatial axis where it is less so; else up to a whole backward, and 1 + 4 rows per axis for six candidates, the
+    next twelve, and so on.
 
     Args:
         module: our own copy, or the caller's model under guard.
@@ -106,30 +110,60 @@ class _Search:
         self._module, self._record, self._example, self._depends = module, record, example, depends
         self.usual: list[Seen] = []
         self.fallback: Choice | None = None
+        self._inner: Choice | None = None  # the deepest inside a block whose own positions do not answer
         seen = record.seen
         # Queries, keys and values are no map of the block's.
-        self._inside = _small_parts(module, _ATTENTION, itself=False)
+        self._inside = small_parts(module, _ATTENTION, itself=False)
+        self._small = small_parts(module, re.compile(""), itself=True)
         kinds = {path for path, part in module.named_modules() if isinstance(part, CHANNELS_FIRST)}
         self._plain = {tuple(one.activation.shape[1:]) for one in seen if one.path in kinds}
+        self._at_once = _AT_ONCE
+        self._answered: set[str] = set()  # paths of calls that could be read, outside of blocks that could not
         stream = [one for one in seen if one.path not in self._inside and one.activation.ndim == 3]
         self._widths = {one.activation.shape[1]: one.activation.shape[2] for one in stream}
 
     def choice(self) -> Choice | None:
         """The deepest that fits, or None."""
-        classes = 0
+        cells = torch.Size()
+        for one, reading in self._features():
+            choice, extents = Choice((one.name,), (reading,)), reading(one.activation).shape[2:]
+            if self._inside_silent_block(one):
+                self._answered.remove(one.path)  # so that what lies inside of it is seen to as well
+                self._inner, cells = (self._inner, cells) if self._inner else (choice, extents)
+                continue
+            if self._inner is not None and extents != cells:
+                return self._inner  # the map of another stage says less than a part of this one's
+            return self._pyramid(one) or choice
+        return self._inner
+
+    def _features(self) -> Iterator[tuple[Seen, Reading]]:
+        """The candidates whose positions the score depends on, without class scores, which `fallback` keeps."""
+        classes, deepest = 0, list[tuple[Seen, Reading]]()
         for one, reading in self._candidates():
-            if not _sees_positions(one, reading, depends=self._depends):
+            if reading(one.activation).shape[2:].numel() > 1:
+                self._answered.add(one.path)
+            if not sees_positions(one, reading, depends=self._depends):
                 continue
             if isinstance(reading, Tokens) and one.activation.shape[2] != self._widths[one.activation.shape[1]]:
                 continue  # inside a block tokens are wider; the stream has one width
-            choice = Choice((one.name,), (reading,))
             width = reading(one.activation).shape[1]
-            if width == classes or _is_class_scores(one, reading, self._record.scores):
+            if width == classes or is_class_scores(one, reading, self._record.scores):
                 # What they are rectified or scaled from are scores as well.
-                self.fallback, classes = self.fallback or choice, width
+                classes, deepest = width, deepest or [(one, reading)]
+                self.fallback = Choice((deepest[0][0].name,), (deepest[0][1],))
                 continue
-            return self._pyramid(one) or choice
-        return None
+            before = self._record.seen[: self._record.seen.index(one)]
+            if deepest and are_features(self._record.scores, deepest[0][0], before):
+                yield from deepest
+            yield one, reading
+
+    def _inside_silent_block(self, one: Seen) -> bool:
+        """Whether the module around a call is a block whose own positions were looked at and do not answer."""
+        around = one.path.rpartition(".")[0]
+        while around and isinstance(self._module.get_submodule(around), _CONTAINERS):
+            around = around.rpartition(".")[0]
+        looked = any(other.path == around and other.calls == 1 and self._may_be_map(other) for other in self.usual)
+        return looked and around not in self._answered and around in self._small
 
     def _candidates(self) -> Iterator[tuple[Seen, Reading]]:
         """Calls that may be meant, the deepest first, and those of modules that run once before the others."""
@@ -151,19 +185,30 @@ class _Search:
             and len(one.activation) == len(self._example)
         ]  # fmt: skip
         # What returns boxes makes them in heads, level by level; the features are what those read.
-        heads = _small_parts(self._module, _HEAD, itself=True) if self._record.scores is None else set()
+        heads = small_parts(self._module, _HEAD, itself=True) if self._record.scores is None else set()
         features = [one for one in found if one.path not in heads]
         return features if not heads or not self._depends or self._record.matters(features) else found
 
     def _answering(self, some: Sequence[Seen]) -> Iterator[tuple[Seen, Reading]]:
         """The calls whose positions answer to the input, in the order given, measured a few at a time."""
-        for start in range(0, len(some), _AT_ONCE):
+        start, changes = 0, 1 + BANDS * (self._example.ndim - 2)
+        while start < len(some):
             if start and out_of_time():
+                if self._inner is not None:
+                    return
                 raise ValueError(
                     f'`layer` "auto" found no map of positions behind {some[start].name!r} in the time that it may '
                     "take; name a layer"
                 )
-            yield from self._measured(some[start : start + _AT_ONCE])
+            few, kept = [], 0
+            for one in some[start : start + self._at_once]:
+                kept += changes * one.activation.numel()
+                if len(few) >= _AT_ONCE and kept > _KEPT:
+                    break
+                few.append(one)
+            yield from self._measured(few)
+            # Where attention has mixed everything for many blocks, going back by a few at a time takes long.
+            start, self._at_once = start + len(few), 2 * self._at_once
 
     def _measured(self, few: Sequence[Seen]) -> Iterator[tuple[Seen, Reading]]:
         names = {one.name: one for one in few if self._may_be_map(one)}
@@ -177,9 +222,9 @@ class _Search:
             return reading_of(whole[around][name]) if name in whole[around] else None
 
         for name, one in names.items():
-            coarse = reading_by_kind(one.activation.shape[1:], self._plain)
+            coarse = reading_by_kind(one.activation.shape[1:], self._plain, self._example.shape[2:])
             reading = quick.get(name) or coarse or measured(name, around=False)
-            if reading is None and _could_be_map(one, self._example):
+            if reading is None and could_be_map(one, self._example):
                 reading = measured(name, around=True)
             if reading is not None:
                 yield one, reading
@@ -213,7 +258,7 @@ class _Search:
         fitting = [
             (other, reading)
             for other, reading in self._answering(self._record.matters(makers) if self._depends else makers)
-            if _sees_positions(other, reading, depends=self._depends)
+            if sees_positions(other, reading, depends=self._depends)
         ]
         return _of_several(fitting) if len(fitting) > 1 else None
 
@@ -238,49 +283,3 @@ def wake(module: nn.Module) -> None:
         if weight.is_floating_point() and not weight.count_nonzero():
             # In memory of its own: a copy may borrow the caller's.
             weight.data = (0.02 * torch.randn(weight.shape, generator=generator)).to(weight)
-
-
-def _small_parts(module: nn.Module, named: re.Pattern[str], *, itself: bool) -> set[str]:
-    """Paths of what lies inside modules whose class is named so and that hold less than half of all weights.
-
-    Args:
-        module: the model.
-        named: matches names of classes.
-        itself: whether such modules themselves are among them.
-    """
-    whole = sum(weight.numel() for weight in module.parameters())
-    inside: set[str] = set()
-    for path, part in module.named_modules():
-        if path and named.search(type(part).__name__) and sum(w.numel() for w in part.parameters()) < whole / 2:
-            inside |= {f"{path}.{child}" for child, _ in part.named_modules() if child}
-            inside |= {path} if itself else set()
-    return inside
-
-
-def _could_be_map(one: Seen, example: Tensor) -> bool:
-    return one.activation.ndim == example.ndim and one.activation.shape[2:].numel() > 1
-
-
-def _sees_positions(one: Seen, reading: Reading, *, depends: bool) -> bool:
-    """Whether there are several positions, and the score depends on what stands there."""
-    grid = reading(one.activation)
-    if grid.shape[2:].numel() < 2:
-        return False
-    if not depends or one.gradient is None:
-        return not depends
-    return bool(reading(one.gradient).count_nonzero())
-
-
-def _is_class_scores(one: Seen, reading: Reading, scores: Tensor | None) -> bool:
-    """Whether a map holds the scores of the output themselves, per position."""
-    if scores is None or not isinstance(reading, Axes):
-        return False
-    grid = reading(one.activation)
-    if scores.ndim > 2:
-        # As they come, resized, or flattened.
-        alike = scores.ndim == grid.ndim or scores.shape[2:].numel() == grid.shape[2:].numel()
-        return scores.shape[1] == grid.shape[1] and alike
-    if scores.shape != grid.shape[:2]:
-        return False
-    mean = grid.flatten(2).mean(2)
-    return bool((mean - scores).abs().max() <= 1e-3 * scores.abs().max())

@@ -86,9 +86,9 @@ class _Look:
         return {layer: reading_of(centres, self._grid) for layer, centres in found.items()}
 
     def coarse(self, rest: Sequence[str]) -> dict[str, Reading | None]:
-        shapes, plain, grid = self._shapes, self._plain, self._grid
+        shapes, plain, grid, size = self._shapes, self._plain, self._grid, self._example.shape[2:]
         return {
-            layer: reading_by_kind(shapes[layer], plain, grid) or _silent(shapes[layer], plain, self._axes, grid)
+            layer: reading_by_kind(shapes[layer], plain, size, grid) or _silent(shapes[layer], plain, self._axes, grid)
             for layer in rest
         }
 
