@@ -38,7 +38,12 @@ class Case:
     @property
     def needs_attention(self) -> bool:
         """Whether the method refuses models without attention among tokens."""
-        return self.method in ("AttentionRollout", "GradientAttentionRollout")
+        return self.method in ("AttentionRollout", "GradientAttentionRollout", "LeGrad")
+
+    @property
+    def scores_per_row(self) -> int:
+        """How many answers of the model are scored per row: one, or one for each of the two blocks of `Attends`."""
+        return 2 if self.method == "LeGrad" else 1
 
     @property
     def needs_truth(self) -> bool:

@@ -11,14 +11,17 @@ HEADS, WIDTH = 2, 3  # of `subjects.Attends`
 
 
 @contextmanager
-def written_out(model):
-    """`Attends` of a model computed head by head; gives the list of its layers' probabilities (rows, heads, T, T)."""
+def written_out(model, *, until=2):
+    """`Attends` of a model computed head by head; gives the list of its layers' probabilities (rows, heads, T, T).
+
+    With `until` 1 the second layer is left out.
+    """
     found = []
 
     def forward(x):
         tokens = x.flatten(2).mT
-        for layer in (model.mixing.first, model.mixing.second):
-            parts = layer(tokens).split(HEADS * WIDTH, dim=2)
+        for layer in (model.mixing.first, model.mixing.second)[:until]:
+            parts = layer.parts(tokens).split(HEADS * WIDTH, dim=2)
             heads, added = [], []
             for h in range(HEADS):
                 q, k, v = (part[:, :, h * WIDTH : (h + 1) * WIDTH] for part in parts)
@@ -77,3 +80,25 @@ def _gradient_rollout(found, value):
 
 rollout = _replica(_rollout)
 gradient_rollout = _replica(_gradient_rollout)
+
+
+def legrad(model, inputs, targets, *, resolution="input", blocks=None):
+    """Each layer's score is that of the model which ends with it, and every element of its gradient is looked at."""
+    model = in_double(model)
+    maps = []
+    for row, target in zip(inputs.double(), targets, strict=True):
+        of_layers = []
+        for layer in (1, 2):
+            with written_out(model, until=layer) as found:
+                value = score(model, row.clone().requires_grad_() * 1, target)
+            (gradient,) = torch.autograd.grad(value, found[-1])
+            count = gradient.shape[-1]
+            own = torch.zeros(count, dtype=torch.float64)
+            for h in range(HEADS):
+                for i in range(count):
+                    own += gradient[0, h, i].clamp_min(0) / (HEADS * count)
+            of_layers.append(own)
+        of_layers = of_layers[-blocks:] if blocks else of_layers
+        own = (sum(of_layers) / len(of_layers)).view([extent // 2 for extent in row.shape[1:]])
+        maps.append(own if resolution == "native" else resized(own, row.shape[1:]))
+    return torch.stack(maps)[:, None]

@@ -47,11 +47,11 @@ class Watch(nn.Module):
 
 
 class Attends(nn.Module):
-    """Two layers of attention among the positions of a map (N, 6, *s), of two heads each; one is fused, one is not."""
+    """Two blocks of attention among the positions of a map (N, 6, *s), of two heads each; one is fused, one is not."""
 
     def __init__(self):
         super().__init__()
-        self.first, self.second = nn.Linear(6, 18), nn.Linear(6, 18)
+        self.first, self.second = Block(fused=True), Block(fused=False)
         generator = torch.Generator().manual_seed(8)
         with torch.no_grad():
             for parameter in self.parameters():
@@ -60,15 +60,23 @@ class Attends(nn.Module):
                 )
 
     def forward(self, x):
-        tokens = x.flatten(2).mT
-        for layer in (self.first, self.second):
-            q, k, v = layer(tokens).unflatten(2, (3, 2, 3)).permute(2, 0, 3, 1, 4).unbind(0)
-            if layer is self.first:
-                mixed = functional.scaled_dot_product_attention(q, k, v)
-            else:
-                mixed = (q @ k.mT * 3**-0.5).softmax(-1) @ v
-            tokens = tokens + mixed.transpose(1, 2).flatten(2)
-        return tokens.mT.unflatten(2, x.shape[2:])
+        return self.second(self.first(x.flatten(2).mT)).mT.unflatten(2, x.shape[2:])
+
+
+class Block(nn.Module):
+    """Tokens (N, T, 6) and what two heads of attention add to them."""
+
+    def __init__(self, fused):
+        super().__init__()
+        self.parts, self.fused = nn.Linear(6, 18), fused
+
+    def forward(self, tokens):
+        q, k, v = self.parts(tokens).unflatten(2, (3, 2, 3)).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.fused:
+            mixed = functional.scaled_dot_product_attention(q, k, v)
+        else:
+            mixed = (q @ k.mT * 3**-0.5).softmax(-1) @ v
+        return tokens + mixed.transpose(1, 2).flatten(2)
 
 
 class Small(nn.Module):

@@ -11,6 +11,7 @@ from torch import nn
 ATTENTION_CASES = [
     *cases("AttentionRollout", replicas_attention.rollout, {}, {"resolution": "native"}),
     *cases("GradientAttentionRollout", replicas_attention.gradient_rollout, {}, {"resolution": "native"}),
+    *cases("LeGrad", replicas_attention.legrad, {}, {"blocks": 1}, {"resolution": "native"}),
 ]
 
 
@@ -45,4 +46,5 @@ def _weighed(formula):
 ATTENTION_CLOSED_FORMS = {
     "AttentionRollout": _weighed(lambda p, s: 0.5 * p + 0.5 / p.shape[1]),
     "GradientAttentionRollout": _weighed(lambda p, s: (p * s).clamp_min(0) / p.shape[1]),
+    "LeGrad": _weighed(lambda p, s: s.clamp_min(0) / p.shape[1]),
 }

@@ -249,6 +249,11 @@ class Engine:
         with self._looking(len(inputs)) as looking:
             return looking.tokens(inputs, grid)
 
+    def blocks(self, inputs: Tensor) -> tuple[str, ...]:
+        """Names of a transformer's blocks on inputs (N, C, *S); see `Looking.blocks`."""
+        with self._looking(len(inputs)) as looking:
+            return looking.blocks(inputs)
+
     @contextmanager
     def _looking(self, samples: int | None = None) -> Iterator[Looking]:
         with self.turn(samples):

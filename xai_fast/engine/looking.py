@@ -19,6 +19,7 @@ from xai_fast.core.layers import (
     Grid,
     Reading,
     TokenPlaces,
+    blocks_of,
     choose_layers,
     layer_activations,
     readings_of,
@@ -41,16 +42,18 @@ class Looked:
         readings: by layer, input shape and what the caller said of the grid.
         activations: tensors (1, ...) without contents, by layer and input shape.
         tokens: where they lie, by input shape, kind of target and what the caller said of the grid.
+        blocks: names of a transformer's, by input shape.
     """
 
     chosen: dict[Any, tuple[str, ...]] = field(default_factory=dict)
     readings: dict[Any, Reading] = field(default_factory=dict)
     activations: dict[Any, Tensor] = field(default_factory=dict)
     tokens: dict[Any, TokenPlaces] = field(default_factory=dict)
+    blocks: dict[Any, tuple[str, ...]] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Forgets all of it."""
-        for facts in (self.chosen, self.readings, self.activations, self.tokens):
+        for facts in (self.chosen, self.readings, self.activations, self.tokens, self.blocks):
             facts.clear()
 
     def saw(self, layers: Sequence[str], shape: Sequence[int], activations: Sequence[Tensor]) -> None:
@@ -146,6 +149,18 @@ class Looking:
                 lambda module, ours: token_places(module, example, asked.score, grid, ours=ours)
             )
         return self.looked.tokens[key]
+
+    def blocks(self, inputs: Tensor) -> tuple[str, ...]:
+        """Names of the modules that run one after the other, each with one attention among all tokens.
+
+        Raises:
+            ValueError: as `xai_fast.core.layers.blocks_of`.
+        """
+        shape = tuple(inputs.shape[1:])
+        if shape not in self.looked.blocks:
+            example = self._example(inputs)
+            self.looked.blocks[shape] = self._aside(lambda module, _: blocks_of(module, example))
+        return self.looked.blocks[shape]
 
     def _aside(self, look: Callable[[nn.Module, bool], Found]) -> Found:
         """What `look` finds in the model, and is told whether it is a copy: for runs that the user did not ask for."""

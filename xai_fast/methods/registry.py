@@ -430,6 +430,18 @@ _METHODS = (
         paper="Jiang et al. 2021, doi:10.1109/TIP.2021.3089943",
     ),
     MethodInfo(
+        name="LeGrad",
+        module="attention.legrad",
+        kind="map",
+        signed=False,
+        class_specific=True,
+        complete="",
+        units="score",
+        summary="where the attention of every block would raise the score of what that block returns",
+        cost="1 forward, 1 backward",
+        paper="Bousselham et al. 2024, arXiv:2404.03214",
+    ),
+    MethodInfo(
         name="Lime",
         module="lime",
         kind="map",

@@ -1,6 +1,7 @@
 """Layers: finding the ones a caller names, choosing one when none is named, and reading what they return as grids."""
 
 from .answering import coordinates, reading_of
+from .blocks import blocks_of
 from .choosing import Choice, choose_layers
 from .grids import Axes, Flat, Function, Grid, Reading, Tokens, checked_grid
 from .naming import Layer, layer_names
@@ -19,6 +20,7 @@ __all__ = [
     "TokenPlaces",
     "Tokens",
     "at_layers",
+    "blocks_of",
     "channels_first",
     "checked_grid",
     "choose_layers",

@@ -40,7 +40,7 @@ class AbstractAttentionMethod(AbstractMethod):
             own = cells.unflatten(-1, places.grid.shape)
             return resized(own.expand(-1, answers.scores.shape[1], *places.grid.shape), size).unsqueeze(2)
 
-        return Recipe(reduce=CleanFormula(maps), clean=self._question())
+        return Recipe(reduce=CleanFormula(maps), clean=self._question(inputs))
 
     @property
     def signed(self) -> bool:
@@ -48,7 +48,7 @@ class AbstractAttentionMethod(AbstractMethod):
         return False
 
     @abstractmethod
-    def _question(self) -> Evaluate:
+    def _question(self, inputs: Tensor) -> Evaluate:
         """What is asked about the inputs."""
 
     @abstractmethod

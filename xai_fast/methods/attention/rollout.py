@@ -50,7 +50,7 @@ class AttentionRollout(AbstractAttentionMethod):
         ValueError: no attention among all tokens runs in the model, or how they lie over the input stays open.
     """
 
-    def _question(self) -> Evaluate:
+    def _question(self, inputs: Tensor) -> Evaluate:
         return AttentionMaps(_over_heads)
 
     def _shares(self, answers: Answers, places: TokenPlaces) -> Tensor:
@@ -77,7 +77,7 @@ class GradientAttentionRollout(AbstractAttentionMethod):
     Cost: one row forward and one backward per input and target.
     """
 
-    def _question(self) -> Evaluate:
+    def _question(self, inputs: Tensor) -> Evaluate:
         return AttentionMaps(_rising, backwards=1)
 
     def _shares(self, answers: Answers, places: TokenPlaces) -> Tensor:
