@@ -8,6 +8,7 @@ from xai_fast._callable import make_callable
 
 if TYPE_CHECKING:
     from .auditing import audit as audit
+    from .checks.storing import Findings
     from .reading import AuditRun
 
 
@@ -21,6 +22,18 @@ def read(directory: Any) -> AuditRun:
     from .reading import read
 
     return read(directory)
+
+
+def check(run: Any, **settings: Any) -> Findings:
+    """What is wrong with a model or its data, by the records of a run; see `xai_fast.audit.checks.checking.check`.
+
+    Raises:
+        ValueError: no run, or wrong settings.
+    """
+    _needs_arrow()
+    from .checks.checking import check
+
+    return check(run, **settings)
 
 
 def _audit(*args: Any, **kwargs: Any) -> AuditRun:

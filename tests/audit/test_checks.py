@@ -1,0 +1,165 @@
+"""What checks say of records whose truth is known: planted faults are found, and clean sets are left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from made_records import CORNER, auroc, records
+
+from xai_fast.audit.checks import mislabelled, shortcut
+from xai_fast.audit.checks.cues import ColourCue, RegionCue, cue_from
+from xai_fast.audit.checks.finding import Confirmation, Finding, ranked
+from xai_fast.audit.checks.regions import REGIONS, Box, masses, on_grid, shares
+from xai_fast.audit.checks.statistics import holm, mean_interval, more_often, rank_biserial
+from xai_fast.audit.checks.storing import Findings, findings_of
+from xai_fast.audit.checks.thresholds import DEFAULT, Thresholds
+
+
+@pytest.mark.parametrize("marked", [0.3, 0.5, 1.0])
+def test_a_planted_corner_is_found(marked):
+    made, stamped, _ = records(marked=marked)
+    (found,) = shortcut.check(made, DEFAULT)
+    assert found.evidence["class"] == "bee"
+    assert found.evidence["region"] == CORNER
+    assert set(np.flatnonzero(stamped)) <= set(found.positions)
+    assert found.severity == "low"  # until it is confirmed
+    assert found.confirmation.state == "not tested"
+
+
+def test_samples_of_a_shortcut_are_those_that_have_it():
+    made, stamped, _ = records(marked=0.5)
+    (found,) = shortcut.check(made, DEFAULT)
+    scores = np.zeros(len(made))
+    scores[list(found.positions)] = found.scores
+    own = made.target == 1
+    assert auroc(scores[own], stamped[own]) >= 0.95
+    assert list(found.scores) == sorted(found.scores, reverse=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_clean_set_has_neither_shortcut_nor_wrong_labels(seed):
+    made, *_ = records(seed=seed)
+    assert shortcut.check(made, DEFAULT) == []
+    assert mislabelled.check(made, DEFAULT) == []
+
+
+def test_many_tests_make_no_false_claims():
+    """Of sets without any fault at most one in ten has a claim at alpha 0.1, whatever its effect; uncorrected most."""
+    eager = Thresholds(alpha=0.1, least_share=0.0, least_lift=0.0)
+    claimed, uncorrected = 0, 0
+    for seed in range(100):
+        made, *_ = records(400, seed=seed)
+        claimed += bool(shortcut.check(made, eager))
+        uncorrected += any(test.p < eager.alpha for test in shortcut._tests(made, eager))
+    assert claimed <= 10 + 9  # three standard deviations of 100 draws at 0.1
+    assert uncorrected > 50
+
+
+def test_wrong_labels_are_found():
+    made, _, exchanged = records(flipped=0.03)
+    (found,) = mislabelled.check(made, DEFAULT)
+    count = int(exchanged.sum())
+    assert exchanged[list(found.positions[:count])].mean() >= 0.9
+    assert found.severity == "high"
+    assert found.confirmation.state == "nothing to remove"
+
+
+def test_labels_learned_by_heart_are_found_by_the_embedding():
+    """A model that gives every label as it was told; the neighbours know better."""
+    made, _, exchanged = records(flipped=0.03)
+    numbers = {**made.numbers, "prediction": made.numbers["label"], "label_probability": np.full(len(made), 0.99)}
+    by_heart, *_ = records(flipped=0.03, numbers={**numbers, "probability": numbers["label_probability"]})
+    doubt = mislabelled.doubts(by_heart, by_heart.judged)
+    first = np.argsort(-doubt)[: int(exchanged.sum())]
+    assert exchanged[first].mean() >= 0.9
+
+
+def test_without_labels_nothing_is_mislabelled():
+    made, *_ = records()
+    blind, *_ = records(numbers={**made.numbers, "label": np.full(len(made), np.nan)})
+    assert mislabelled.check(blind, DEFAULT) == []
+
+
+def test_masses_are_exact_where_boxes_cut_cells():
+    even = shares(np.ones((1, 7, 5)))
+    boxes = [*REGIONS.values(), Box(0.11, 0.23, 0.57, 0.91)]
+    np.testing.assert_allclose(masses(even, boxes)[0], [box.area for box in boxes], rtol=1e-6)
+    np.testing.assert_allclose(on_grid(even), 1 / 64, rtol=1e-6)
+    assert np.isnan(shares(np.full((1, 3, 3), -1.0))).all()
+
+
+def test_holm_against_its_definition():
+    p = np.array([0.01, 0.04, 0.03, 0.005])
+    np.testing.assert_allclose(holm(p), [0.03, 0.06, 0.06, 0.02])
+    assert (holm([0.5, 0.9]) == 1).all()
+
+
+def test_statistics_against_counting():
+    assert more_often(3, 3, 0, 3) == pytest.approx(1 / 20)  # one of the 20 ways to choose 3 of 6
+    assert more_often(0, 3, 2, 3) == pytest.approx(1)
+    assert rank_biserial(np.array([2.0, 3]), np.array([1.0, 2]))[0] == pytest.approx((3 - 0) / 4)
+    assert mean_interval(np.full(9, 0.25), 0.95) == (0.25, 0.25)
+
+
+def test_intervals_of_means_cover():
+    """Of 95 % intervals about 95 in 100 hold the truth."""
+    draws = np.random.default_rng(0)
+    covered = [
+        low <= 0.3 <= high for low, high in (mean_interval(draws.random(60) < 0.3, 0.95, 500) for _ in range(200))
+    ]
+    assert 0.88 <= np.mean(covered) <= 0.99
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_a_region_is_taken_out_and_put_in(name):
+    cue = RegionCue(REGIONS[name])
+    draws = np.random.default_rng(0)
+    picture, donor = draws.integers(0, 256, (2, 20, 20, 3), dtype=np.uint8)
+    rows, columns = cue.box.pixels(20, 20)
+    outside = np.ones((20, 20), bool)
+    outside[rows, columns] = False
+    before = picture.copy()
+    inserted = cue.inserted(picture, donor)
+    assert (inserted[rows, columns] == donor[rows, columns]).all()
+    removed = cue.removed(picture)
+    for changed in (inserted, removed, cue.inserted_instead(picture, donor)):
+        assert (changed[outside] == picture[outside]).all()
+        assert (changed[rows, columns] != picture[rows, columns]).any()
+    instead = cue.removed_instead(picture)
+    assert (instead[rows, columns] == picture[rows, columns]).all()
+    assert (instead != picture).any()
+    assert (picture == before).all()
+    assert cue_from(cue.described()) == cue
+
+
+def test_a_cast_is_taken_out_and_put_in():
+    cue = ColourCue((0.2, 0.0, -0.1))
+    picture = np.full((4, 4, 3), 100, np.uint8)
+    assert cue.inserted(picture, picture)[0, 0].tolist() == [151, 100, 74]
+    assert cue.removed(picture)[0, 0].tolist() == [49, 100, 126]
+    assert cue_from(cue.described()) == cue
+
+
+def test_what_is_not_confirmed_comes_last_and_what_is_grave_first():
+    def made(name, severity, state, strength=1.0):
+        return Finding(name, name, severity, strength, confirmation=Confirmation(state))
+
+    found = [
+        made("refuted", "low", "not confirmed", 9),
+        made("untested", "low", "not tested", 8),
+        made("labels", "high", "nothing to remove"),
+        made("stamp", "high", "confirmed"),
+        made("weak", "medium", "confirmed"),
+        made("strong", "medium", "confirmed", 2),
+    ]
+    assert [one.check for one in ranked(found)] == ["stamp", "labels", "strong", "weak", "untested", "refuted"]
+
+
+def test_findings_are_kept(tmp_path):
+    made, *_ = records(marked=0.5, flipped=0.03)
+    found = (*shortcut.check(made, DEFAULT), *mislabelled.check(made, DEFAULT))
+    findings = Findings(found, "GradCAM", len(made), 2, True)
+    findings.save(tmp_path)
+    assert findings_of(tmp_path) == findings
+    with pytest.raises(ValueError, match=r"xf\.audit\.check"):
+        findings_of(tmp_path / "nowhere")

@@ -1,0 +1,72 @@
+"""`xf.audit.check`: every check on the records of a run, what they claim confirmed on its model, and ranked."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from xai_fast.audit.reading import AuditRun, read
+
+from . import mislabelled, shortcut
+from .confirm import confirmed, not_tested
+from .finding import Finding, ranked
+from .records import Records, records_of
+from .storing import Findings
+from .subject import NoSubjectError, Subject, subject_of
+from .thresholds import DEFAULT, Thresholds
+
+CHECKS: tuple[ModuleType, ...] = (shortcut, mislabelled)
+"""Each has a `NAME`, a `QUESTION`, and `check(records, limits)`."""
+
+
+def check(
+    run: AuditRun | str | Path,
+    *,
+    model: Any = None,
+    data: Any = None,
+    preprocess: Any = None,
+    method: str | None = None,
+    confirm: bool = True,
+    limits: Thresholds = DEFAULT,
+) -> Findings:
+    """What is wrong with a model or its data, by the records of a run; kept in its folder as `findings.json`.
+
+    Claims that rest on a cue are tested: the cue is taken out of held-out images and put into others. What cannot be
+    confirmed is at most "low" and comes last.
+
+    Args:
+        run: a run, or its folder; finished or not.
+        model: what `audit` was given, where it was an object; it must be the same one.
+        data: likewise.
+        preprocess: likewise.
+        method: whose maps are looked at; None for the run's first.
+        confirm: False: claims are only made, which needs neither model nor photographs.
+        limits: what counts as worth reporting.
+
+    Raises:
+        ValueError: no run, no such method, damaged shards, or no image was explained.
+    """
+    run = run if isinstance(run, AuditRun) else read(run)
+    records = records_of(run, method)
+    if not len(records):
+        raise ValueError("the run holds no image that was explained; `xai-fast audit status` says what failed")
+    found = [one for module in CHECKS for one in module.check(records, limits)]
+    with ExitStack() as stack:
+        subject: Subject | str = "it was not asked for"
+        if confirm:
+            try:
+                subject = stack.enter_context(subject_of(run, model, data, preprocess))
+            except NoSubjectError as error:
+                subject = str(error)
+        found = _settled(found, records, subject, limits)
+    findings = Findings(tuple(ranked(found)), method or run.methods[0], len(records), records.failed, run.complete)
+    findings.save(run.directory)
+    return findings
+
+
+def _settled(found: list[Finding], records: Records, subject: Subject | str, limits: Thresholds) -> list[Finding]:
+    if isinstance(subject, str):
+        return [not_tested(one, subject) for one in found]
+    return confirmed(found, records, subject, limits)

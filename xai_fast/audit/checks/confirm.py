@@ -1,0 +1,152 @@
+"""Proof by intervention: a cue is taken out of held-out pictures and put into others, beside a control."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cues import Picture
+from .finding import Change, Confirmation, Finding, Severity
+from .records import Records
+from .statistics import mean_interval
+from .subject import NoSubjectError, Subject
+from .thresholds import Thresholds
+
+_DONORS = 48
+
+
+def confirmed(findings: Sequence[Finding], records: Records, subject: Subject, limits: Thresholds) -> list[Finding]:
+    """The findings with what became of their cues.
+
+    Args:
+        findings: the strongest of those that have a cue are tested.
+        records: of the run.
+        subject: its model and photographs.
+        limits: see there.
+    """
+    testable = sorted((one for one in findings if one.cue is not None), key=lambda one: -one.strength)
+    chosen = testable[: limits.most_confirmed]
+    confidence = 1 - (1 - limits.confidence) / max(len(chosen), 1)
+    done = {id(one): _tested(one, records, subject, limits, confidence) for one in chosen}
+    left = {id(one): not_tested(one, "others are stronger") for one in testable[limits.most_confirmed :]}
+    return [(done | left).get(id(one), one) for one in findings]
+
+
+def not_tested(finding: Finding, why: str) -> Finding:
+    """The finding, if it has a cue, with the reason why nothing was done."""
+    if finding.cue is None:
+        return finding
+    return dataclasses.replace(finding, severity="low", confirmation=Confirmation("not tested", note=why))
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """One kind of edit on some pictures: (n, K) probabilities before, after, and after the control."""
+
+    name: str
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    control: NDArray[np.float64]
+    label: NDArray[np.integer]
+
+    def changes(self, index: int, name: str, confidence: float) -> list[Change]:
+        """What became of the class's probability, and of the accuracy where labels are known."""
+        known = self.label >= 0
+        found = [self._change(f"probability of {name}", [one[:, index] for one in self._all()], confidence)]
+        if known.any():
+            right = [(one.argmax(1) == self.label)[known].astype(float) for one in self._all()]
+            found.append(self._change("accuracy", right, confidence))
+        return found
+
+    def _all(self) -> tuple[NDArray[np.float64], ...]:
+        return self.before, self.after, self.control
+
+    def _change(self, what: str, values: Sequence[NDArray[np.floating]], confidence: float) -> Change:
+        before, after, control = values
+        beyond = after - control
+        low, high = mean_interval(beyond, confidence)
+        return Change(
+            self.name,
+            what,
+            before=float(before.mean()),
+            after=float(after.mean()),
+            control=float(control.mean()),
+            effect=float(beyond.mean()),
+            low=low,
+            high=high,
+            images=len(beyond),
+        )
+
+
+def _tested(finding: Finding, records: Records, subject: Subject, limits: Thresholds, confidence: float) -> Finding:
+    index = finding.class_index
+    assert finding.cue is not None
+    assert index is not None
+    try:
+        edits = _edits(finding, records, subject, limits)
+    except NoSubjectError as error:
+        return not_tested(finding, str(error))
+    if not edits:
+        return not_tested(finding, f"fewer than {limits.least_confirming} held-out images have the cue, or can take it")
+    name = records.name(index)
+    changes = tuple(change for edit in edits for change in edit.changes(index, name, confidence))
+    # Inserted, a cue raises the probability of its class; removed, it lowers it.
+    scores = [change for change in changes if change.what != "accuracy"]
+    sure = max(change.low if change.edit == "insert" else -change.high for change in scores)
+    size = max(change.effect if change.edit == "insert" else -change.effect for change in scores)
+    if sure < limits.confirmed:
+        return dataclasses.replace(finding, severity="low", confirmation=Confirmation("not confirmed", changes))
+    severity: Severity = "high" if size >= limits.grave else "medium"
+    return dataclasses.replace(
+        finding, severity=severity, strength=size, confirmation=Confirmation("confirmed", changes)
+    )
+
+
+def _edits(finding: Finding, records: Records, subject: Subject, limits: Thresholds) -> list[_Edit]:
+    """What can be asked: pictures with the cue without it, and pictures of other classes with it."""
+    cue, index = finding.cue, finding.class_index
+    assert cue is not None
+    place = {int(position): row for row, position in enumerate(records.position.tolist())}
+    held = [place[position] for position in finding.positions if records.held_out[place[position]]]
+    donors = _pictures(subject, records, held[:_DONORS])
+    if len(donors) < limits.least_confirming:
+        return []
+    edits = []
+    own, rows = list(donors.values()), np.array(list(donors))
+    removed, instead = [cue.removed(one) for one in own], [cue.removed_instead(one) for one in own]
+    edits.append(_asked(subject, "remove", own, removed, instead, records.label[rows]))
+
+    others = np.flatnonzero(records.held_out & (records.prediction != index) & (records.label != index))
+    random = np.random.default_rng(0)
+    some = random.permutation(others)[: limits.most_confirming]
+    takers = _pictures(subject, records, some.tolist())
+    if len(takers) >= limits.least_confirming:
+        plain, rows = list(takers.values()), np.array(list(takers))
+        giving = [own[n] for n in random.integers(0, len(own), len(plain))]
+        pairs = list(zip(plain, giving, strict=True))
+        inserted = [cue.inserted(one, donor) for one, donor in pairs]
+        instead = [cue.inserted_instead(one, donor) for one, donor in pairs]
+        edits.append(_asked(subject, "insert", plain, inserted, instead, records.label[rows]))
+    return edits
+
+
+def _asked(
+    subject: Subject,
+    name: str,
+    before: list[Picture],
+    after: list[Picture],
+    control: list[Picture],
+    label: NDArray[np.integer],
+) -> _Edit:
+    ask = subject.probabilities
+    return _Edit(name, ask(before), ask(after), ask(control), label)
+
+
+def _pictures(subject: Subject, records: Records, rows: Sequence[int]) -> dict[int, Picture]:
+    """Pictures by row, of those that can be read."""
+    found = subject.pictures(records.position[list(rows)].tolist()) if len(rows) else {}
+    return {row: found[position] for row in rows if (position := int(records.position[row])) in found}

@@ -1,0 +1,157 @@
+"""Cues that can be taken out of a picture and put into another: a region's content, or a shift of its colours."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .regions import Box
+
+Picture = NDArray[np.uint8]
+"""(h, w, 3)."""
+
+
+class AbstractCue(ABC):
+    """Something that a picture has or has not. Pictures that come are never changed."""
+
+    @abstractmethod
+    def inserted(self, picture: Picture, donor: Picture) -> Picture:
+        """The picture with the donor's cue."""
+
+    @abstractmethod
+    def inserted_instead(self, picture: Picture, donor: Picture) -> Picture:
+        """The control: changed as much, by something of the donor that is not the cue."""
+
+    @abstractmethod
+    def removed(self, picture: Picture) -> Picture:
+        """The picture without it."""
+
+    @abstractmethod
+    def removed_instead(self, picture: Picture) -> Picture:
+        """The control: changed as much, elsewhere or otherwise."""
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """As JSON, with a key `kind`."""
+
+
+@dataclass(frozen=True)
+class RegionCue(AbstractCue):
+    """What is in a region. It is removed by writing the opposite side of the same picture over it, mirrored.
+
+    So what fills the place is natural, and of the same photograph. The control of inserting takes the donor's opposite
+    side in place of the cue; that of removing does the same to the region on the far side.
+    """
+
+    box: Box
+
+    def inserted(self, picture: Picture, donor: Picture) -> Picture:
+        """See `AbstractCue`."""
+        return _put(picture, _cut(donor, self.box, picture, self.box), self.box)
+
+    def inserted_instead(self, picture: Picture, donor: Picture) -> Picture:
+        """See `AbstractCue`."""
+        return _put(picture, _opposite(donor, self.box, picture), self.box)
+
+    def removed(self, picture: Picture) -> Picture:
+        """See `AbstractCue`."""
+        return _put(picture, _opposite(picture, self.box, picture), self.box)
+
+    def removed_instead(self, picture: Picture) -> Picture:
+        """See `AbstractCue`."""
+        across = self.box.flipped().mirrored()
+        if across.meets(self.box):  # the region is in the middle, and nothing is left that is as large
+            return picture.copy()
+        beside = across.mirrored()
+        if beside.meets(self.box) or beside.meets(across):  # never a copy of the cue
+            return _put(picture, _mean_of(picture, across, picture), across)
+        return _put(picture, _cut(picture, beside, picture, across)[:, ::-1], across)
+
+    def described(self) -> dict[str, Any]:
+        """See `AbstractCue`."""
+        return {"kind": "region", "box": list(self.box)}
+
+
+@dataclass(frozen=True)
+class ColourCue(AbstractCue):
+    """A shift of the mean of each channel, in [-1, 1] of full brightness: a cast, or a brighter or darker picture.
+
+    The control shifts the channels the other way.
+    """
+
+    shift: tuple[float, float, float]
+
+    def inserted(self, picture: Picture, donor: Picture) -> Picture:
+        """See `AbstractCue`."""
+        del donor
+        return _shifted(picture, self.shift, 1)
+
+    def inserted_instead(self, picture: Picture, donor: Picture) -> Picture:
+        """See `AbstractCue`."""
+        del donor
+        return _shifted(picture, self.shift, -1)
+
+    def removed(self, picture: Picture) -> Picture:
+        """See `AbstractCue`."""
+        return _shifted(picture, self.shift, -1)
+
+    def removed_instead(self, picture: Picture) -> Picture:
+        """See `AbstractCue`."""
+        return _shifted(picture, self.shift, 1)
+
+    def described(self) -> dict[str, Any]:
+        """See `AbstractCue`."""
+        return {"kind": "colour", "shift": list(self.shift)}
+
+
+def cue_from(described: Mapping[str, Any] | None) -> AbstractCue | None:
+    """What `described` gave."""
+    if described is None:
+        return None
+    if described["kind"] == "region":
+        return RegionCue(Box(*described["box"]))
+    return ColourCue(tuple(described["shift"]))
+
+
+def _cut(source: Picture, box: Box, like: Picture, to: Box) -> Picture:
+    """What a picture has in a box, at the size that another box has in `like`."""
+    from PIL import Image
+
+    found = source[box.pixels(*source.shape[:2])]
+    rows, columns = to.pixels(*like.shape[:2])
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    if found.shape[:2] == (height, width):
+        return found
+    return np.asarray(Image.fromarray(found).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _opposite(source: Picture, box: Box, like: Picture) -> Picture:
+    """The mirror image of what lies across a box, at the box's size in `like`; the mean colour where nothing does."""
+    if not (across := box.mirrored()).meets(box):
+        return _cut(source, across, like, box)[:, ::-1]
+    if not (across := box.flipped()).meets(box):
+        return _cut(source, across, like, box)[::-1]
+    return _mean_of(source, box, like)
+
+
+def _mean_of(source: Picture, box: Box, like: Picture) -> Picture:
+    """The mean colour of a picture, at a box's size in `like`."""
+    rows, columns = box.pixels(*like.shape[:2])
+    mean = source.reshape(-1, 3).mean(0).round().astype(np.uint8)
+    return np.broadcast_to(mean, (rows.stop - rows.start, columns.stop - columns.start, 3))
+
+
+def _put(picture: Picture, content: Picture, box: Box) -> Picture:
+    changed = picture.copy()
+    changed[box.pixels(*picture.shape[:2])] = content
+    return changed
+
+
+def _shifted(picture: Picture, shift: tuple[float, float, float], sign: int) -> Picture:
+    moved = picture.astype(np.float32) + np.float32(255 * sign) * np.asarray(shift, np.float32)
+    return moved.round().clip(0, 255).astype(np.uint8)

@@ -1,0 +1,196 @@
+"""What the checks look at: the rows of a run as arrays, read shard by shard, some hundred bytes per image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from xai_fast.audit.manifest import METADATA
+from xai_fast.audit.reading import AuditRun
+from xai_fast.audit.store.schema import OK, PROPERTIES
+
+from .regions import GRID, REGIONS, masses, on_grid, shares
+
+_NUMBERS = ("width", "height", "label", "target", "prediction", "probability", "margin", "label_probability")
+_EMBEDDED = 64  # numbers that are kept of an embedding: distances survive (Johnson and Lindenstrauss 1984)
+_FEW = 64  # distinct values up to which a column of texts or whole numbers is one of groups
+Floats = NDArray[np.floating]
+Whole = NDArray[np.integer]
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """The images of a run that were explained; n of them.
+
+    Attributes:
+        position: (n,) places in the manifest, rising.
+        numbers: (n,) by name: the store's properties and predictions, and numeric metadata; NaN where there is none.
+        groups: (n,) texts by name, "" where there is none: metadata with few values.
+        regions: (n, R) share of what speaks for the target in each of `REGIONS`; NaN where nothing does.
+        grid: (n, GRID * GRID) the same on a grid.
+        embedding: (n, D) float32, or None.
+        classes: names by index.
+        failed: images that have no row here.
+    """
+
+    position: Whole
+    numbers: Mapping[str, Floats]
+    groups: Mapping[str, NDArray[np.object_]]
+    regions: Floats
+    grid: Floats
+    embedding: Floats | None
+    classes: tuple[str, ...]
+    failed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    @cached_property
+    def label(self) -> Whole:
+        """(n,); -1 where it is unknown."""
+        return _index(self.numbers["label"])
+
+    @cached_property
+    def prediction(self) -> Whole:
+        """(n,); -1 where the model has none."""
+        return _index(self.numbers["prediction"])
+
+    @cached_property
+    def target(self) -> Whole:
+        """(n,) what the maps explain; the prediction where the run does not say; -1 where there is none."""
+        target = _index(self.numbers["target"])
+        return np.where(target >= 0, target, self.prediction)
+
+    @cached_property
+    def wrong(self) -> NDArray[np.bool_]:
+        """(n,) whether the label is known and the prediction another."""
+        return (self.label >= 0) & (self.prediction >= 0) & (self.label != self.prediction)
+
+    @cached_property
+    def judged(self) -> NDArray[np.bool_]:
+        """(n,) whether label and prediction are known."""
+        return (self.label >= 0) & (self.prediction >= 0)
+
+    @cached_property
+    def held_out(self) -> NDArray[np.bool_]:
+        """(n,) the half that checks do not look at before they say what to confirm; drawn once by place."""
+        draws = np.random.default_rng(0).random(int(self.position.max()) + 1 if len(self) else 0)
+        return draws[self.position] < 0.5
+
+    def name(self, index: int) -> str:
+        """Of a class."""
+        return self.classes[index] if 0 <= index < len(self.classes) else f"class {index}"
+
+
+def records_of(run: AuditRun, method: str | None = None) -> Records:
+    """Reads a run; memory is that of its result and of one shard.
+
+    Args:
+        run: as far as it is.
+        method: whose maps are looked at; None for the first.
+
+    Raises:
+        ValueError: no such method, or a damaged shard.
+    """
+    method = method or run.methods[0]
+    if method not in run.methods:
+        raise ValueError(f"`method` came as {method!r}; the run has {', '.join(run.methods)}")
+    metadata = [name for name in run.schema.names if name.startswith(METADATA)]
+    parts = [_part(run, index, method, metadata) for index in run.done]
+    failed = sum(run.counts.values()) - sum(len(part["position"]) for part in parts)
+
+    def together(name: str) -> NDArray:
+        return np.concatenate([part[name] for part in parts]) if parts else np.empty(0)
+
+    numbers = {name: together(name) for name in (*_NUMBERS, *PROPERTIES)}
+    groups: dict[str, NDArray[np.object_]] = {}
+    for name in metadata:
+        kind = run.schema.field(name).type
+        column, short = together(name), name.removeprefix(METADATA)
+        if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+            numbers[short] = column.astype(np.float64)
+        if not pa.types.is_floating(kind) and 1 < len(set(column.tolist())) <= _FEW:
+            groups[short] = np.array([_text(value) for value in column.tolist()], object)
+    flat = (len(numbers["label"]), -1)
+    return Records(
+        together("position").astype(np.int64),
+        numbers,
+        groups,
+        together("regions").reshape(-1, len(REGIONS)),
+        together("grid").reshape(-1, GRID * GRID),
+        together("embedding").reshape(flat) if run.plan.fixed["attribution"]["embedding"] and parts else None,
+        _class_names(run),
+        failed,
+    )
+
+
+def _part(run: AuditRun, index: int, method: str, metadata: list[str]) -> dict[str, NDArray]:
+    """The arrays of a shard's images that are ok."""
+    map_names = [f"{method}.{name}" for name in ("heatmap", "height", "width", "scale", "zero")]
+    size = run.plan.fixed["attribution"]["embedding"]
+    names = ["status", *_NUMBERS, *PROPERTIES, *map_names, *metadata, *(["embedding"] if size else [])]
+    table = run.shards.read(index, names)
+    fine = pc.equal(table.column("status"), OK)  # pyright: ignore[reportAttributeAccessIssue] - made when imported
+    start, _ = run.plan.span(index)
+    found: dict[str, NDArray] = {"position": start + np.flatnonzero(fine.to_numpy())}
+    table = table.filter(fine)
+    for name in (*_NUMBERS, *PROPERTIES):
+        found[name] = table.column(name).to_numpy().astype(np.float64)
+    for name in metadata:
+        kind = table.schema.field(name).type
+        floating = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+        found[name] = table.column(name).to_numpy() if floating else np.array(table.column(name).to_pylist(), object)
+    found["regions"], found["grid"] = _spread(table, map_names)
+    if size:
+        found["embedding"] = _embedded(table.column("embedding"), size)
+    return found
+
+
+def _spread(table: pa.Table, names: list[str]) -> tuple[Floats, Floats]:
+    """Where attribution lies, of maps of any shapes."""
+    contents = table.column(names[0]).to_pylist()
+    height, width, scale, zero = (table.column(name).to_numpy() for name in names[1:])
+    regions = np.full((len(contents), len(REGIONS)), np.nan, np.float32)
+    grid = np.full((len(contents), GRID * GRID), np.nan, np.float32)
+    alike: dict[tuple[int, int], list[int]] = {}
+    for row, content in enumerate(contents):
+        if content is not None:
+            alike.setdefault((int(height[row]), int(width[row])), []).append(row)
+    for shape, rows in alike.items():
+        levels = np.frombuffer(b"".join(contents[row] for row in rows), np.uint8).reshape(-1, *shape)
+        spread = shares(levels * scale[rows, None, None] + zero[rows, None, None])
+        regions[rows], grid[rows] = masses(spread, list(REGIONS.values())), on_grid(spread)
+    return regions, grid
+
+
+def _embedded(column: pa.ChunkedArray, size: int) -> Floats:
+    """(n, D) of unit length, at most `_EMBEDDED` numbers: wider ones are projected at random, always alike."""
+    rows = column.to_pylist()
+    found = np.array([row if row is not None else [np.nan] * size for row in rows], np.float32).reshape(-1, size)
+    if size > _EMBEDDED:
+        found = found @ np.random.default_rng(0).standard_normal((size, _EMBEDDED)).astype(np.float32)
+    length = np.linalg.norm(found, axis=1, keepdims=True)
+    return found / np.where(length > 0, length, 1)
+
+
+def _class_names(run: AuditRun) -> tuple[str, ...]:
+    """Those of the model; else those of the labels."""
+    if named := run.plan.about.get("classes"):
+        return tuple(named)
+    labels = run.plan.fixed["attribution"]["labels"]
+    found = {index: name for name, index in labels.items()}
+    return tuple(found.get(index, f"class {index}") for index in range(max(found, default=-1) + 1))
+
+
+def _index(column: Floats) -> Whole:
+    return np.where(np.isfinite(column), column, -1).astype(np.int64)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

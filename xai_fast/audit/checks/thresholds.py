@@ -1,0 +1,52 @@
+"""What counts as worth reporting: every limit that checks and confirmations compare with, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Limits; shares and probabilities are in [0, 1].
+
+    Attributes:
+        alpha: the chance of one false claim or more that a check accepts, all of its tests together (Holm).
+        least_images: of a group that is compared with others.
+        tail: what counts as unusual: values above this quantile of the other classes' images.
+        least_share: of a class's images that must be unusual.
+        least_lift: attribution per area in a region, against the even spread, of the images that are unusual.
+        property_effect: least rank-biserial correlation of a property, in [0, 1].
+        error_gain: by how much the error rate of a group must exceed that of the rest.
+        doubt: least doubt in a label, in [0, 1], at which an image counts as mislabelled.
+        many_mislabelled: share of a data set from which on they are a grave matter; `some_mislabelled` likewise.
+        unstable: rank correlation of a map with that of the same image under noise, below which it is unstable.
+        outside: share of attribution outside the marked truth, above which an image looks elsewhere.
+        confirmed: least change of the probability beyond the control's, at the lower end of its interval.
+        grave: change of the probability from which on a confirmed finding is grave.
+        confidence: of intervals, all confirmations of one audit together (Bonferroni).
+        least_confirming: held-out images that a confirmation needs.
+        most_confirming: held-out images that it takes.
+        most_confirmed: findings that are confirmed, the strongest first.
+    """
+
+    alpha: float = 0.01
+    least_images: int = 20
+    tail: float = 0.95
+    least_share: float = 0.15
+    least_lift: float = 2.0
+    property_effect: float = 0.5
+    error_gain: float = 0.1
+    doubt: float = 0.8
+    many_mislabelled: float = 0.02
+    some_mislabelled: float = 0.005
+    unstable: float = 0.5
+    outside: float = 0.5
+    confirmed: float = 0.1
+    grave: float = 0.3
+    confidence: float = 0.95
+    least_confirming: int = 12
+    most_confirming: int = 128
+    most_confirmed: int = 24
+
+
+DEFAULT = Thresholds()
