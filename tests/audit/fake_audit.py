@@ -1,7 +1,7 @@
 """An audit without a model: the store, the plan and the executor on made-up answers; as a script, one that is killed.
 
-`python fake_audit.py FOLDER [--kill-at N]` makes the run in FOLDER, and kills itself when it has touched the disk N
-times.
+`python fake_audit.py FOLDER [--kill-at N | --images N]` makes the run in FOLDER, and kills itself when it has touched the
+disk N times.
 """
 
 from __future__ import annotations
@@ -39,14 +39,17 @@ class FakeAttributor:
 
     def __init__(self):
         self.batches = []
+        self.memory = None  # says whether an image with so many rows is too much
 
     def input_of(self, photo):
         if photo.position == 3:
             raise ValueError("too dark")
         return photo.pixels
 
-    def __call__(self, inputs, ids, labels):
+    def __call__(self, inputs, ids, labels, halvings=0):
         self.batches.append(tuple(ids))
+        if self.memory is not None and any(self.memory(number, len(ids) * (8 >> halvings)) for number in ids):
+            raise MemoryError("memory ran out")
         if 13 in ids:
             raise RuntimeError("thirteen")
         return [self._answer(number, len(ids)) for number in ids]
@@ -93,7 +96,7 @@ def manifest(images=IMAGES):
     return manifest_of([{"uri": f"{('cat', 'dog', 'eel')[n % 3]}/{n}.jpg", "label": "cat"} for n in range(images)])
 
 
-def job_in(folder: Path, images=IMAGES, **changed):
+def job_in(folder: Path, images=IMAGES, memory=None, **changed):
     """A run in a folder, its plan frozen."""
     made = manifest(images)
     plan = plan_of(made, **changed)
@@ -101,12 +104,14 @@ def job_in(folder: Path, images=IMAGES, **changed):
     Plan.load(folder).refuse_other(plan)
     shards = Shards(folder, plan.fingerprint, plan.sizes)
     shards.prepare()
-    return Job(plan, made, shards, FakeAttributor())
+    attributor = FakeAttributor()
+    attributor.memory = memory
+    return Job(plan, made, shards, attributor)
 
 
-def run(folder: Path, indexes=None):
+def run(folder: Path, indexes=None, memory=None, images=IMAGES):
     """Makes what is missing."""
-    job = job_in(folder)
+    job = job_in(folder, images, memory)
     chosen = range(len(job.shards)) if indexes is None else indexes
     return job, run_shards(job, chosen, Source(), stream, Watch())
 
@@ -142,4 +147,4 @@ def killing(at: int) -> None:
 if __name__ == "__main__":
     if "--kill-at" in sys.argv:
         killing(int(sys.argv[3]))
-    run(Path(sys.argv[1]))
+    run(Path(sys.argv[1]), images=int(sys.argv[3]) if "--images" in sys.argv else IMAGES)

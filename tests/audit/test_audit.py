@@ -176,6 +176,42 @@ def test_wrong_usage_runs_nothing(cli, folder, arguments, words):
     assert not (folder / "x").exists()
 
 
+def test_where_the_model_runs_out_of_memory_the_run_goes_on_in_smaller_batches_that_a_resume_repeats(folder, tmp_path):
+    class Large(Net):
+        room, seen = 99, ()
+
+        def forward(self, x):
+            if len(x) > self.room:
+                raise torch.OutOfMemoryError("out of memory")
+            Large.seen = (*Large.seen, len(x))
+            return super().forward(x)
+
+    classes, further = ("cat", "dog", "eel"), {"preprocess": PREPROCESS, "shard_size": 16}
+    methods = ("GradCAM", "Occlusion")
+
+    def audited(net, out):
+        chosen = [xf.GradCAM(net), xf.Occlusion(net, window=4)]
+        return xf.audit(net, folder / "photos", methods=chosen, classes=classes, out=out, **further)
+
+    whole = audited(Large(), tmp_path / "whole")
+    Large.room, Large.seen = 3, ()
+    run = audited(Large(), tmp_path / "little")
+    assert run.counts == whole.counts == {"ok": 22}
+    assert max(Large.seen) <= 3
+    assert [run.shards.facts(index)["backoff"] for index in (0, 1)] == [[[0, 2]], [[0, 2]]]
+    assert torch.allclose(
+        run.maps("Occlusion"), whole.maps("Occlusion"), atol=1e-2 * float(whole.maps("Occlusion").max())
+    )
+    status = CliRunner().invoke(app, ["audit", "status", str(tmp_path / "little")])
+    assert "memory ran out in 2 shards (0, 1), which went on in smaller batches" in status.output.replace("\n", " ")
+    before = fake_audit.contents(tmp_path / "little")
+    run.shards.path(1).unlink()
+    Large.room, Large.seen = 99, ()
+    assert audited(Large(), tmp_path / "little").complete
+    assert fake_audit.contents(tmp_path / "little") == before
+    assert run.methods == methods
+
+
 def test_nan_and_images_of_many_sizes_are_rows_of_their_own(tmp_path):
     class Fussy(Net):
         def forward(self, x):

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from xai_fast.audit.backoff import LEFT_OUT, Backoff
 from xai_fast.audit.plan import Plan, shard_size_for
 from xai_fast.audit.reading import read
 from xai_fast.audit.store import shards as store
@@ -92,10 +93,60 @@ def test_an_image_that_the_model_refuses_costs_only_itself(tmp_path, monkeypatch
     assert failed == [n for n in range(fake_audit.IMAGES) if n % 8 in (3, 5) or n == 12]
 
 
-def _refuses_eleven(self, inputs, ids, labels):
+def _refuses_eleven(self, inputs, ids, labels, halvings=0):
     if 12 in ids:
         raise RuntimeError("twelve")
     return [self._answer(number, len(ids)) for number in ids]
+
+
+def _little(number, rows):
+    """Memory for next to nothing where images 20 to 22 are, for nothing at all where 31 is."""
+    return number == 31 or (20 <= number <= 22 and rows > 4)
+
+
+def test_where_memory_runs_out_batches_are_smaller_and_a_resume_repeats_that(tmp_path, undisturbed):
+    fake_audit.run(tmp_path / "little", memory=_little)
+    rows = read(tmp_path / "little").table().to_pylist()
+    assert [row["id"] for row in rows if "however few rows" in (row["error"] or "")] == [31]
+    shards = read(tmp_path / "little").shards
+    assert shards.facts(2)["backoff"] == [[3, 1]], "batches of 3 begin at images 16 and 19"
+    assert shards.facts(3)["backoff"] == [[6, 1], [7, LEFT_OUT], [8, 0]], "30 and 31 began together"
+    assert all("backoff" not in shards.facts(index) for index in (0, 1, 4, 5, 6))
+    whole = fake_audit.contents(tmp_path / "little")
+    assert {name for name in whole if whole[name] != undisturbed.get(name)} == {
+        "shards/part-00002.parquet",
+        "shards/part-00003.parquet",
+        "backoffs/part-00002.json",
+        "backoffs/part-00003.json",
+    }
+    for index in (2, 3):  # now there is room, but the bytes stay those of the run
+        shards.path(index).unlink()
+    fake_audit.run(tmp_path / "little")
+    assert fake_audit.contents(tmp_path / "little") == whole
+
+
+def test_a_run_that_is_killed_after_memory_ran_out_repeats_its_batches(tmp_path):
+    fake_audit.run(tmp_path / "whole", memory=_little)
+    job = fake_audit.job_in(tmp_path / "killed")
+    job.shards.note_backoff(2, [(3, 1)])  # all that is left of a process that was killed in shard 2
+    fake_audit.run(tmp_path / "killed", [2])
+    assert job.shards.path(2).read_bytes() == fake_audit.job_in(tmp_path / "whole").shards.path(2).read_bytes()
+    (tmp_path / "killed" / "backoffs" / "part-00001.json").write_text("{")
+    with pytest.raises(StoreError, match=r"part-00001.json cannot be read .*; remove it"):
+        fake_audit.run(tmp_path / "killed", [1])
+
+
+def test_batches_grow_again_behind_an_image_that_nothing_makes_fit():
+    backoff = Backoff()
+    backoff.halve(6)
+    backoff.halve(6)
+    backoff.leave_out(7)
+    assert [backoff.at(row) for row in (0, 5, 6, 7, 8, 99)] == [0, 0, 2, LEFT_OUT, 0, 0]
+    backoff.leave_out(6)
+    assert [backoff.at(row) for row in (5, 6, 7, 8, 99)] == [0, LEFT_OUT, LEFT_OUT, 0, 0]
+    backoff.halve(3)
+    assert [backoff.at(row) for row in (2, 3, 6, 7, 8, 99)] == [0, 1, LEFT_OUT, LEFT_OUT, 1, 1]
+    assert Backoff.of([[3, 1], [6, 2]]).at(6) == 2
 
 
 def test_pandas_reads_it_as_it_is(tmp_path):

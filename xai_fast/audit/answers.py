@@ -57,6 +57,18 @@ class Attributor(Protocol):
         """The model's input (C, H, W) for a photograph that was decoded; something with a `shape`."""
         ...
 
-    def __call__(self, inputs: Sequence[Any], ids: Sequence[int], labels: Sequence[int | None]) -> list[Answer]:
-        """One answer per input, all of which have one shape."""
+    def __call__(
+        self, inputs: Sequence[Any], ids: Sequence[int], labels: Sequence[int | None], halvings: int = 0
+    ) -> list[Answer]:
+        """One answer per input, all of which have one shape.
+
+        Args:
+            inputs: of `input_of`.
+            ids: of the images, which key random draws.
+            labels: their classes, where they are known.
+            halvings: how often the model rows that run together are halved.
+
+        Raises:
+            MemoryError: memory ran out; fewer inputs or rows may fit.
+        """
         ...

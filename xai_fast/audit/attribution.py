@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from xai_fast.core.memory import out_of_memory
 from xai_fast.engine import Engine, Recipe
-from xai_fast.engine.evaluate import Answers, LayerActivation
+from xai_fast.engine.evaluate import LayerActivation
+from xai_fast.engine.plan import FIRST_SIZE, halved
 from xai_fast.engine.reducers.clean import clean_scores
 from xai_fast.engine.run import NonFiniteError
 from xai_fast.images.preprocess import Preprocess
@@ -25,38 +27,9 @@ from xai_fast.methods.registry import methods as registered
 from .answers import NOT_FINITE, Answer
 from .decoding.pool import Decoded
 from .identity import identity
+from .together import Together
 
 _PER_CALL = {"cpu": 32, "cuda": 128}  # images whose rows share the model's batches
-
-
-class Together:
-    """Reducers that fold the same clean answers, and what a layer makes of the inputs, averaged over positions."""
-
-    def __init__(self, recipes: Sequence[Recipe], embeds: str | None) -> None:
-        self._reducers = [recipe.reduce for recipe in recipes]
-        self._layers = recipes[0].clean.layers
-        self._reading = None if embeds is None else recipes[0].readings.get(embeds)
-        self._embeds = embeds
-        self.embedding: list[Tensor] = []
-        self.maps: list[Tensor] = []
-
-    def clean(self, sample: Tensor, answers: Answers) -> None:
-        """See `Reducer`."""
-        for reducer in self._reducers:
-            reducer.clean(sample, answers)
-        if self._embeds is not None:
-            activation = answers.responses[self._layers.index(self._embeds)].activation
-            grid = activation if self._reading is None else self._reading(activation)
-            self.embedding.append(grid.flatten(2).mean(2).float().cpu() if grid.ndim > 2 else grid.float().cpu())
-
-    def update(self, rows: Tensor, answers: Answers) -> None:
-        """See `Reducer`; only one reducer has variants."""
-        self._reducers[0].update(rows, answers)
-
-    def finish(self) -> Tensor:
-        """The maps of the first; `maps` are those of all."""
-        self.maps = [reducer.finish() for reducer in self._reducers]
-        return self.maps[0]
 
 
 @dataclass(frozen=True)
@@ -97,8 +70,18 @@ class EngineAttributor:
         self._device = str(engine.adopt(example).device)
         self.example = tuple(example.shape[1:])
         labelled = next(iter(labels.values()), 0)
-        (self._first,) = self([example[0]], [0], [labelled])
+        self._first = self._answer_about(example[0], labelled)
         self.rows_per_image = sum(method.cost(self.example).forwards for method in self._methods.values())
+
+    def _answer_about(self, example: Tensor, label: int) -> Answer:
+        """What an answer looks like, with as many rows at once as fit."""
+        for halvings in range(FIRST_SIZE["cuda"].bit_length()):
+            try:
+                (answer,) = self([example], [0], [label], halvings)
+                return answer
+            except MemoryError:
+                continue
+        raise ValueError("memory runs out on the first image, however few rows run together; give smaller images")
 
     def measure(self, example: Tensor) -> None:
         """Runs a full batch twice, so that the engine finds out what is fast."""
@@ -149,8 +132,23 @@ class EngineAttributor:
         """See `Attributor`."""
         return input_of(photo.pixels, self._engine.preprocess)
 
-    def __call__(self, inputs: Sequence[Tensor], ids: Sequence[int], labels: Sequence[int | None]) -> list[Answer]:
+    def __call__(
+        self, inputs: Sequence[Tensor], ids: Sequence[int], labels: Sequence[int | None], halvings: int = 0
+    ) -> list[Answer]:
         """See `Attributor`."""
+        try:
+            with halved(halvings):
+                return self._each(inputs, ids, labels)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        # Outside the handler: the traceback of the error held on to the batch.
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        raise MemoryError("memory ran out")
+
+    def _each(self, inputs: Sequence[Tensor], ids: Sequence[int], labels: Sequence[int | None]) -> list[Answer]:
+        """Answers; those whose model answers NaN are taken out, and the others asked again."""
         answers, left = [Answer() for _ in inputs], list(range(len(inputs)))
         batch, keys = torch.stack(list(inputs)), torch.tensor(ids)
         while left:

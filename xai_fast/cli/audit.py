@@ -130,6 +130,9 @@ def status(out: Path, failed: bool, verify: bool) -> int:
     line(f"{done:,} of {total:,} images, {len(found.done):,} of {len(shards):,} shards")
     if counts:
         table(["status", "images"], [[name, str(count)] for name, count in sorted(counts.items(), key=lambda c: -c[1])])
+    if small := [index for index in found.done if (shards.facts(index) or {}).get("backoff")]:
+        named = ", ".join(map(str, small[:_SHOWN])) + (", ..." if len(small) > _SHOWN else "")
+        line(f"memory ran out in {len(small):,} shards ({named}), which went on in smaller batches")
     damaged = [index for index in range(len(shards)) if shards.damaged(index) or (verify and not _sound(found, index))]
     for index in damaged:
         problem(f"shard {index} is damaged; remove {printable(str(shards.path(index)))} and resume to make it again")

@@ -10,7 +10,7 @@ from xai_fast.graph.timed import record
 from .decisions import BATCH_SIZE
 from .evaluate import Evaluate
 from .layer_questions import LayerQuestions
-from .plan import FIRST_SIZE, RowBudget, rows_that_fit, rows_worth_trying
+from .plan import FIRST_SIZE, RowBudget, repeatable, rows_that_fit, rows_worth_trying
 from .settings import Settings
 
 _CLOSED_SIZE = 512  # rows of a closed form at once: each is one row of a product
@@ -45,7 +45,7 @@ def remember(
 ) -> None:
     """Keeps the batch size that a call has settled."""
     closed = isinstance(question, LayerQuestions) and question.closed
-    if record().given:
+    if record().given or repeatable():
         return
     if settings.rows is None and not prepared.alone and budget.settled is not None and not closed:
         record().put(BATCH_SIZE, _case(prepared, tuple(inputs.shape[1:]), question), budget.settled)

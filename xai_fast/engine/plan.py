@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +26,31 @@ _WORTH_CHANGING = 0.97  # a size must be this much faster per row than the first
 _LARGE = 1 << 29  # bytes of activations, all layers together, from which on a CPU gains nothing by more rows
 _WITHOUT_ASKING = {"cpu": 2 << 30, "cuda": 8 << 30}  # bytes of a batch where what is free at the moment must not count
 _LIVE_LAYERS = 4  # activations that a forward without gradient holds at once, residual branches included
+
+_HALVED: ContextVar[int | None] = ContextVar("halved", default=None)
+
+
+@contextmanager
+def halved(times: int) -> Iterator[None]:
+    """Inside, batches have a 2^times-th of their rows, and running out of memory is raised instead of halving further.
+
+    So whoever must be able to repeat a run decides, and notes, with how many rows it goes on.
+    """
+    token = _HALVED.set(times)
+    try:
+        yield
+    finally:
+        _HALVED.reset(token)
+
+
+def repeatable() -> bool:
+    """Whether `halved` says with how many rows calls run."""
+    return _HALVED.get() is not None
+
+
+def fewer(rows: int) -> int:
+    """A number of rows, halved as often as `halved` says."""
+    return max(1, rows >> (_HALVED.get() or 0))
 
 
 @dataclass
@@ -52,6 +79,9 @@ class RowBudget:
         largest = min(self.most or max(sizes), self.worth_trying or max(sizes))
         self._trials = deque(size for size in sizes if size <= largest for _ in range(2))
         self.settled = self.fixed or self.settled
+        if repeatable():
+            size = self.settled or self._best()
+            self.settled = fewer(size if self.most is None else min(size, self.most))
 
     def rows(self, remaining: int) -> int:
         """The size of the next chunk, at most `remaining`; near-equal chunks where several are left."""
@@ -148,11 +178,11 @@ def free_memory(device: torch.device) -> int:
 
 
 def unless_full(call: Callable[..., Any], *args: Any) -> Any:
-    """What a call returns, or None where memory ran out."""
+    """What a call returns, or None where memory ran out; under `halved` that is raised."""
     try:
         return call(*args)
     except Exception as error:
-        if not out_of_memory(error):
+        if not out_of_memory(error) or repeatable():
             raise
     record().put(MEMORY, "ran out", True)
     # Outside the handler: the traceback of the error held on to the batch.

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from xai_fast._printing import printable
 from .schema import OK
 
 _FACTS = b"xai_fast"
-_SHARDS, _TIMES, _CLAIMS = "shards", "times", "claims"
+_SHARDS, _TIMES, _CLAIMS, _BACKOFFS = "shards", "times", "claims", "backoffs"
 
 
 class StoreError(OSError):
@@ -62,7 +62,7 @@ class Shards:
                 (self.directory / folder).mkdir(parents=True, exist_ok=True)
 
     def facts(self, index: int) -> dict[str, Any] | None:
-        """What a whole shard says of itself (`counts` by status); None where there is none, or it is damaged."""
+        """What a whole shard says of itself (`counts` by status, `backoff`); None if there is none or it is damaged."""
         path = self.path(index)
         try:
             found = pq.read_metadata(path)
@@ -91,7 +91,38 @@ class Shards:
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"shard {index} is damaged ({error}); resume the run to make it again") from None
 
-    def write(self, index: int, table: pa.Table, seconds: Mapping[str, float]) -> dict[str, Any]:
+    def backoff(self, index: int) -> list[list[int]]:
+        """What was noted of memory that ran out in a shard; see `note_backoff`.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        try:
+            return json.loads(self._noted(index).read_bytes())
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            shown = printable(str(self._noted(index)))
+            raise StoreError(f"{shown} cannot be read ({error}); remove it, and the shard begins anew") from None
+
+    def note_backoff(self, index: int, steps: Sequence[tuple[int, int]]) -> None:
+        """Notes, durably, from which rows of a shard on batches are smaller, before anything is made with them.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with _said(self.directory):
+            self._noted(index).parent.mkdir(exist_ok=True)
+            for left in self._noted(index).parent.glob(f"{self._noted(index).name}.tmp-*"):
+                left.unlink(missing_ok=True)
+            _put(self._noted(index), (json.dumps(steps) + "\n").encode())
+
+    def _noted(self, index: int) -> Path:
+        return self.directory / _BACKOFFS / f"part-{index:05d}.json"
+
+    def write(
+        self, index: int, table: pa.Table, seconds: Mapping[str, float], backoff: Sequence[tuple[int, int]] = ()
+    ) -> dict[str, Any]:
         """Writes a shard and how long it took, and returns what it says of itself.
 
         Raises:
@@ -101,6 +132,7 @@ class Shards:
         for status in table.column("status").to_pylist():
             counts[status] = counts.get(status, 0) + 1
         facts = {"plan": self._fingerprint, "shard": index, "counts": dict(sorted(counts.items()))}
+        facts |= {"backoff": list(backoff)} if backoff else {}
         table = table.replace_schema_metadata({_FACTS: json.dumps(facts)})
         with _said(self.directory):
             self._sweep(index)
@@ -127,7 +159,7 @@ class Shards:
 
     def _sweep(self, index: int) -> None:
         """Removes what a killed process left of this shard, which the caller has claimed."""
-        for path in (self.path(index), self.times(index)):
+        for path in (self.path(index), self.times(index), self._noted(index)):
             for left in path.parent.glob(f"{path.name}.tmp-*"):
                 left.unlink(missing_ok=True)
 

@@ -21,7 +21,7 @@ from xai_fast.graph.steps import INPUT
 from xai_fast.graph.timed import decided, record
 
 from ...decisions import PLAN, RATES
-from ...plan import memory_allowed, unless_full
+from ...plan import fewer, memory_allowed, unless_full
 from .boxed import Boxed
 from .cost import Costs, Rates, estimated, timed
 from .grouping import grouped
@@ -118,7 +118,7 @@ class Local:
     def _of_inputs(
         self, variants: Boxed, rows: Tensor, kinds: np.ndarray, sample: Tensor, kept: Mapping[int, Any]
     ) -> Iterator[tuple[Tensor, Any]]:
-        pending = Pending(self.replay, self.whole_rows, len(rows), kept)
+        pending = Pending(self.replay, fewer(self.whole_rows), len(rows), kept)
         for number, members in enumerate(self.members):
             at = torch.from_numpy(np.flatnonzero(np.isin(kinds, members)))
             if not len(at):
@@ -127,7 +127,7 @@ class Local:
             place = torch.from_numpy(np.searchsorted(members, kinds[at.numpy()]))
             start = 0
             while start < len(at):
-                index, count = _part(start, len(at), self.rows)
+                index, count = _part(start, len(at), fewer(self.rows))
                 chosen, part = at[index], place[index]
                 first = empty_like(kept[INPUT], len(chosen), (*kept[INPUT].shape[1:2], *group.first.size))
                 variants.patch(rows[chosen], group.first.at[part], first)
