@@ -123,7 +123,7 @@ def test_another_model_proves_nothing(cornered):
     with torch.no_grad():
         other.bias += 1
     found = xf.audit.check(run, model=other, data=data, preprocess=PREPROCESS)
-    assert all(one.confirmation.state in ("not tested", "nothing to remove") for one in found)
+    assert all(one.confirmation.state in ("not tested", "no cue") for one in found)
     said = [one.confirmation.note for one in found if one.cue is not None]
     assert all("another than the run's" in note for note in said)
 

@@ -61,7 +61,7 @@ def test_wrong_labels_are_found():
     count = int(exchanged.sum())
     assert exchanged[list(found.positions[:count])].mean() >= 0.9
     assert found.severity == "high"
-    assert found.confirmation.state == "nothing to remove"
+    assert found.confirmation.state == "no cue"
 
 
 def test_labels_learned_by_heart_are_found_by_the_embedding():
@@ -147,7 +147,7 @@ def test_what_is_not_confirmed_comes_last_and_what_is_grave_first():
     found = [
         made("refuted", "low", "not confirmed", 9),
         made("untested", "low", "not tested", 8),
-        made("labels", "high", "nothing to remove"),
+        made("labels", "high", "no cue"),
         made("stamp", "high", "confirmed"),
         made("weak", "medium", "confirmed"),
         made("strong", "medium", "confirmed", 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_fast._callable import make_callable
@@ -34,6 +35,18 @@ def check(run: Any, **settings: Any) -> Findings:
     from .checks.checking import check
 
     return check(run, **settings)
+
+
+def report(run: Any, **settings: Any) -> Path:
+    """Writes a page about a run that was checked; see `xai_fast.audit.site.writing.report`.
+
+    Raises:
+        ValueError: the run was not checked.
+    """
+    _needs_arrow()
+    from .site.writing import report
+
+    return report(run, **settings)
 
 
 def _audit(*args: Any, **kwargs: Any) -> AuditRun:

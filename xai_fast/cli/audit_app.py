@@ -154,6 +154,37 @@ def export(
         work(out, csv, overlays, method, limit)
 
 
+@audit_app.command()
+def check(
+    out: Out,
+    method: Annotated[str | None, typer.Option(help="Whose maps are looked at. (default: the first)")] = None,
+    confirm: Annotated[
+        bool, typer.Option(help="Take cues out of held-out images and put them into others, to see what changes.")
+    ] = True,
+) -> None:
+    """Say what is wrong with the model or its data, the gravest first, and keep it as findings.json.
+
+    A claim that rests on a cue is tested on images that no check looked at; unconfirmed claims are low and come last.
+    """
+    with usage():
+        from .audit_findings import check as work
+
+        work(out, method, confirm)
+
+
+@audit_app.command()
+def report(
+    out: Out,
+    to: Annotated[Path | None, typer.Option(help="Folder of the site. (default: report, in the run's)")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Check a run again that was checked.")] = False,
+) -> None:
+    """Write a site about a run that opens from disk: index.html, and pictures. Checks the run where that is left."""
+    with usage():
+        from .audit_findings import report as work
+
+        work(out, to, again)
+
+
 def _share(text: str | None) -> tuple[int, int]:
     index, slash, count = (text or "0/1").partition("/")
     if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from .cues import AbstractCue
 
 Severity = Literal["high", "medium", "low"]
-State = Literal["confirmed", "not confirmed", "not tested", "nothing to remove"]
-_STATES: dict[State, int] = {"confirmed": 0, "nothing to remove": 1, "not tested": 2, "not confirmed": 3}
+State = Literal["confirmed", "not confirmed", "not tested", "no cue"]
+_STATES: dict[State, int] = {"confirmed": 0, "no cue": 1, "not tested": 2, "not confirmed": 3}
 _SEVERITIES: dict[Severity, int] = {"high": 0, "medium": 1, "low": 2}
 
 
@@ -46,7 +46,7 @@ class Confirmation:
     """Whether taking the cue away, or putting it elsewhere, changes what the model says.
 
     Attributes:
-        state: "confirmed", "not confirmed", "not tested" (`note` says why), "nothing to remove" (of claims that are
+        state: "confirmed", "not confirmed", "not tested" (`note` says why), "no cue" (of claims that are
             about labels or answers and not about a cue).
         changes: what was measured.
         note: in words.
@@ -83,7 +83,7 @@ class Finding:
     scores: tuple[float, ...] = ()
     class_index: int | None = None
     cue: AbstractCue | None = None
-    confirmation: Confirmation = Confirmation("nothing to remove")
+    confirmation: Confirmation = Confirmation("no cue")
 
 
 def ranked(findings: Sequence[Finding]) -> list[Finding]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from xai_fast.audit.attribution import input_of
-from xai_fast.audit.decoding.pool import Decoders, Request
 from xai_fast.audit.identity import identity
-from xai_fast.audit.manifest import Manifest
 from xai_fast.audit.order import Order, made
-from xai_fast.audit.plan import MANIFEST
+from xai_fast.audit.photographs import Photographs, photographs_of
 from xai_fast.audit.reading import AuditRun
-from xai_fast.audit.sources.choose import source_of
-from xai_fast.audit.sources.payload import Source
 from xai_fast.engine import Engine, Recipe
 from xai_fast.engine.reducers.clean import clean_scores
 from xai_fast.images.preprocess import Preprocess
@@ -39,26 +37,15 @@ class Subject:
 
     Attributes:
         engine: of the model.
-        decoders: make the pictures that the model sees.
-        source: of the photographs.
-        manifest: of the run.
+        photographs: of the run.
     """
 
     engine: Engine
-    decoders: Decoders
-    source: Source
-    manifest: Manifest
+    photographs: Photographs
 
     def pictures(self, positions: Sequence[int]) -> dict[int, Picture]:
         """What the model sees of images, (h, w, 3) uint8, by their places; those that can be read."""
-        wanted = [int(position) for position in positions]
-        requests = (Request(0, n, lambda n=n: self.source.fetch(self._row(n))) for n in wanted)
-        found = {}
-        for photo in self.decoders.stream(requests):
-            if photo.pixels is not None:
-                pixels = photo.pixels
-                found[photo.position] = np.stack([pixels] * 3, -1) if pixels.ndim == 2 else pixels
-        return found
+        return self.photographs.pictures(positions)
 
     def probabilities(self, pictures: Sequence[Picture]) -> NDArray[np.float64]:
         """(N, K) of pictures as `pictures` makes them; all of one size."""
@@ -76,10 +63,6 @@ class Subject:
         if scores.shape[1] == 1:  # one logit tells two classes apart
             scores = torch.cat([torch.zeros_like(scores), scores], 1)
         return scores.softmax(1).numpy()
-
-    def _row(self, position: int) -> dict[str, Any]:
-        (row,) = self.manifest.rows(position, position + 1)
-        return row
 
 
 @contextmanager
@@ -107,17 +90,29 @@ def subject_of(run: AuditRun, model: Any = None, data: Any = None, preprocess: A
         preprocess=preprocess,
         mode=run.plan.fixed["attribution"]["mode"],
     )
-    attribution = run.plan.fixed["attribution"]
+    stack = ExitStack()
     try:
         engine, _ = made(order, run.plan.fixed["decisions"])
-        source, manifest = source_of(data), Manifest.load(run.directory / MANIFEST)
+        _same(engine, run)
+        photographs = stack.enter_context(photographs_of(run, data))
     except (ValueError, TypeError, OSError) as error:
         raise NoSubjectError(str(error)) from error
+    with stack:
+        yield Subject(engine, photographs)
+
+
+def _same(engine: Engine, run: AuditRun) -> None:
+    """Refuses a model that is not the run's, and pictures between which nothing can be exchanged.
+
+    Raises:
+        ValueError: says which.
+    """
+    attribution = run.plan.fixed["attribution"]
     if identity(engine.model) != attribution["model"]:
-        raise NoSubjectError("`model` is another than the run's: its weights or modules differ")
+        raise ValueError("`model` is another than the run's: its weights or modules differ")
     if not isinstance(engine.preprocess, Preprocess):
-        raise NoSubjectError("the run's preprocessing is a callable, which says not what part of a photograph it takes")
-    if not isinstance(attribution["preprocess"], dict) or engine.preprocess.crop is None:
-        raise NoSubjectError("the model takes pictures of many sizes, between which nothing can be exchanged")
-    with Decoders(attribution["preprocess"], workers=1, ahead=16) as decoders:
-        yield Subject(engine, decoders, source, manifest)
+        raise ValueError("the run's preprocessing is a callable, which says not what part of a photograph it takes")
+    if json.loads(json.dumps(dataclasses.asdict(engine.preprocess))) != attribution["preprocess"]:
+        raise ValueError("`preprocess` is another than the run's")
+    if engine.preprocess.crop is None:
+        raise ValueError("the model takes pictures of many sizes, between which nothing can be exchanged")

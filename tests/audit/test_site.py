@@ -1,0 +1,153 @@
+"""The report opens from disk: hostile names are text, nothing but its own pictures is loaded, and its tools work."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import re
+
+import numpy as np
+import pytest
+from browser import browser
+from photo_folders import PREPROCESS, Net, hostile, sound
+from PIL import Image
+
+import xai_fast as xf
+from xai_fast.audit.checks.cues import RegionCue
+from xai_fast.audit.checks.finding import Change, Confirmation, Finding
+from xai_fast.audit.checks.records import records_of
+from xai_fast.audit.checks.regions import REGIONS
+from xai_fast.audit.checks.storing import findings_of
+from xai_fast.audit.site.performance import performance
+from xai_fast.audit.site.rows import escaped
+from xai_fast.audit.site.sheets import maps_at
+
+ATTACK = "</script><script>document.title='broken'</script>"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Of a run on sound and hostile files, with findings of every kind, one of which is named to attack."""
+    folder = tmp_path_factory.mktemp("site")
+    data = sound(folder / "photographs", 30)
+    hostile(data)
+    run = xf.audit(Net().eval(), data, out=folder / "run", preprocess=PREPROCESS, classes=("cat", "dog", ATTACK))
+    found = xf.audit.check(run)
+    change = Change("insert", f"probability of {ATTACK}", 0.1, 0.8, 0.1, 0.7, 0.6, 0.8, 40)
+    proved = Confirmation("confirmed", (change,))
+    places = tuple(records_of(run).position.tolist())
+    scores = tuple(0.5 for _ in places)
+    cue = RegionCue(REGIONS["top border"])
+    made = (
+        Finding("shortcut", f"{ATTACK} looks", "high", 1, {"class": ATTACK}, places, scores, 2, cue, proved),
+        Finding("mislabelled", "some are wrong", "medium", 0.5, {"share": 0.25}, places[:3], scores[:3]),
+        Finding("shortcut", "nothing", "low", 0, {}, (), (), 1, cue, Confirmation("not confirmed", (change,))),
+    )
+    dataclasses.replace(found, found=made).save(run.directory)
+    return run, data, xf.audit.report(run, data=data)
+
+
+def test_everything_on_the_page_is_its_own(site):
+    _, _, page = site
+    text = page.read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1]
+    assert "unsafe" not in policy
+    assert policy.startswith("default-src 'none'")
+    for kind, tag in (("style", "<style>"), ("script", "<script>")):
+        (content,) = re.findall(rf"{tag}(.*?)</{kind}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert not re.search(r"(src|href)=\"(?!#)", text)  # no file is loaded but by the style
+    assert set(re.findall(r'url\("([^"]+)"\)', text)) <= {
+        f"pictures/{path.name}" for path in (page.parent / "pictures").iterdir()
+    }
+    assert ATTACK not in text
+    assert "onerror=alert" not in re.sub(r"&lt;.*?&gt;|\\u003c.*?\\u003e", "", text)
+
+
+def test_json_in_a_script_ends_nothing():
+    text = escaped({"name": "</script><!--\u2028&\"'"})
+    assert not set("<>&\u2028") & set(text)
+
+
+def test_performance_against_counting(site):
+    run, *_ = site
+    frame = run.frame()
+    frame = frame[(frame.status == "ok") & frame.label.notna()]
+    lines = performance(records_of(run))
+    assert lines[0].images == len(frame)
+    assert lines[0].right == int((frame.label == frame.prediction).sum())
+    assert lines[0].low <= lines[0].accuracy <= lines[0].high
+    assert sum(line.images for line in lines[1:]) == lines[0].images
+
+
+def test_maps_are_those_of_their_places(site):
+    run, *_ = site
+    places = records_of(run).position.tolist()
+    every = run.maps()[:, 0].numpy()
+    found = maps_at(run, run.methods[0], places[::-1])
+    np.testing.assert_array_equal(np.stack([found[place] for place in places]), every)
+
+
+def test_without_photographs_the_page_says_so(site, tmp_path):
+    run, *_ = site
+    page = xf.audit.report(run, out=tmp_path)
+    assert "There are no pictures" in page.read_text(encoding="utf-8")
+
+
+def test_an_unchecked_run_is_refused(tmp_path):
+    data = sound(tmp_path / "photographs", 4)
+    run = xf.audit(Net().eval(), data, out=tmp_path / "run", preprocess=PREPROCESS)
+    with pytest.raises(ValueError, match=r"xf\.audit\.check"):
+        xf.audit.report(run)
+
+
+def test_in_a_browser(site):
+    """Names show as text, no script but ours runs, no request leaves, and the page sorts, filters and enlarges."""
+    run, _, page = site
+    with browser() as real:
+        real.open(page)
+        assert real.run("document.title") == run.directory.name
+        assert real.run("document.querySelector('.finding h3').textContent") == f"{ATTACK} looks"
+        assert real.run("document.querySelectorAll('img, iframe, object').length") == 0
+        rows = "[...document.querySelectorAll('#rows tbody tr')]"
+        assert real.run(f"{rows}.length") == len(run.table(["id"]))
+        assert any("<img src=x onerror" in name for name in real.run(f"{rows}.map(row => row.cells[0].textContent)"))
+
+        real.click("#rows th[data-key=sure] button")
+        shares = real.run(f"{rows}.map(row => parseFloat(row.cells[3].textContent)).filter(Number.isFinite)")
+        assert shares == sorted(shares)
+        real.click("#rows th[data-key=sure] button")
+        shares = real.run(f"{rows}.map(row => parseFloat(row.cells[3].textContent)).filter(Number.isFinite)")
+        assert shares == sorted(shares, reverse=True)
+
+        real.type("#query", "cat/0")
+        assert all(name.startswith("cat/0") for name in real.run(f"{rows}.map(row => row.cells[0].textContent)"))
+        real.run("document.activeElement.blur()")
+
+        real.press("j")
+        assert real.run("document.activeElement.id") == "finding-0"
+        real.press("j")
+        assert real.run("document.activeElement.id") == "finding-1"
+        real.click("#finding-1 .tile")
+        assert real.run("document.querySelector('#large').open") is True
+        first = real.run("document.querySelector('#large .what').textContent")
+        real.press("\ue014")  # to the right
+        assert real.run("document.querySelector('#large .what').textContent") != first
+        assert "1-maps.jpg" in real.run("getComputedStyle(document.querySelector('#large .map')).backgroundImage")
+        assert "1-photos.jpg" in real.run("getComputedStyle(document.querySelector('#large .photo')).backgroundImage")
+        shown = np.asarray(Image.open(io.BytesIO(real.screenshot())).convert("RGB"), dtype=float)
+        assert shown.std() > 20
+        real.press("\ue00c")  # escape
+        assert real.run("document.querySelector('#large').open") is False
+
+        assert real.complaints() == []
+        assert all(url.startswith(page.parent.as_uri()) for url in real.requested())
+
+
+def test_findings_of_a_site_are_kept_whole(site):
+    run, *_ = site
+    found = findings_of(run.directory)
+    assert [one.confirmation.state for one in found] == ["confirmed", "no cue", "not confirmed"]
