@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which read and do not run; a
     from xai_fast.images.preprocess import Preprocess as Preprocess
     from xai_fast.methods import methods as methods
     from xai_fast.methods.activation_maximization import ActivationMaximization as ActivationMaximization
+    from xai_fast.methods.attention.attn_lrp import AttnLRP as AttnLRP
     from xai_fast.methods.attention.legrad import LeGrad as LeGrad
     from xai_fast.methods.attention.rollout import AttentionRollout as AttentionRollout
     from xai_fast.methods.attention.rollout import GradientAttentionRollout as GradientAttentionRollout

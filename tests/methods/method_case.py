@@ -37,8 +37,8 @@ class Case:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether the method refuses models without attention among tokens."""
-        return self.method in ("AttentionRollout", "GradientAttentionRollout", "LeGrad")
+        """Whether the method is about attention among tokens; all but AttnLRP refuse models without."""
+        return self.method in ("AttentionRollout", "AttnLRP", "GradientAttentionRollout", "LeGrad")
 
     @property
     def scores_per_row(self) -> int:

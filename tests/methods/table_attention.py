@@ -11,6 +11,7 @@ from torch import nn
 ATTENTION_CASES = [
     *cases("AttentionRollout", replicas_attention.rollout, {}, {"resolution": "native"}),
     *cases("GradientAttentionRollout", replicas_attention.gradient_rollout, {}, {"resolution": "native"}),
+    *cases("AttnLRP", replicas_attention.attn_lrp, {}, {"layer": "stem_norm"}),
     *cases("LeGrad", replicas_attention.legrad, {}, {"blocks": 1}, {"resolution": "native"}),
 ]
 
@@ -43,7 +44,18 @@ def _weighed(formula):
     return made
 
 
+def _relevant(inputs, target):
+    """Half of p_j s_j is the values', and half the probabilities', whose share a softmax keeps but for differences."""
+    model = Weighing()
+    shares, scores = (part.detach() for part in model.parts(inputs))
+    own = scores[:, :, target]
+    rising = own - (shares * own).sum(1, keepdim=True)
+    slope = model.weight[target].detach() + rising[:, :, None] * model.strength.detach()
+    return model, {}, 0.5 * inputs * (shares[:, :, None] * slope).mT.unflatten(2, inputs.shape[2:])
+
+
 ATTENTION_CLOSED_FORMS = {
+    "AttnLRP": _relevant,
     "AttentionRollout": _weighed(lambda p, s: 0.5 * p + 0.5 / p.shape[1]),
     "GradientAttentionRollout": _weighed(lambda p, s: (p * s).clamp_min(0) / p.shape[1]),
     "LeGrad": _weighed(lambda p, s: s.clamp_min(0) / p.shape[1]),

@@ -41,4 +41,4 @@ class Deconvolution(AbstractGradientMethod):
 
     def asked(self, source: Source, inputs: Tensor) -> Asked:
         """The projection of each sample's score."""
-        return self._formula(source, inputs, lambda _at, gradient: gradient, rule="deconvolution")
+        return self._formula(source, inputs, lambda _at, gradient: gradient, ask="deconvolution")

@@ -112,16 +112,20 @@ class AbstractGradientMethod(AbstractMethod):
     def _cost(self, shape: tuple[int, ...]) -> Cost:
         return self.per_sample(shape)
 
-    def _formula(self, source: Source, inputs: Tensor, formula: Formula, rule: Rule = "gradient") -> Asked:
-        """One row per sample, and a formula of what the gradient is taken by and of the gradient."""
-        layers = self.layers(inputs)
+    def _formula(self, source: Source, inputs: Tensor, formula: Formula, ask: Rule | Evaluate = "gradient") -> Asked:
+        """One row per sample, and a formula of what the gradient is taken by and of the gradient.
+
+        The gradient is by a rule for ReLUs, or what a question of the method's own answers.
+        """
 
         def parts(rows: Tensor, answers: Answers) -> tuple[Tensor, Tensor]:
             at, gradient, groups = _found(answers, lambda: samples_of(source, rows, inputs), rows)
             return formula(at, gradient), groups
 
-        evaluate = LayerResponse(layers, rule) if layers else InputGradient(rule)
-        return Asked(source, evaluate, parts)
+        if isinstance(ask, str):
+            layers = self.layers(inputs)
+            ask = LayerResponse(layers, ask) if layers else InputGradient(ask)
+        return Asked(source, ask, parts)
 
     def _check(self) -> None:
         object.__setattr__(self, "grid", checked_grid(self.grid))

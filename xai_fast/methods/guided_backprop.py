@@ -43,4 +43,4 @@ class GuidedBackprop(AbstractGradientMethod):
 
     def asked(self, source: Source, inputs: Tensor) -> Asked:
         """The guided gradient of each sample."""
-        return self._formula(source, inputs, lambda _at, gradient: gradient, rule="guided")
+        return self._formula(source, inputs, lambda _at, gradient: gradient, ask="guided")

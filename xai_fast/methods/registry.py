@@ -91,6 +91,18 @@ _METHODS = (
         paper="Abnar and Zuidema 2020, arXiv:2005.00928",
     ),
     MethodInfo(
+        name="AttnLRP",
+        module="attention.attn_lrp",
+        kind="pixels",
+        signed=True,
+        class_specific=True,
+        complete="",
+        units="score",
+        summary="relevance handed back from the score to each input element, through attention too",
+        cost="1 forward, 1 backward",
+        paper="Achtibat et al. 2024, arXiv:2402.05602",
+    ),
+    MethodInfo(
         name="CAM",
         module="cam.composed_cams",
         kind="map",
