@@ -27,6 +27,11 @@ def example_of(manifest: Manifest, source: Source, decoders: Decoders, preproces
                 return input_of(found.pixels, preprocess)[None]
             except Exception:  # of this image; a run says which fail
                 continue
+    return noise_of(preprocess)
+
+
+def noise_of(preprocess: Any) -> Tensor:
+    """(1, C, H, W): what a picture of noise is for the model."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8))
     pixels = np.asarray(preprocess.view(noise) if isinstance(preprocess, Preprocess) else noise)
     return input_of(pixels, preprocess)[None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,7 @@ class Plan:
     @property
     def maps(self) -> tuple[Map, ...]:
         """What each method's maps are."""
-        methods = self.fixed["attribution"]["methods"]
-        return tuple(Map(one["label"], None if one["map"] is None else tuple(one["map"])) for one in methods)
+        return maps_of(self.fixed["attribution"]["methods"])
 
     def freeze(self, directory: Path, manifest: bytes) -> None:
         """Writes the plan and the manifest, unless another process just has.
@@ -102,6 +101,11 @@ class Plan:
                 f"`out` holds a run with another plan: {'; '.join(differences[:3])}{more}. "
                 "Give the same arguments to go on with it, or another folder"
             )
+
+
+def maps_of(methods: Sequence[Mapping[str, Any]]) -> tuple[Map, ...]:
+    """What the maps of methods are, as an attributor describes them."""
+    return tuple(Map(one["label"], None if one["map"] is None else tuple(one["map"])) for one in methods)
 
 
 def shard_size_for(images: int, rows_per_image: int) -> int:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from xai_fast._printing import reason
-
 from .answers import MODEL_ERROR, Answer, Attributor
+from .asking import MOST_ROWS, asked
 from .backoff import LEFT_OUT, Backoff
 from .columns import array_of, columns_of
 from .decoding.pool import Decoded
@@ -19,8 +18,6 @@ from .manifest import Manifest
 from .plan import Plan
 from .store.schema import schema_of
 from .store.shards import Shards
-
-_MOST_ROWS = 256  # that an engine takes by itself
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Job:
     def most_halvings(self) -> int:
         """How often batches can be halved until a single image's single row is left."""
         rows = self.plan.fixed["attribution"].get("batch_size", "auto")
-        return max(self.images_per_call, rows if isinstance(rows, int) else 0, _MOST_ROWS).bit_length()
+        return max(self.images_per_call, rows if isinstance(rows, int) else 0, MOST_ROWS).bit_length()
 
 
 @dataclass
@@ -59,8 +56,9 @@ class ShardWork:
     index: int
     _began: float = field(default_factory=time.perf_counter)
     _busy: float = 0.0
-    _found: list[Decoded] = field(default_factory=list)
-    _answers: list[Answer] = field(default_factory=list)
+    _waiting: list[Decoded] = field(default_factory=list)
+    _parts: list[pa.Table] = field(default_factory=list)  # of batches: maps are bytes there, and pictures are let go
+    _done: int = 0
 
     def __post_init__(self) -> None:
         self._backoff = Backoff.of(self.job.shards.backoff(self.index))
@@ -72,47 +70,47 @@ class ShardWork:
     @property
     def complete(self) -> bool:
         """Whether every row has its answer."""
-        return len(self._answers) == len(self._rows)
+        return self._done == len(self._rows)
 
     def take(self, found: Decoded) -> list[str]:
         """Takes the next image of the shard; the statuses of those that this finished."""
-        self._found.append(found)
-        began, before = time.perf_counter(), len(self._answers)
-        while size := self._next_batch():
-            start = len(self._answers)
-            answers = self._answered(self._found[start : start + size])
+        self._waiting.append(found)
+        began, statuses = time.perf_counter(), []
+        while not self.complete and (size := self._next_batch()):
+            answers = self._answered(self._waiting[:size])
             if answers is None:
                 continue
-            self._answers += answers
-            for place in range(start, len(self._answers)):
-                self._found[place] = replace(self._found[place], pixels=None)  # a shard of photographs would be large
+            self._parts.append(self._table(self._waiting[:size], answers))
+            self._waiting, self._done = self._waiting[size:], self._done + size
+            statuses += [answer.status for answer in answers]
         self._busy += time.perf_counter() - began
-        return [answer.status for answer in self._answers[before:]]
+        return statuses
 
     def _next_batch(self) -> int:
         """How many images the next batch has; 0 where they are not all there."""
-        start = len(self._answers)
-        times = self._backoff.at(start)
+        times = self._backoff.at(self._done)
         size = 1 if times == LEFT_OUT else max(1, self.job.images_per_call >> times)
-        size = min(size, len(self._rows) - start)
-        return size if len(self._found) >= start + size else 0
+        size = min(size, len(self._rows) - self._done)
+        return size if len(self._waiting) >= size else 0
 
     def _answered(self, batch: Sequence[Decoded]) -> list[Answer] | None:
         """Answers; None where memory ran out, and the batch is another now, which is noted on the disk."""
-        start = len(self._answers)
-        times = self._backoff.at(start)
+        times, part = self._backoff.at(self._done), self._part(len(batch))
         if times == LEFT_OUT:
             return [Answer(status=MODEL_ERROR, error="MemoryError: memory ran out, however few rows ran together")]
         try:
-            return self._asked(batch, times)
+            return asked(self.job.attributor, batch, [row["id"] for row in self._rows[part]], self._labels[part], times)
         except MemoryError:
             pass
         if times >= self.job.most_halvings:
-            self._backoff.leave_out(start)
+            self._backoff.leave_out(self._done)
         else:
-            self._backoff.halve(start)
+            self._backoff.halve(self._done)
         self.job.shards.note_backoff(self.index, self._backoff.steps)
         return None
+
+    def _part(self, size: int) -> slice:
+        return slice(self._done, self._done + size)
 
     def write(self) -> dict[str, Any]:
         """Writes the shard; what it says of itself.
@@ -121,58 +119,18 @@ class ShardWork:
             StoreError: the disk refused it.
         """
         seconds = {"seconds": time.perf_counter() - self._began, "model_seconds": self._busy}
-        return self.job.shards.write(self.index, self._table(), seconds, self._backoff.steps)
+        table = pa.concat_tables(self._parts).combine_chunks()
+        return self.job.shards.write(self.index, table, seconds, self._backoff.steps)
 
-    def _asked(self, batch: Sequence[Decoded], halvings: int) -> list[Answer]:
-        """Answers about a batch: of those that were decoded, images of one shape together."""
-        answers = [Answer(status=found.status, error=found.error) for found in batch]
-        inputs: dict[int, Any] = {}
-        alike: dict[tuple[int, ...], list[int]] = {}
-        for place, found in enumerate(batch):
-            if found.pixels is None:
-                continue
-            try:
-                inputs[place] = self.job.attributor.input_of(found)
-                alike.setdefault(tuple(inputs[place].shape), []).append(place)
-            except (Exception, SystemExit) as error:
-                answers[place] = _failed(error)
-        for places in alike.values():
-            rows = [batch[place].position for place in places]
-            ids, labels = [self._rows[row]["id"] for row in rows], [self._labels[row] for row in rows]
-            together = self._asked_together([inputs[place] for place in places], ids, labels, halvings)
-            for place, answer in zip(places, together, strict=True):
-                answers[place] = answer
-        return answers
-
-    def _asked_together(
-        self, inputs: Sequence[Any], ids: Sequence[int], labels: Sequence[int | None], halvings: int
-    ) -> list[Answer]:
-        """Where a batch fails, each of its images alone: one that the model cannot take costs itself."""
-        try:
-            return self.job.attributor(inputs, ids, labels, halvings)
-        except MemoryError:
-            raise
-        except (Exception, SystemExit) as error:
-            if len(inputs) == 1:
-                return [_failed(error)]
-        return [
-            answer
-            for one, number, label in zip(inputs, ids, labels, strict=True)
-            for answer in self._asked_together([one], [number], [label], halvings)
-        ]
-
-    def _table(self) -> pa.Table:
-        metadata = self.job.manifest.metadata
+    def _table(self, batch: Sequence[Decoded], answers: Sequence[Answer]) -> pa.Table:
+        metadata, part = self.job.manifest.metadata, self._part(len(batch))
         schema = schema_of(self.job.plan.maps, self.job.plan.fixed["attribution"]["embedding"], metadata)
+        rows, maps = self._rows[part], [one.label for one in self.job.plan.maps]
         columns: dict[str, Any] = {
-            "id": [row["id"] for row in self._rows],
-            "uri": [row["uri"] for row in self._rows],
-            "label_name": [row["label"] for row in self._rows],
-            **{name: [row[name] for row in self._rows] for name in metadata},
-            **columns_of(self._found, self._answers, self._labels, [one.label for one in self.job.plan.maps]),
+            "id": [row["id"] for row in rows],
+            "uri": [row["uri"] for row in rows],
+            "label_name": [row["label"] for row in rows],
+            **{name: [row[name] for row in rows] for name in metadata},
+            **columns_of(batch, answers, self._labels[part], maps),
         }
         return pa.Table.from_arrays([array_of(columns[field.name], field.type) for field in schema], schema=schema)
-
-
-def _failed(error: BaseException) -> Answer:
-    return Answer(status=MODEL_ERROR, error=f"{type(error).__name__}: {reason(error)}")

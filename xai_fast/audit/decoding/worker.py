@@ -44,7 +44,7 @@ def _answer(request: dict[str, Any], payload: bytes) -> bytes:
         view = photo if preprocess is None else _preprocess(preprocess).view(photo)
     except Exception as error:  # a file may be broken in any way, which costs this item alone
         return packed({"error": " ".join(str(error).split()) or type(error).__name__})
-    header = {"size": photo.size, "view": view.size, "mode": view.mode, "properties": _properties(view)}
+    header = {"size": photo.size, "view": view.size, "mode": view.mode, "properties": properties(view)}
     return packed(header, view.tobytes())
 
 
@@ -66,7 +66,7 @@ def _preprocess(found: dict[str, Any]) -> Preprocess:
     return Preprocess(**{name: fixed(value) for name, value in found.items()})
 
 
-def _properties(view: Image.Image) -> list[float]:
+def properties(view: Image.Image) -> list[float]:
     """See `store.schema.PROPERTIES`."""
     small = view.copy()
     small.thumbnail((_MEASURED, _MEASURED), Image.Resampling.BOX)
