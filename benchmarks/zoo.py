@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from methods import conditions
 from torch import Tensor, nn
+from zoo_truth import Score, compare, first_line, logits, plain_cam, plain_gradient, plain_occlusion
 
 import xai_fast as xf
-from xai_fast.core import autograd
 from xai_fast.core.copies import copied
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -33,8 +33,6 @@ LIBRARIES = ("torchvision", "transformers", "timm")
 SIZES = (64, 96, 128, 224, 256, 384)  # the first that a network takes
 LARGEST = 224  # inputs of the members among which timm's smallest is looked for
 SECONDS = 600  # for one network, in a process of its own
-# Where rounding decides, as behind a ReLU near 0, plain PyTorch in float32 is as far off: it may be that much worse.
-SLACK, FLOOR = 4, 1e-4
 PHOTOGRAPHS = 3  # a ReLU that tips over moves a gradient by a hundredth: what is off on one has to be off on all
 # What makes configurations of transformers small, where they have it.
 _TINY = {
@@ -48,8 +46,13 @@ def main() -> None:
     parser.add_argument("libraries", nargs="*", default=LIBRARIES)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--only", help="networks whose name this expression matches")
+    parser.add_argument("--table", action="store_true", help="print FILE as a table by family, and measure nothing")
     chosen = parser.parse_args()
     records = json.loads(chosen.json.read_text())["records"] if chosen.json.exists() else []
+    if chosen.table:
+        table(records)
+        summary(records)
+        return
     done = {(record["zoo"], record["network"]) for record in records}
     for library in chosen.libraries:
         for family, network in members(library):
@@ -125,7 +128,12 @@ def _made(library: str, name: str, size: int | None) -> nn.Module:
         kind = getattr(transformers, name)
         config = kind.config_class()
         for key, value in {**_TINY, "image_size": size}.items():
-            if isinstance(getattr(config, key, None), int) and value is not None:
+            # Where widths are told per stage, one for all of them contradicts those.
+            if (
+                isinstance(getattr(config, key, None), int)
+                and value is not None
+                and not hasattr(config, "hidden_sizes")
+            ):
                 setattr(config, key, value)
         return kind(config)
     timm = importlib.import_module("timm")
@@ -159,14 +167,6 @@ def built(library: str, name: str) -> tuple[nn.Module, Tensor]:
     raise RuntimeError(said.splitlines()[0])
 
 
-def logits(output: Any) -> Tensor:
-    """The scores in what a network returns."""
-    found = getattr(output, "logits", output)
-    found = found["out"] if isinstance(found, dict) else found
-    found = found[0] if isinstance(found, list | tuple) else found
-    return found.flatten(2).mean(2) if found.ndim > 2 else found
-
-
 def measure(library: str, family: str, name: str) -> dict[str, Any]:
     """One record."""
     record: dict[str, Any] = {"zoo": library, "family": family, "network": name, "size": 0, "captured": "none"}
@@ -177,7 +177,7 @@ def measure(library: str, family: str, name: str) -> dict[str, Any]:
         return record | {"captured": "not built", "reason": first_line(error)}
     record["size"] = photographs.shape[-1]
     # What is asked is one number per row, so that every network is asked the same.
-    target = _Score(int(logits(model(photographs[:1])).argmax()))
+    target = Score(int(logits(model(photographs[:1])).argmax()))
     engine = xf.Engine(model, prepare=True)
     prepared = engine.prepared(frozenset(), photographs[:1])
     graph = next((captured.graph for captured in prepared.captured.values()), None)
@@ -203,78 +203,11 @@ def measure(library: str, family: str, name: str) -> dict[str, Any]:
     for method, (ours, theirs) in asked.items():
         for photograph in photographs.split(1):
             record["said"].pop(method, None)
-            _compare(record, method, photograph, (model, exact), ours, theirs, target)
+            compare(record, method, photograph, (model, exact), ours, theirs, target)
             if record["said"].get(method) != "WRONG":
                 break
     record.pop("grid", None)
     return record
-
-
-def _compare(
-    record: dict[str, Any],
-    method: str,
-    photograph: Tensor,
-    nets: tuple[nn.Module, nn.Module],
-    ours: Callable[[Tensor], Tensor],
-    theirs: Callable[[nn.Module, Tensor], Tensor],
-    target: Callable[[Any], Tensor],
-) -> None:
-    """Notes how far a map is from that in float64, or what was said instead."""
-    try:
-        values = ours(photograph).double()
-    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-        kind = "" if "`" in str(error) and isinstance(error, ValueError | TypeError) else "CRASHED "
-        record["said"][method] = f"{kind}{type(error).__name__}: {first_line(error)}"
-        return
-    try:
-        single, truth = (theirs(net, _as(net, photograph)).detach().double() for net in nets)
-    except Exception as error:
-        record["said"][method] = f"not compared: {first_line(error)}"
-        return
-    scale = truth.abs().max().clamp_min(1e-30)
-    errors = {"ours": float((values - truth).abs().max() / scale)}
-    errors["plain"] = float((single - truth).abs().max() / scale)
-    record["errors"][method] = errors
-    if _fits(errors):
-        return
-    record["said"][method] = "WRONG"
-    if method != "Saliency" or _is_slope(truth, nets[1], photograph.double(), target):
-        return
-    # On CPUs torch 2.14 may run batch normalisation backward wrongly for one row.
-    single, truth = (plain_gradient(net, _as(net, photograph), target, autograd.grad).double() for net in nets)
-    errors["ours"] = float((values - truth).abs().max() / truth.abs().max())
-    errors["plain"] = float((single - truth).abs().max() / truth.abs().max())
-    if _fits(errors) and _is_slope(truth, nets[1], photograph.double(), target):
-        record["said"][method] = "plain PyTorch's gradient is off, by central differences"
-
-
-def _fits(errors: dict[str, float]) -> bool:
-    return errors["ours"] <= max(SLACK * errors["plain"], FLOOR)
-
-
-@torch.no_grad()
-def _is_slope(gradient: Tensor, net: nn.Module, at: Tensor, target: Callable[[Any], Tensor]) -> bool:
-    """Whether that is how the score changes along some directions, in float64."""
-    step, agree = 1e-7, 0
-    for direction in torch.randn(5, *at.shape, dtype=at.dtype, generator=torch.Generator().manual_seed(0)):
-        ends = [target(net(at + sign * step * direction)).sum() for sign in (1, -1)]
-        slope = (ends[0] - ends[1]) / (2 * step)
-        agree += bool((slope - (gradient * direction).sum()).abs() < 1e-3 * gradient.norm())
-    return agree >= 3  # a ReLU may tip over on the way
-
-
-class _Score:
-    """A target: one of the scores that `logits` finds."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def __call__(self, output: Any) -> Tensor:
-        return logits(output)[:, self.index]
-
-
-def _as(net: nn.Module, inputs: Tensor) -> Tensor:
-    return inputs.to(next(net.parameters()).dtype)
 
 
 def _cam(engine: xf.Engine, inputs: Tensor, target: Any, record: dict[str, Any]) -> Tensor:
@@ -286,54 +219,6 @@ def _cam(engine: xf.Engine, inputs: Tensor, target: Any, record: dict[str, Any])
         list(values.shape[2:]),
     )
     return values
-
-
-def plain_gradient(
-    net: nn.Module, inputs: Tensor, target: Any, grad: Callable[..., Any] = torch.autograd.grad
-) -> Tensor:
-    inputs = inputs.clone().requires_grad_()
-    (gradient,) = grad(target(net(inputs)).sum(), inputs)
-    return gradient
-
-
-@torch.no_grad()
-def plain_occlusion(net: nn.Module, inputs: Tensor, target: Any, window: int) -> Tensor:
-    clean, found = target(net(inputs)), torch.zeros_like(inputs[:, :1])
-    for top in range(0, inputs.shape[2], window):
-        for left in range(0, inputs.shape[3], window):
-            place = (..., slice(top, top + window), slice(left, left + window))
-            hidden = inputs.clone()
-            hidden[place] = 0
-            found[place] = clean - target(net(hidden))
-    return found
-
-
-def plain_cam(net: nn.Module, inputs: Tensor, target: Any, layer: str, grid: tuple[int, ...]) -> Tensor:
-    kept: list[Tensor] = []
-
-    def keep(_module: nn.Module, _args: Any, output: Any) -> Tensor | None:
-        nested = output.values() if isinstance(output, dict) else output
-        kept.append(output if isinstance(output, Tensor) else next(iter(nested)))
-        return output.clone() if isinstance(output, Tensor) else None  # what follows may write into it in place
-
-    handle = net.get_submodule(layer.partition(":")[0]).register_forward_hook(keep)
-    try:
-        score = target(net(inputs.clone().requires_grad_()))
-    finally:
-        handle.remove()
-    (gradient,) = torch.autograd.grad(score.sum(), kept[0])
-    first, slope = _channels_first(kept[0], grid), _channels_first(gradient, grid)
-    return (slope.mean((2, 3), keepdim=True) * first).sum(1, keepdim=True).relu()
-
-
-def _channels_first(values: Tensor, grid: tuple[int, ...]) -> Tensor:
-    if values.ndim == 4 and values.shape[2:] == grid:
-        return values
-    if values.ndim == 4 and values.shape[1:3] == grid:
-        return values.permute(0, 3, 1, 2)
-    if values.ndim == 3 and values.shape[1] >= grid[0] * grid[1]:
-        return values[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
-    raise ValueError(f"{tuple(values.shape)} as a grid of {grid}")
 
 
 def apart(library: str, family: str, name: str) -> dict[str, Any]:
@@ -363,10 +248,6 @@ def apart(library: str, family: str, name: str) -> dict[str, Any]:
     return {"zoo": library, "family": family, "network": name, "captured": "none", "reason": reason} | empty
 
 
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
 def say(record: dict[str, Any]) -> None:
     errors = "  ".join(f"{method} {found['ours']:.0e}" for method, found in record["errors"].items())
     said = "  ".join(f"[{method}: {text}]" for method, text in record["said"].items())
@@ -374,6 +255,15 @@ def say(record: dict[str, Any]) -> None:
         f"{record['network']:40} {record['size']:4} {record['captured']:6} {errors} {said} {record['reason']}",
         flush=True,
     )
+
+
+def table(records: list[dict[str, Any]]) -> None:
+    """A line per family: how it is captured, the layer that "auto" means, what was said."""
+    print("| library | family | network | input | captured | layer | said |\n|---|---|---|---|---|---|---|")
+    for record in sorted(records, key=lambda record: (record["zoo"], record["family"], record["network"])):
+        said = "; ".join(f"{method}: {text}" for method, text in record["said"].items()) or record["reason"]
+        kinds = ("zoo", "family", "network", "size", "captured", "layer")
+        print(f"| {' | '.join(str(record[kind]) for kind in kinds)} | {said.replace('|', '/')} |")
 
 
 def summary(records: list[dict[str, Any]]) -> None:

@@ -1,0 +1,142 @@
+"""Whether maps of the zoo's networks are those of plain PyTorch in float64, and by how much each is off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xai_fast.core import autograd
+
+# Where rounding decides, as behind a ReLU near 0, plain PyTorch in float32 is as far off: it may be that much worse.
+SLACK, FLOOR = 4, 1e-4
+
+
+def logits(output: Any) -> Tensor:
+    """The scores in what a network returns."""
+    found = getattr(output, "logits", output)
+    found = found["out"] if isinstance(found, dict) else found
+    found = found[0] if isinstance(found, list | tuple) else found
+    return found.flatten(2).mean(2) if found.ndim > 2 else found
+
+
+def compare(
+    record: dict[str, Any],
+    method: str,
+    photograph: Tensor,
+    nets: tuple[nn.Module, nn.Module],
+    ours: Callable[[Tensor], Tensor],
+    theirs: Callable[[nn.Module, Tensor], Tensor],
+    target: Callable[[Any], Tensor],
+) -> None:
+    """Notes how far a map is from that in float64, or what was said instead."""
+    try:
+        values = ours(photograph).double()
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        kind = "" if "`" in str(error) and isinstance(error, ValueError | TypeError) else "CRASHED "
+        record["said"][method] = f"{kind}{type(error).__name__}: {first_line(error)}"
+        return
+    try:
+        single, truth = (theirs(net, _as(net, photograph)).detach().double() for net in nets)
+    except Exception as error:
+        record["said"][method] = f"not compared: {first_line(error)}"
+        return
+    scale = truth.abs().max().clamp_min(1e-30)
+    errors = {"ours": float((values - truth).abs().max() / scale)}
+    errors["plain"] = float((single - truth).abs().max() / scale)
+    record["errors"][method] = errors
+    if _fits(errors):
+        return
+    record["said"][method] = "WRONG"
+    if method != "Saliency" or _is_slope(truth, nets[1], photograph.double(), target):
+        return
+    # On CPUs torch 2.14 may run batch normalisation backward wrongly for one row.
+    single, truth = (plain_gradient(net, _as(net, photograph), target, autograd.grad).double() for net in nets)
+    errors["ours"] = float((values - truth).abs().max() / truth.abs().max())
+    errors["plain"] = float((single - truth).abs().max() / truth.abs().max())
+    if _fits(errors) and _is_slope(truth, nets[1], photograph.double(), target):
+        record["said"][method] = "plain PyTorch's gradient is off, by central differences"
+
+
+def _fits(errors: dict[str, float]) -> bool:
+    return errors["ours"] <= max(SLACK * errors["plain"], FLOOR)
+
+
+@torch.no_grad()
+def _is_slope(gradient: Tensor, net: nn.Module, at: Tensor, target: Callable[[Any], Tensor]) -> bool:
+    """Whether that is how the score changes along some directions, in float64."""
+    step, agree = 1e-7, 0
+    for direction in torch.randn(5, *at.shape, dtype=at.dtype, generator=torch.Generator().manual_seed(0)):
+        ends = [target(net(at + sign * step * direction)).sum() for sign in (1, -1)]
+        slope = (ends[0] - ends[1]) / (2 * step)
+        agree += bool((slope - (gradient * direction).sum()).abs() < 1e-3 * gradient.norm())
+    return agree >= 3  # a ReLU may tip over on the way
+
+
+class Score:
+    """A target: one of the scores that `logits` finds."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __call__(self, output: Any) -> Tensor:
+        """(N,) from whatever the network returned."""
+        return logits(output)[:, self.index]
+
+
+def _as(net: nn.Module, inputs: Tensor) -> Tensor:
+    return inputs.to(next(net.parameters()).dtype)
+
+
+def plain_gradient(
+    net: nn.Module, inputs: Tensor, target: Any, grad: Callable[..., Any] = torch.autograd.grad
+) -> Tensor:
+    inputs = inputs.clone().requires_grad_()
+    (gradient,) = grad(target(net(inputs)).sum(), inputs)
+    return gradient
+
+
+@torch.no_grad()
+def plain_occlusion(net: nn.Module, inputs: Tensor, target: Any, window: int) -> Tensor:
+    clean, found = target(net(inputs)), torch.zeros_like(inputs[:, :1])
+    for top in range(0, inputs.shape[2], window):
+        for left in range(0, inputs.shape[3], window):
+            place = (..., slice(top, top + window), slice(left, left + window))
+            hidden = inputs.clone()
+            hidden[place] = 0
+            found[place] = clean - target(net(hidden))
+    return found
+
+
+def plain_cam(net: nn.Module, inputs: Tensor, target: Any, layer: str, grid: tuple[int, ...]) -> Tensor:
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> Tensor | None:
+        nested = output.values() if isinstance(output, dict) else output
+        kept.append(output if isinstance(output, Tensor) else next(iter(nested)))
+        return output.clone() if isinstance(output, Tensor) else None  # what follows may write into it in place
+
+    handle = net.get_submodule(layer.partition(":")[0]).register_forward_hook(keep)
+    try:
+        score = target(net(inputs.clone().requires_grad_()))
+    finally:
+        handle.remove()
+    (gradient,) = torch.autograd.grad(score.sum(), kept[0])
+    first, slope = _channels_first(kept[0], grid), _channels_first(gradient, grid)
+    return (slope.mean((2, 3), keepdim=True) * first).sum(1, keepdim=True).relu()
+
+
+def _channels_first(values: Tensor, grid: tuple[int, ...]) -> Tensor:
+    if values.ndim == 4 and values.shape[2:] == grid:
+        return values
+    if values.ndim == 4 and values.shape[1:3] == grid:
+        return values.permute(0, 3, 1, 2)
+    if values.ndim == 3 and values.shape[1] >= grid[0] * grid[1]:
+        return values[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
+    raise ValueError(f"{tuple(values.shape)} as a grid of {grid}")
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
