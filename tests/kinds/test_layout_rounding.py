@@ -125,3 +125,39 @@ def test_rounding(norm, axes, branches):
     truth, plain = gradient(wide, inputs.double()), gradient(model, inputs)
     actual = xf.Saliency(model, absolute=False).attribute(inputs, target=1)
     assert rms(actual, truth) <= 2.5 * rms(plain, truth)
+
+
+def _compiled_block(model):
+    model.blocks[1] = torch.compile(model.blocks[1], backend="eager")
+    return model
+
+
+def _compiled_in_place(model):
+    model.blocks.compile(backend="eager")
+    return model
+
+
+COMPILED = {
+    "whole": lambda model: torch.compile(model, backend="eager"),
+    "a block of it": _compiled_block,
+    "in place": _compiled_in_place,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")
+@pytest.mark.parametrize("how", COMPILED)
+def test_what_is_compiled_rounds_like_what_is_not(how):
+    """Normalisations are laid out by a mode of torch functions, which torch.compile has to see as well."""
+    torch.manual_seed(0)
+    model = awakened(Net(2, NORMS["group"](2)))
+    inputs = torch.randn(4, 3, 20, 20)
+    wide = copy.deepcopy(model).double()
+    x = inputs.double().requires_grad_()
+    (truth,) = torch.autograd.grad(wide(x)[:, 1].sum(), x)
+    x = inputs.clone().requires_grad_()
+    (plain,) = torch.autograd.grad(model(x)[:, 1].sum(), x)
+    with torch.no_grad():
+        scores, own = wide(inputs.double())[:, 1], model(inputs)[:, 1]
+    engine = xf.Engine(COMPILED[how](copy.deepcopy(model)), prepare=True)
+    assert rms(engine.scores(inputs, 1), scores) <= 2.5 * rms(own, scores)
+    assert rms(xf.Saliency(engine, absolute=False).attribute(inputs, 1), truth) <= 2.5 * rms(plain, truth)
