@@ -186,10 +186,10 @@ def measure(library: str, family: str, name: str) -> dict[str, Any]:
     record |= {"reason": prepared.resists[:200], "gradient": graph is not None and not graph.gradient_gaps}
     record["seconds"] = round(prepared.seconds, 3)
     exact, window = copied(model).double().requires_grad_(), photographs.shape[-1] // 4
-    asked: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[nn.Module, Tensor], Tensor]]] = {
+    asked: dict[str, tuple[Callable[[Tensor], Tensor], Callable[..., Tensor]]] = {
         "Saliency": (
             lambda x: xf.Saliency(engine, absolute=False).attribute(x, target),
-            lambda net, x: plain_gradient(net, x, target),
+            lambda net, x, **options: plain_gradient(net, x, target, **options),
         ),
         "Occlusion": (
             lambda x: xf.Occlusion(engine, window=window, stride=window).attribute(x, target),
@@ -197,7 +197,7 @@ def measure(library: str, family: str, name: str) -> dict[str, Any]:
         ),
         "GradCAM": (
             lambda x: _cam(engine, x, target, record),
-            lambda net, x: plain_cam(net, x, target, record["layer"], tuple(record["grid"])),
+            lambda net, x, **options: plain_cam(net, x, target, record["layer"], tuple(record["grid"]), **options),
         ),
     }
     for method, (ours, theirs) in asked.items():

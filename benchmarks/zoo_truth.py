@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.core import autograd
+from xai_fast.core.layers.places import first_tensor, with_first
 
 # Where rounding decides, as behind a ReLU near 0, plain PyTorch in float32 is as far off: it may be that much worse.
 SLACK, FLOOR = 4, 1e-4
@@ -28,7 +29,7 @@ def compare(
     photograph: Tensor,
     nets: tuple[nn.Module, nn.Module],
     ours: Callable[[Tensor], Tensor],
-    theirs: Callable[[nn.Module, Tensor], Tensor],
+    theirs: Callable[..., Tensor],
     target: Callable[[Any], Tensor],
 ) -> None:
     """Notes how far a map is from that in float64, or what was said instead."""
@@ -50,13 +51,14 @@ def compare(
     if _fits(errors):
         return
     record["said"][method] = "WRONG"
-    if method != "Saliency" or _is_slope(truth, nets[1], photograph.double(), target):
+    layer = {"Saliency": None, "GradCAM": record["layer"]}.get(method, "")
+    if layer == "" or _is_slope(nets[1], photograph.double(), target, layer, torch.autograd.grad):
         return
     # On CPUs torch 2.14 may run batch normalisation backward wrongly for one row.
-    single, truth = (plain_gradient(net, _as(net, photograph), target, autograd.grad).double() for net in nets)
+    single, truth = (theirs(net, _as(net, photograph), grad=autograd.grad).detach().double() for net in nets)
     errors["ours"] = float((values - truth).abs().max() / truth.abs().max())
     errors["plain"] = float((single - truth).abs().max() / truth.abs().max())
-    if _fits(errors) and _is_slope(truth, nets[1], photograph.double(), target):
+    if _fits(errors) and _is_slope(nets[1], photograph.double(), target, layer, autograd.grad):
         record["said"][method] = "plain PyTorch's gradient is off, by central differences"
 
 
@@ -64,14 +66,34 @@ def _fits(errors: dict[str, float]) -> bool:
     return errors["ours"] <= max(SLACK * errors["plain"], FLOOR)
 
 
-@torch.no_grad()
-def _is_slope(gradient: Tensor, net: nn.Module, at: Tensor, target: Callable[[Any], Tensor]) -> bool:
-    """Whether that is how the score changes along some directions, in float64."""
+def _is_slope(
+    net: nn.Module, inputs: Tensor, target: Callable[[Any], Tensor], layer: str | None, grad: Callable[..., Any]
+) -> bool:
+    """Whether a gradient at the input, or at a layer, is how the score changes along some directions, in float64."""
+    if layer is None:
+        gradient = plain_gradient(net, inputs, target, grad)
+    else:
+        _, gradient = _at_layer(net, inputs, target, layer, grad)
+
+    def score(shift: Tensor) -> Tensor:
+        if layer is None:
+            return target(net(inputs + shift)).sum()
+        moved = net.get_submodule(layer.partition(":")[0])
+        handle = moved.register_forward_hook(
+            lambda _module, _args, output: with_first(output, first_tensor(output) + shift)
+        )
+        try:
+            return target(net(inputs)).sum()
+        finally:
+            handle.remove()
+
     step, agree = 1e-7, 0
-    for direction in torch.randn(5, *at.shape, dtype=at.dtype, generator=torch.Generator().manual_seed(0)):
-        ends = [target(net(at + sign * step * direction)).sum() for sign in (1, -1)]
-        slope = (ends[0] - ends[1]) / (2 * step)
-        agree += bool((slope - (gradient * direction).sum()).abs() < 1e-3 * gradient.norm())
+    with torch.no_grad():
+        for direction in torch.randn(
+            5, *gradient.shape, dtype=gradient.dtype, generator=torch.Generator().manual_seed(0)
+        ):
+            slope = (score(step * direction) - score(-step * direction)) / (2 * step)
+            agree += bool((slope - (gradient * direction).sum()).abs() < 1e-3 * gradient.norm())
     return agree >= 3  # a ReLU may tip over on the way
 
 
@@ -110,22 +132,36 @@ def plain_occlusion(net: nn.Module, inputs: Tensor, target: Any, window: int) ->
     return found
 
 
-def plain_cam(net: nn.Module, inputs: Tensor, target: Any, layer: str, grid: tuple[int, ...]) -> Tensor:
+def plain_cam(
+    net: nn.Module,
+    inputs: Tensor,
+    target: Any,
+    layer: str,
+    grid: tuple[int, ...],
+    grad: Callable[..., Any] = torch.autograd.grad,
+) -> Tensor:
+    activation, gradient = _at_layer(net, inputs, target, layer, grad)
+    first, slope = _channels_first(activation, grid), _channels_first(gradient, grid)
+    return (slope.mean((2, 3), keepdim=True) * first).sum(1, keepdim=True).relu()
+
+
+def _at_layer(
+    net: nn.Module, inputs: Tensor, target: Any, layer: str, grad: Callable[..., Any]
+) -> tuple[Tensor, Tensor]:
+    """What a layer returns, and the score's gradient there."""
     kept: list[Tensor] = []
 
-    def keep(_module: nn.Module, _args: Any, output: Any) -> Tensor | None:
-        nested = output.values() if isinstance(output, dict) else output
-        kept.append(output if isinstance(output, Tensor) else next(iter(nested)))
-        return output.clone() if isinstance(output, Tensor) else None  # what follows may write into it in place
+    def keep(_module: nn.Module, _args: Any, output: Any) -> Any:
+        kept.append(first_tensor(output))
+        return with_first(output, kept[-1].clone())  # what follows may write into it in place
 
     handle = net.get_submodule(layer.partition(":")[0]).register_forward_hook(keep)
     try:
         score = target(net(inputs.clone().requires_grad_()))
     finally:
         handle.remove()
-    (gradient,) = torch.autograd.grad(score.sum(), kept[0])
-    first, slope = _channels_first(kept[0], grid), _channels_first(gradient, grid)
-    return (slope.mean((2, 3), keepdim=True) * first).sum(1, keepdim=True).relu()
+    (gradient,) = grad(score.sum(), kept[0])
+    return kept[0], gradient
 
 
 def _channels_first(values: Tensor, grid: tuple[int, ...]) -> Tensor:
