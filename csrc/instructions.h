@@ -11,6 +11,8 @@
 #define XAI_FAST_AVX2 __attribute__((target("avx2,fma,bmi,bmi2")))
 #define XAI_FAST_AVX512 \
   __attribute__((target("avx2,fma,bmi,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")))
+#define XAI_FAST_AVX512_BF16 \
+  __attribute__((target("avx2,fma,bmi,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16")))
 #endif
 #if defined(__GNUC__) || defined(__clang__)
 #define XAI_FAST_INLINED __attribute__((always_inline))
@@ -21,7 +23,7 @@
 namespace xai_fast {
 
 // Each knows what those before it know.
-enum class Instructions { kBaseline, kAvx2, kAvx512 };
+enum class Instructions { kBaseline, kAvx2, kAvx512, kAvx512Bf16 };
 
 namespace detail {
 extern std::atomic<Instructions> in_use;

@@ -68,21 +68,23 @@ void region_gather(const Tensor& base, const Tensor& patch, const Tensor& patch_
                    const Tensor& at, const Tensor& out, const std::string& border, double fill);
 
 // inputs (N, C, H, W), other or nothing and out (N, K, H', W'), dense with channels last; kernels (K / P, 16,
-// C, P) and bias (K,) or nothing, dense; all float32, C a multiple of P / 2. out may be other.
+// C / T, P, T) and bias (K,) or nothing, dense; all float32 with T = 1, or all bfloat16 with T = 2; C a
+// multiple of P / 2. out may be other.
 void winograd_convolution(const Tensor& inputs, const Tensor& kernels, const Tensor& bias,
                           const Tensor& other, const Tensor& out, int64_t padding, bool relu);
 
-// The P above for this processor, or 0 where winograd_convolution cannot run.
+// The P above for this processor, or 0 where winograd_convolution cannot run: in float32, and in bfloat16.
 int64_t winograd_panel();
+int64_t winograd_panel_of_halves();
 
 // spans int64 (T, 2), dense: where T pieces of memory begin, 0 for none, and their bytes; out int64 (T,),
 // dense.
 void byte_hash(const Tensor& spans, const Tensor& out);
 
-// values float32 of n elements, dense in any order of axes; bits int64 (ceil(n / 64),), dense.
+// values float32 or bfloat16 of n elements, dense in any order of axes; bits int64 (ceil(n / 64),), dense.
 void sign_bits(const Tensor& values, const Tensor& bits);
 
-// gradient and out float32, laid out as those values were; bits as above. out may be gradient.
+// gradient and out float32 or bfloat16, laid out as those values were; bits as above. out may be gradient.
 void pass_bits(const Tensor& gradient, const Tensor& bits, const Tensor& out);
 
 }  // namespace xai_fast

@@ -8,7 +8,7 @@
 namespace xai_fast {
 namespace {
 
-constexpr const char* kNames[] = {"baseline", "avx2", "avx512"};
+constexpr const char* kNames[] = {"baseline", "avx2", "avx512", "avx512_bf16"};
 
 Instructions best() {
 #ifdef XAI_FAST_SETS
@@ -18,6 +18,7 @@ Instructions best() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
+  if (avx2 && avx512 && __builtin_cpu_supports("avx512bf16")) return Instructions::kAvx512Bf16;
   if (avx2) return avx512 ? Instructions::kAvx512 : Instructions::kAvx2;
 #endif
   return Instructions::kBaseline;

@@ -10,6 +10,10 @@
 
 #include "../ops.h"
 
+#ifdef XAI_FAST_SETS
+#include <immintrin.h>
+#endif
+
 namespace xai_fast {
 namespace {
 
@@ -34,20 +38,30 @@ struct Geometry {
 };
 
 // Dense, channels last; `bias` and `other` may be null.
+template <typename Value>
 struct Call {
-  const float* inputs;
-  const float* kernels;
-  const float* bias;
-  const float* other;
-  float* out;
+  const Value* inputs;
+  const Value* kernels;
+  const Value* bias;
+  const Value* other;
+  Value* out;
   Geometry geometry;
   int64_t tiles;  // of a block, for which scratch memory is laid out
 };
 
 #ifdef XAI_FAST_SETS
+namespace avx512_bf16 {
+constexpr int kLanes = 16, kRows = 12;  // 24 of 32 registers hold sums
+#define XAI_FAST_TARGET XAI_FAST_AVX512_BF16
+#include "winograd_halves.h"
+#include "winograd_tiles.h"
+#undef XAI_FAST_TARGET
+}  // namespace avx512_bf16
+
 namespace avx512 {
 constexpr int kLanes = 16, kRows = 12;  // 24 of 32 registers hold sums
 #define XAI_FAST_TARGET XAI_FAST_AVX512
+#include "winograd_floats.h"
 #include "winograd_tiles.h"
 #undef XAI_FAST_TARGET
 }  // namespace avx512
@@ -55,6 +69,7 @@ constexpr int kLanes = 16, kRows = 12;  // 24 of 32 registers hold sums
 namespace avx2 {
 constexpr int kLanes = 8, kRows = 6;  // 12 of 16
 #define XAI_FAST_TARGET XAI_FAST_AVX2
+#include "winograd_floats.h"
 #include "winograd_tiles.h"
 #undef XAI_FAST_TARGET
 }  // namespace avx2
@@ -62,27 +77,30 @@ constexpr int kLanes = 8, kRows = 6;  // 12 of 16
 // Memory that a thread keeps between calls: fresh pages would cost as much as the transforms.
 class Scratch {
  public:
-  float* of(int64_t count) {
-    if (count > capacity_) {
-      memory_.reset(static_cast<float*>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64)));
+  template <typename Value>
+  Value* of(int64_t count) {
+    const int64_t bytes = (count * static_cast<int64_t>(sizeof(Value)) + 63) / 64 * 64;
+    if (bytes > capacity_) {
+      memory_.reset(std::aligned_alloc(64, bytes));
       if (!memory_) throw std::bad_alloc();
-      capacity_ = count;
+      capacity_ = bytes;
     }
-    return memory_.get();
+    return static_cast<Value*>(memory_.get());
   }
 
  private:
   struct Free {
-    void operator()(float* memory) const { std::free(memory); }
+    void operator()(void* memory) const { std::free(memory); }
   };
-  std::unique_ptr<float, Free> memory_;
+  std::unique_ptr<void, Free> memory_;
   int64_t capacity_ = 0;
 };
 
+template <typename Value>
 struct Kernel {
   int64_t rows, panel;
-  void (*read)(const Call&, int64_t, int64_t, float*);
-  void (*write)(const Call&, const float*, int64_t, int64_t, int64_t, int64_t, float*);
+  void (*read)(const Call<Value>&, int64_t, int64_t, Value*);
+  void (*write)(const Call<Value>&, const Value*, int64_t, int64_t, int64_t, int64_t, float*);
 };
 
 int threads() {
@@ -95,7 +113,8 @@ int threads() {
 
 // Works through blocks of tiles, of equal size and number per thread. Where there are too few tiles for that,
 // threads share their patches and divide the output's channels.
-void run(int64_t rows, const Kernel& kernel, Call call) {
+template <typename Value>
+void run(int64_t rows, const Kernel<Value>& kernel, Call<Value> call) {
   const Geometry& g = call.geometry;
   // Many channels: rather patches that leave the second cache than weights that are read more often.
   const int64_t largest = g.channels < 512 ? 36 : 72;
@@ -110,13 +129,13 @@ void run(int64_t rows, const Kernel& kernel, Call call) {
 
   const int64_t patches = 16 * call.tiles * g.channels;
   static thread_local Scratch shared;
-  float* const common = splits > 1 ? shared.of(blocks * patches) : nullptr;
+  Value* const common = splits > 1 ? shared.of<Value>(blocks * patches) : nullptr;
 
 #pragma omp parallel
   {
     static thread_local Scratch own, products;
-    float* const sums = products.of(16 * call.tiles * kernel.panel);
-    float* const mine = common ? nullptr : own.of(patches);
+    float* const sums = products.of<float>(16 * call.tiles * kernel.panel);
+    Value* const mine = common ? nullptr : own.of<Value>(patches);
 #pragma omp for schedule(static)
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = block * call.tiles, last = std::min(total, first + call.tiles);
@@ -147,23 +166,34 @@ int64_t winograd_panel() {
   return 0;
 }
 
+int64_t winograd_panel_of_halves() {
+#ifdef XAI_FAST_SETS
+  if (instructions() >= Instructions::kAvx512Bf16) return avx512_bf16::kPanel;
+#endif
+  return 0;
+}
+
 void winograd_convolution(const Tensor& inputs, const Tensor& kernels, const Tensor& bias,
                           const Tensor& other, const Tensor& out, int64_t padding, bool relu) {
 #ifdef XAI_FAST_SETS
   if (out.size() == 0) return;
   const Geometry geometry{inputs.shape[2], inputs.shape[3], inputs.shape[1], out.shape[2],
                           out.shape[3],    out.shape[1],    padding,         relu};
-  const Call call{inputs.as<const float>(),
-                  kernels.as<const float>(),
-                  bias.as<const float>(),
-                  other.as<const float>(),
-                  out.as<float>(),
-                  geometry,
-                  0};
-  if (kernels.shape[3] == avx512::kPanel) {
-    run(out.shape[0], {avx512::kRows, avx512::kPanel, avx512::read_tiles, avx512::write_tiles}, call);
+  const auto convolve = [&](const auto& kernel, auto value) {
+    using Value = decltype(value);
+    run(out.shape[0], kernel,
+        Call<Value>{inputs.as<const Value>(), kernels.as<const Value>(), bias.as<const Value>(),
+                    other.as<const Value>(), out.as<Value>(), geometry, 0});
+  };
+  if (inputs.dtype == Dtype::kBFloat16) {
+    using namespace avx512_bf16;
+    convolve(Kernel<BFloat16>{kRows, kPanel, read_tiles, write_tiles}, BFloat16{});
+  } else if (kernels.shape[3] == avx512::kPanel) {
+    using namespace avx512;
+    convolve(Kernel<float>{kRows, kPanel, read_tiles, write_tiles}, float{});
   } else {
-    run(out.shape[0], {avx2::kRows, avx2::kPanel, avx2::read_tiles, avx2::write_tiles}, call);
+    using namespace avx2;
+    convolve(Kernel<float>{kRows, kPanel, read_tiles, write_tiles}, float{});
   }
 #else
   throw std::logic_error("winograd_convolution was built for another processor");

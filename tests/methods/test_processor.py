@@ -63,11 +63,11 @@ def expected(case):
     return case.expected(wide(), signals(), TARGETS)
 
 
-def assert_as_its_replica(case):
+def assert_as_its_replica(case, mode="exact", close=1e-5):
     truth = expected(case)
-    found = case.on(xf.Engine(wide())).attribute(signals(), TARGETS, **case.call)
+    found = case.on(xf.Engine(wide(), mode=mode)).attribute(signals(), TARGETS, **case.call)
     error = (found.double() - truth).abs().max().item()
-    assert error <= 1e-5 * max(truth.abs().max().item(), wide()(signals()).abs().max().item()), error
+    assert error <= close * max(truth.abs().max().item(), wide()(signals()).abs().max().item()), error
 
 
 every = pytest.mark.parametrize(
@@ -95,6 +95,14 @@ def test_maps_are_those_of_the_replicas_on_older_processors(case, instructions):
 def test_maps_are_those_of_the_replicas_without_a_compiler(case):
     with ops.using("reference"):
         assert_as_its_replica(case)
+
+
+@pytest.mark.parametrize("minimal", [True, False], ids=["minimal filtering", "direct sums"])
+@every
+def test_maps_in_half_precision_are_near_those_of_the_replicas(case, minimal):
+    """Whatever runs it: fused steps in bfloat16 where the processor has them, minimal filtering by reference too."""
+    with assuming(halves=True, minimal=minimal):
+        assert_as_its_replica(case, mode="fast", close=2**-5)
 
 
 WAYS = {"packed": (PackedLinear, "fused"), "minimal": (MinimalFilter, "__call__"),

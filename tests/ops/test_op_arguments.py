@@ -137,7 +137,7 @@ def surrogate_normal(**changes):
 def winograd_convolution(**changes):
     arguments = {
         "inputs": torch.zeros(2, 16, 7, 9),
-        "kernels": torch.zeros(2, 16, 16, 32),
+        "kernels": torch.zeros(2, 16, 16, 32, 1),
         "bias": torch.zeros(64),
         "other": torch.zeros(2, 64, 7, 9),
         "out": torch.zeros(2, 64, 7, 9),
@@ -247,9 +247,9 @@ def test_what_fits_is_taken(call):
         (pass_bits, {"out": torch.zeros(SHAPE).to(memory_format=torch.channels_last)}, ValueError, "`out` has strides"),
         (winograd_convolution, {"inputs": torch.zeros(2, 16, 7, 9).half()}, TypeError, "`inputs` is torch.float16"),
         (winograd_convolution, {"inputs": torch.zeros(16, 7, 9)}, ValueError, r"`inputs` has shape \(16, 7, 9\)"),
-        (winograd_convolution, {"inputs": torch.zeros(2, 8, 7, 9)}, ValueError, r"`kernels` has.*\(K / P, 16, 8, P\)"),
+        (winograd_convolution, {"inputs": torch.zeros(2, 8, 7, 9)}, ValueError, r"`kernels` has.* 16, 8, P, 1\)"),
         (winograd_convolution, {"kernels": torch.zeros(64, 16, 3, 3)}, ValueError, "which `winograd_kernels` makes"),
-        (winograd_convolution, {"kernels": torch.zeros(2, 16, 16, 32).double()}, TypeError, "`kernels` is torch.float"),
+        (winograd_convolution, {"kernels": torch.zeros(2, 16, 16, 32, 1).double()}, TypeError, "`kernels` is torch."),
         (winograd_convolution, {"padding": 3}, ValueError, "`padding` is 3; it takes 0, 1 or 2"),
         (winograd_convolution, {"padding": 0}, ValueError, r"`out` has shape \(2, 64, 7, 9\); it takes"),
         (winograd_convolution, {"bias": torch.zeros(32)}, ValueError, r"`bias` has shape \(32,\)"),

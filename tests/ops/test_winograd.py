@@ -14,11 +14,21 @@ LAST = torch.channels_last
 
 @pytest.fixture(params=["avx2", "avx512"])
 def panel(request):
-    """Of every kernel that this processor can run, the narrower ones too, which it would not choose by itself."""
+    """Of every kernel in float32 that this processor can run, also those that it would not choose by itself."""
     if request.param not in ops.instruction_sets():
         pytest.skip(f"no kernel for {request.param} here")
     with ops.limited_to(request.param):
         yield ops.winograd_panel()
+
+
+@pytest.fixture(params=["avx2", "avx512", "avx512_bf16"])
+def kernel(request):
+    """(panel, dtype) of every kernel, the one in bfloat16 among them."""
+    if request.param not in ops.instruction_sets():
+        pytest.skip(f"no kernel for {request.param} here")
+    dtype = torch.bfloat16 if request.param == "avx512_bf16" else torch.float32
+    with ops.limited_to(request.param):
+        yield ops.winograd_panel(dtype), dtype
 
 
 def arguments(rows, inward, outward, size, padding=1, dtype=torch.float32, other=False, relu=True, seed=0, panel=32):
@@ -65,10 +75,28 @@ def test_rounding_is_no_larger_than_that_of_the_direct_sum(panel, channels, size
     assert error(run("cpp", "winograd_convolution", call)) <= 1.25 * error(direct)
 
 
+@pytest.mark.parametrize(("channels", "size"), [(64, 28), (256, 14), (512, 7)])
+@pytest.mark.parametrize("other", [False, True])
+def test_rounding_in_bfloat16_is_at_most_twice_that_of_the_direct_sum(channels, size, other):
+    """On the compiled kernel and on the reference alike; without a kernel the reference's panel is 32."""
+    call, weight = arguments(2, channels, channels, (size, size), dtype=torch.bfloat16, other=other, relu=False)
+    truth = by_definition(call, weight)
+    direct = F.conv2d(call["inputs"], weight, call["bias"], padding=1)
+    direct = direct if call["other"] is None else direct + call["other"]
+
+    def error(y):
+        return (y.double() - truth).square().mean().sqrt()
+
+    backends = ["reference", "cpp"] if ops.winograd_panel(torch.bfloat16) else ["reference"]
+    for backend in backends:
+        assert error(run(backend, "winograd_convolution", call)) <= 2 * error(direct)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 7])
-def test_a_row_does_not_depend_on_its_neighbours(panel, threads):
+def test_a_row_does_not_depend_on_its_neighbours(kernel, threads):
     """However many there are, and however work is divided among threads."""
-    call, _ = arguments(40, 64, 2 * panel, (6, 5), other=True, panel=panel)
+    panel, dtype = kernel
+    call, _ = arguments(40, 64, 2 * panel, (6, 5), dtype=dtype, other=True, panel=panel)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -80,16 +108,18 @@ def test_a_row_does_not_depend_on_its_neighbours(panel, threads):
         torch.set_num_threads(before)
 
 
-def test_sums_up_in_place(panel):
-    call, _ = arguments(3, 32, panel, (9, 9), other=True, panel=panel)
+def test_sums_up_in_place(kernel):
+    panel, dtype = kernel
+    call, _ = arguments(3, 32, panel, (9, 9), dtype=dtype, other=True, panel=panel)
     expected = run("cpp", "winograd_convolution", call)
     with ops.using("cpp"):
         assert ops.winograd_convolution(**{**call, "out": call["other"]}) is call["other"]
     assert call["other"].equal(expected)
 
 
-def test_nan_and_infinity_come_through_the_relu(panel):
-    call, _ = arguments(1, 16, panel, (8, 8), panel=panel)
+def test_nan_and_infinity_come_through_the_relu(kernel):
+    panel, dtype = kernel
+    call, _ = arguments(1, 16, panel, (8, 8), dtype=dtype, panel=panel)
     call["inputs"][0, 3, 2, 2] = torch.nan
     y = run("cpp", "winograd_convolution", call)
     assert y[0, :, 1:4, 1:4].isnan().all()
@@ -101,7 +131,10 @@ def test_nan_and_infinity_come_through_the_relu(panel):
     [
         (lambda call: {"inputs": call["inputs"].contiguous()}, "not dense with channels last"),
         (lambda call: {"inputs": call["inputs"][:, :4], "kernels": call["kernels"][:, :, :4]}, "in panels of"),
-        (lambda call: {key: call[key].double() for key in ("inputs", "kernels", "bias", "out")}, "not float32"),
+        (
+            lambda call: {key: call[key].double() for key in ("inputs", "kernels", "bias", "out")},
+            "not float32 or bfloat16",
+        ),
     ],
 )
 def test_what_registers_do_not_fit_runs_on_the_reference(panel, change, reason):
@@ -115,13 +148,17 @@ def test_what_registers_do_not_fit_runs_on_the_reference(panel, change, reason):
 def test_kernels_come_in_whole_panels():
     with pytest.raises(ValueError, match="K a multiple of the panel"):
         ops.winograd_kernels(torch.zeros(48, 16, 3, 3), 32)
+    with pytest.raises(ValueError, match="of the panel 32 and C of 2"):
+        ops.winograd_kernels(torch.zeros(64, 15, 3, 3, dtype=torch.bfloat16), 32)
 
 
 @pytest.mark.parametrize("size", [(7, 9), (2, 3), (16, 16)])
-def test_any_size(panel, size):
-    call, weight = arguments(3, 48, 96, size, other=True, panel=panel)
+def test_any_size(kernel, size):
+    panel, dtype = kernel
+    call, weight = arguments(3, 48, 96, size, dtype=dtype, other=True, panel=panel)
+    relative, absolute = (1e-5, 2e-6) if dtype is torch.float32 else (2**-6, 2**-5)
     torch.testing.assert_close(
-        run("cpp", "winograd_convolution", call).double(), by_definition(call, weight), rtol=1e-5, atol=2e-6
+        run("cpp", "winograd_convolution", call).double(), by_definition(call, weight), rtol=relative, atol=absolute
     )
 
 

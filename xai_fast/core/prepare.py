@@ -269,6 +269,7 @@ def _lay_out(prepared: Prepared, *, fast: bool, plain: nn.Module, channels_last:
     assert isinstance(module, nn.Module)
     if fast and dtype is not None and device is not None:
         prepared.dtype = HALVES.get(device.type, dtype)
+        prepared.reduced = prepared.dtype is not dtype
         module.to(prepared.dtype)
     # The libraries of CPUs and GPUs both prefer it; in float64 the CPU's convolutions would copy back and forth.
     prepared.channels_last = channels_last and not (

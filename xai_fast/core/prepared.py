@@ -54,6 +54,7 @@ class Prepared:
         folded: number of batch normalisations folded away.
         short_sums: whether long sums are kept exact at some cost (see `core.layout`).
         reducible: whether "fast" may use half precision: the model's numbers and what it returns are float32.
+        reduced: whether it runs in half precision for speed.
         takes_statistics: whether it normalises by statistics of what it is given, which err in a channels-last layout.
         captured: per input shape, the model as a graph that was seen to give the same; absent where it resists.
         resists: why it is not captured; "" where it is.
@@ -79,6 +80,7 @@ class Prepared:
     folded: int = 0
     short_sums: bool = False
     reducible: bool = False
+    reduced: bool = False
     takes_statistics: bool = False
     captured: dict[tuple[int, ...], Captured] = field(default_factory=dict)
     resists: str = ""
@@ -179,7 +181,7 @@ class Prepared:
         """What runs its fused steps; None where none are fused."""
         if self.device is None or self.dtype is None or not self.channels_last:
             return None
-        return implementation_for(self.device, self.dtype)
+        return implementation_for(self.device, self.dtype, reduced=self.reduced)
 
     @property
     def fuses(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch  # noqa: F401  # before the kernels: they then share the OpenMP library, and its threads, that torch loaded
 
-SETS = ("baseline", "avx2", "avx512")  # of instructions, each with what those before it know
+SETS = ("baseline", "avx2", "avx512", "avx512_bf16")  # of instructions, each with what those before it know
 VARIABLE = "XAI_FAST_INSTRUCTIONS"
 
 

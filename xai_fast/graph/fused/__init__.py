@@ -39,9 +39,15 @@ Implementation = PublicOperators
 IMPLEMENTATIONS: tuple[Implementation, ...] = (OneDnn(), PublicOperators())
 
 
-def implementation_for(device: torch.device, dtype: torch.dtype) -> Implementation | None:
-    """What runs fused steps of a model of that dtype on that device; None where its steps run as they are."""
+def implementation_for(device: torch.device, dtype: torch.dtype, *, reduced: bool = False) -> Implementation | None:
+    """What runs fused steps of a model in that dtype on that device; None where its steps run as they are.
+
+    Args:
+        device: of the model.
+        dtype: in which it runs.
+        reduced: whether that is half of the model's own precision, for speed.
+    """
     if said().fused is False:
         return None
     named = [each for each in IMPLEMENTATIONS if said().implementation in (None, each.name)]
-    return next((each for each in named if each.refusal(device, dtype) is None), None)
+    return next((each for each in named if each.refusal(device, dtype, reduced=reduced) is None), None)

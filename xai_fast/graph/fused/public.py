@@ -130,8 +130,14 @@ class PublicOperators:
     hides_nan = False
     regroups = False
 
-    def refusal(self, device: torch.device, dtype: torch.dtype) -> str | None:
-        """Why it does not run a model there; None where it does."""
+    def refusal(self, device: torch.device, dtype: torch.dtype, *, reduced: bool) -> str | None:
+        """Why it does not run a model there; None where it does.
+
+        Args:
+            device: of the model.
+            dtype: in which it runs.
+            reduced: whether that is half of the model's own precision, for speed.
+        """
         if device.type != "cuda" and said().implementation != self.name:
             return "separate steps are as fast there"
         return None

@@ -18,9 +18,10 @@ def pass_bits(gradient: Tensor, bits: Tensor, out: Tensor) -> Tensor:
     """Fills `out` with the gradient where `bits` are set and with 0 elsewhere: the backward of a ReLU.
 
     Args:
-        gradient: float32, dense: contiguous, or with channels last, as the values were that `sign_bits` was given.
+        gradient: float32 or bfloat16, dense: contiguous, or with channels last, as the values were that `sign_bits` was
+            given.
         bits: LongTensor (ceil(elements / 64),), see `sign_bits`.
-        out: of the shape and strides of `gradient`; it may be `gradient`. Gradients do not pass.
+        out: of the dtype, shape and strides of `gradient`; it may be `gradient`. Gradients do not pass.
 
     Returns:
         `out`.
@@ -29,9 +30,9 @@ def pass_bits(gradient: Tensor, bits: Tensor, out: Tensor) -> Tensor:
         TypeError: a dtype does not fit.
         ValueError: a shape, a layout or a device does not fit.
     """
-    _checks.check_dtype("gradient", gradient, (torch.float32,))
+    _checks.check_dtype("gradient", gradient, (torch.float32, torch.bfloat16))
     _checks.check_dtype("bits", bits, (torch.int64,))
-    _checks.check_dtype("out", out, (torch.float32,))
+    _checks.check_dtype("out", out, (gradient.dtype,))
     _checks.check_dense("gradient", gradient)
     _checks.check_shape("bits", bits, (-(-gradient.numel() // 64),), "(ceil(elements / 64),)")
     _checks.check_shape("out", out, tuple(gradient.shape), "the shape of `gradient`")

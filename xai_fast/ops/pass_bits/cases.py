@@ -12,12 +12,12 @@ from xai_fast.ops.sign_bits.cases import SHAPES, rectified
 
 
 def _case(name: str, shape: tuple[int, ...]) -> Case:
-    def build(_dtype: torch.dtype, generator: torch.Generator) -> dict[str, Any]:
-        values = rectified(shape, generator)
+    def build(dtype: torch.dtype, generator: torch.Generator) -> dict[str, Any]:
+        values = rectified(shape, generator).to(dtype)
         gradient = torch.empty_like(values).copy_(torch.randn(shape, generator=generator))
         return {"gradient": gradient, "bits": sign_bits(values), "out": torch.full_like(gradient, torch.nan)}
 
-    return Case(name, build, (torch.float32,), workload=name.startswith("ResNet"))
+    return Case(name, build, (torch.float32, torch.bfloat16), workload=name.startswith("ResNet"))
 
 
 CASES = tuple(_case(name, shape) for name, shape in SHAPES.items())

@@ -17,7 +17,7 @@ def sign_bits(values: Tensor) -> Tensor:
     """The bits of the elements that are positive or NaN, in the order in which they lie in memory.
 
     Args:
-        values: float32, dense: contiguous, or with channels last.
+        values: float32 or bfloat16, dense: contiguous, or with channels last.
 
     Returns:
         LongTensor (ceil(elements / 64),); element i is bit i % 64 of word i // 64, and bits beyond the last are 0.
@@ -26,7 +26,7 @@ def sign_bits(values: Tensor) -> Tensor:
         TypeError: a dtype does not fit.
         ValueError: the values are not dense.
     """
-    _checks.check_dtype("values", values, (torch.float32,))
+    _checks.check_dtype("values", values, (torch.float32, torch.bfloat16))
     _checks.check_dense("values", values)
     bits = torch.empty(-(-values.numel() // 64), dtype=torch.int64, device=values.device)
     op(values, bits)

@@ -30,10 +30,10 @@ def rectified(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tenso
 
 
 def _case(name: str, shape: tuple[int, ...]) -> Case:
-    def build(_dtype: torch.dtype, generator: torch.Generator) -> dict[str, Any]:
-        return {"values": rectified(shape, generator)}
+    def build(dtype: torch.dtype, generator: torch.Generator) -> dict[str, Any]:
+        return {"values": rectified(shape, generator).to(dtype)}
 
-    return Case(name, build, (torch.float32,), workload=name.startswith("ResNet"))
+    return Case(name, build, (torch.float32, torch.bfloat16), workload=name.startswith("ResNet"))
 
 
 CASES = tuple(_case(name, shape) for name, shape in SHAPES.items())

@@ -11,44 +11,55 @@ from torch.autograd.graph import increment_version
 
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
-from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._library import compiled, no_library, older_than
 
 _CHANNELS_LAST = torch.channels_last
 _OF_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+_PANELS = {torch.float32: "winograd_panel", torch.bfloat16: "winograd_panel_of_halves"}  # compiled kernels' functions
 
 
-def winograd_panel() -> int:
+def winograd_panel(dtype: torch.dtype = torch.float32) -> int:
     """How many output channels the compiled kernel wants side by side (see `winograd_kernels`), 0 without a kernel."""
-    if no_library() is not None:
+    if dtype not in _PANELS or no_library() is not None or older_than(_PANELS[dtype])() is not None:
         return 0
-    panel: Callable[[], Any] = compiled("winograd_panel")()
+    panel: Callable[[], Any] = compiled(_PANELS[dtype])()
     return panel()
 
 
 def winograd_kernels(weight: Tensor, panel: int) -> Tensor:
-    """Transforms a weight (K, C, 3, 3) to (K / panel, 16, C, panel), computed in float64.
+    """Transforms a weight (K, C, 3, 3) to (K / panel, 16, C / T, panel, T), computed in float64.
+
+    T is how many channels lie side by side: 2 in bfloat16, where processors multiply pairs, else 1.
 
     Raises:
-        ValueError: the weight is not of that shape, or K is no multiple of `panel`.
+        ValueError: the weight is not of that shape, K is no multiple of `panel`, or C none of T.
     """
-    if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3) or weight.shape[0] % panel:
+    together = _together(weight.dtype)
+    if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3) or weight.shape[0] % panel or weight.shape[1] % together:
         raise ValueError(
             f"`weight` has shape {tuple(weight.shape)}; it takes (K, C, 3, 3), K a multiple of the panel {panel}"
+            + (f" and C of {together}" if together > 1 else "")
         )
     matrix = torch.tensor(_OF_KERNEL, dtype=torch.float64, device=weight.device)
     whole = torch.einsum("ia,kcab,jb->ijck", matrix, weight.detach().double(), matrix).to(weight.dtype)
-    return whole.flatten(0, 1).unflatten(2, (-1, panel)).permute(2, 0, 1, 3).contiguous()
+    whole = whole.flatten(0, 1).unflatten(2, (-1, panel)).unflatten(1, (-1, together))  # (16, C / T, T, K / P, P)
+    return whole.permute(3, 0, 1, 4, 2).contiguous()
+
+
+def _together(dtype: torch.dtype) -> int:
+    return 2 if dtype is torch.bfloat16 else 1
 
 
 def not_for_registers(
     inputs: Tensor, kernels: Tensor, _bias: Tensor | None, other: Tensor | None, out: Tensor, *_: Any
 ) -> str | None:
     """Refuses what the kernel's vectors do not fit."""
-    panel = winograd_panel()
+    if kernels.dtype not in _PANELS:
+        return f"the kernels are {kernels.dtype}, not float32 or bfloat16"
+    panel = winograd_panel(kernels.dtype)
     if panel == 0:
-        return "there is neither AVX-512 nor AVX2 with FMA"
-    if kernels.dtype is not torch.float32:
-        return f"the kernels are {kernels.dtype}, not float32"
+        half = kernels.dtype is torch.bfloat16
+        return "there is no AVX-512 with bfloat16" if half else "there is neither AVX-512 nor AVX2 with FMA"
     if kernels.shape[3] != panel or inputs.shape[1] % (panel // 2):
         return f"the channels do not come in panels of {panel} out and {panel // 2} in"
     maps = [value for value in (inputs, other, out) if value is not None]
@@ -68,11 +79,12 @@ def winograd_convolution(
 
     Minimal filtering F(2x2, 3x3) of Winograd, in the form of Lavin and Gray (2016, arXiv:1509.09308, section 4.1):
     2.25 times fewer products. Rounding is that of the definition or less, since sums run over channels only. What a
-    row gives does not depend on the rows beside it.
+    row gives does not depend on the rows beside it. In bfloat16 sums are of float32; transformed patches are rounded to
+    bfloat16 as transformed kernels are, which errs up to twice as much as the definition on the same inputs.
 
     Args:
-        inputs: (N, C, H, W) float32 or float64, any strides.
-        kernels: (K / P, 16, C, P), what `winograd_kernels` makes of a weight (K, C, 3, 3), of the same dtype.
+        inputs: (N, C, H, W) float32, float64 or bfloat16, any strides.
+        kernels: (K / P, 16, C / T, P, T), what `winograd_kernels` makes of a weight (K, C, 3, 3), of the same dtype.
         bias: (K,) or None, any stride.
         other: (N, K, H', W') or None, any strides; added before the ReLU.
         out: (N, K, H', W'), H' = H + 2 * padding - 2, any memory layout. Gradients do not pass. It may be `other`.
@@ -98,7 +110,7 @@ def winograd_convolution(
 def _check(
     inputs: Tensor, kernels: Tensor, bias: Tensor | None, other: Tensor | None, out: Tensor, padding: int
 ) -> None:
-    _checks.check_dtype("inputs", inputs, (torch.float32, torch.float64))
+    _checks.check_dtype("inputs", inputs, (torch.float32, torch.float64, torch.bfloat16))
     if not 0 <= padding <= 2:
         raise ValueError(f"`padding` is {padding}; it takes 0, 1 or 2")
     if inputs.dim() != 4 or min(inputs.shape[2:]) + 2 * padding < 3:
@@ -106,10 +118,12 @@ def _check(
             f"`inputs` has shape {tuple(inputs.shape)}; it takes (N, C, H, W) with at least 3 positions a side, "
             "padding included"
         )
-    if kernels.dim() != 4 or tuple(kernels.shape[1:3]) != (16, inputs.shape[1]):
+    together = _together(inputs.dtype)
+    fits = kernels.dim() == 5 and tuple(kernels.shape[1:5:3]) == (16, together)
+    if not fits or kernels.shape[2] * together != inputs.shape[1]:
         raise ValueError(
-            f"`kernels` has shape {tuple(kernels.shape)}; it takes (K / P, 16, {inputs.shape[1]}, P), which "
-            "`winograd_kernels` makes"
+            f"`kernels` has shape {tuple(kernels.shape)}; it takes (K / P, 16, {inputs.shape[1] // together}, P, "
+            f"{together}), which `winograd_kernels` makes"
         )
     count = kernels.shape[0] * kernels.shape[3]
     size = [extent + 2 * padding - 2 for extent in inputs.shape[2:]]

@@ -36,7 +36,7 @@ def _case(
         weight = normal(outward, inward, 3, 3) / (9 * max(inward, 1)) ** 0.5
         return {
             "inputs": maps(rows, inward, *size),
-            "kernels": winograd_kernels(weight, winograd_panel() or 32),
+            "kernels": winograd_kernels(weight, winograd_panel(dtype) or 32),
             "bias": normal(outward) if bias else None,
             "other": maps(*results) if other else None,
             "out": torch.empty(results, dtype=dtype).contiguous(memory_format=torch.channels_last),
@@ -44,7 +44,7 @@ def _case(
             "relu": relu,
         }
 
-    return Case(name, build, (torch.float32,), workload)
+    return Case(name, build, (torch.float32, torch.bfloat16), workload)
 
 
 CASES = (

@@ -16,6 +16,9 @@ def winograd_convolution(
 ) -> None:
     """Every 4x4 patch is transformed, its products summed over channels, and the sums transformed to 2x2 results."""
     height, width = out.shape[2:]
+    if inputs.dtype is torch.bfloat16:  # sums are of float32
+        inputs, kernels = inputs.float(), kernels.float()
+    kernels = kernels.transpose(3, 4).flatten(2, 3)  # (K / P, 16, C, P)
     of_input, of_output = (torch.tensor(m).to(inputs) for m in (_OF_INPUT, _OF_OUTPUT))
     padded = F.pad(inputs, (padding, padding + width % 2, padding, padding + height % 2))
     patches = padded.unfold(2, 4, 2).unfold(3, 4, 2)  # (N, C, y, x, 4, 4)

@@ -15,6 +15,7 @@ from xai_fast.ops import all_ops, pass_bits, sign_bits
 
 Rule = Literal["gradient", "guided", "deconvolution"]
 RULES: tuple[str, ...] = get_args(Rule)
+_MASKED = (torch.float32, torch.bfloat16)  # what there is a kernel for
 _IN_PLACE = (torch.relu_, Tensor.relu_)
 _OUT_OF_PLACE = (torch.relu, Tensor.relu)
 
@@ -25,7 +26,7 @@ class Mask:
     In a bit per element where there is a kernel for that, else in a byte.
 
     Args:
-        output: of the ReLU, float32 and dense.
+        output: of the ReLU, float32 or bfloat16, dense.
     """
 
     __slots__ = ("_bits", "_blocked", "_shape", "_strides")
@@ -40,7 +41,7 @@ class Mask:
     def of(output: Tensor) -> Mask | Tensor:
         """The mask of what a ReLU returned; the output itself where its memory does not allow one."""
         dense = output.is_contiguous() or (output.ndim == 4 and output.is_contiguous(memory_format=torch.channels_last))
-        return Mask(output) if dense and output.dtype is torch.float32 and output.is_cpu else output
+        return Mask(output) if dense and output.dtype in _MASKED and output.is_cpu else output
 
     def stride(self) -> tuple[int, ...]:
         """Of the output."""

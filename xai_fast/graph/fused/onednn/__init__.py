@@ -1,4 +1,8 @@
-"""Fused steps on the CPU in float32: oneDNN's private operators, and minimal filtering for 3x3 convolutions."""
+"""Fused steps on the CPU: oneDNN's private operators, and minimal filtering for 3x3 convolutions.
+
+In float32, and in bfloat16 where that is what a float32 model was reduced to: minimal filtering rounds up to twice as
+much as the direct sum there, which models that are bfloat16 themselves are spared.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from .gradients import OneDnnConvolution
 from .linear import PackedLinear
 from .probe import failed
 
+_DTYPES = (torch.float32, torch.bfloat16)
+
 
 class OneDnn(PublicOperators):
     """oneDNN's fused operators; its ReLU answers 0 for NaN."""
@@ -21,22 +27,22 @@ class OneDnn(PublicOperators):
     hides_nan = True
     regroups = True
 
-    def refusal(self, device: torch.device, dtype: torch.dtype) -> str | None:
+    def refusal(self, device: torch.device, dtype: torch.dtype, *, reduced: bool) -> str | None:
         """See `PublicOperators`."""
-        if device.type != "cpu" or dtype is not torch.float32:
-            return "they run in float32 on the CPU"
-        return failed()
+        if device.type != "cpu" or dtype is not (torch.bfloat16 if reduced else torch.float32):
+            return "they run in float32 on the CPU, and in bfloat16 where a float32 model is reduced to that"
+        return failed(dtype)
 
     def convolution(
         self, weight: Tensor, bias: Tensor | None, geometry: Geometry, *, short_sums: bool
     ) -> Convolution | None:
         """See `PublicOperators`."""
         depthwise = weight.shape[1] == 1 and geometry.groups > 1
-        if weight.dtype is not torch.float32 or (depthwise and geometry.dilation != (1, 1)):
+        if weight.dtype not in _DTYPES or (depthwise and geometry.dilation != (1, 1)):
             return None  # what dilated depthwise ones take is not measured
         parts = stretches(weight, geometry.groups) if short_sums else 1
         return OneDnnConvolution(weight, bias, geometry, parts, short_sums=short_sums)
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear | None:
         """See `PublicOperators`."""
-        return PackedLinear(weight, bias) if weight.dtype is torch.float32 else None
+        return PackedLinear(weight, bias) if weight.dtype in _DTYPES else None

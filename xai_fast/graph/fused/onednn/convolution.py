@@ -20,7 +20,7 @@ from xai_fast.graph.layout import LONG_SUM
 from .winograd import MinimalFilter
 
 _MOST_SHAPES = 4  # packed copies of one weight that are kept, where they cannot be told apart
-_SINGLE = 3  # float32 in oneDNN's descriptions
+_DTYPES = (3, 2)  # float32 and bfloat16 in oneDNN's descriptions
 _PADDINGS = ((0, 0), (1, 1), (2, 2))  # of minimal filtering
 _NAMES = {"silu": "swish"}  # of activations, where oneDNN has another
 
@@ -47,7 +47,7 @@ class PackedConvolution(Convolution):
 
     def forward(self, x: Tensor, activation: Activation = NOTHING, *, pads: bool = True) -> Tensor:
         """See `Convolution`."""
-        if not usable(x):
+        if not usable(x, self.weight.dtype):
             return self.plain(x, activation, pads=pads)
         geometry, done = self.geometry if pads else self.unpadded, activation
         if (minimal := self.minimal(x, geometry)) is not None:
@@ -64,7 +64,7 @@ class PackedConvolution(Convolution):
 
     def added(self, x: Tensor, other: Tensor, *, rectified: bool, consumes: bool, pads: bool = True) -> Tensor:
         """See `Convolution`."""
-        if not (usable(x) and usable(other)):
+        if not (usable(x, self.weight.dtype) and usable(other, self.weight.dtype)):
             return self.plain_added(x, other, rectified=rectified, pads=pads)
         geometry = self.geometry if pads else self.unpadded
         dense = other.is_contiguous(memory_format=torch.channels_last)
@@ -163,11 +163,11 @@ def form_of(packed: Tensor) -> bytes | None:
     # bytes. Whatever was in memory there would tell forms apart that are the same.
     words = described.view(torch.int32)
     extents = described[8:104].view(torch.int64)[: int(words[1])]
-    if int(extents.prod()) == packed.numel() and int(words[26]) == _SINGLE:
+    if int(extents.prod()) == packed.numel() and int(words[26]) in _DTYPES:
         words[27] = 0
     return described.numpy().tobytes()
 
 
-def usable(x: Tensor) -> bool:
-    """Whether the private operators may be given this tensor, autograd considered."""
-    return x.dtype is torch.float32 and x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad)
+def usable(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the private operators may be given this tensor beside weights of that dtype, autograd considered."""
+    return x.dtype is dtype and x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad)

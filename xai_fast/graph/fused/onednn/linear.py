@@ -39,7 +39,7 @@ class PackedLinear(Linear):
     def forward(self, x: Tensor, activation: Activation = NOTHING) -> Tensor:
         """See `Linear`."""
         rows = x.numel() // max(x.shape[-1], 1)
-        if not usable(x) or rows == 0:
+        if not usable(x, self.weight.dtype) or rows == 0:
             return self.plain(x, activation)
         if (rows, activation) not in self._choices:
             self._choose(x, rows, activation)

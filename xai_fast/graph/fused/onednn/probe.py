@@ -16,14 +16,14 @@ from .linear import PackedLinear
 
 
 @functools.cache
-def failed() -> str | None:
-    """Why the private operators are not used here; None where they gave what the public ones give."""
+def failed(dtype: torch.dtype = torch.float32) -> str | None:
+    """Why the private operators are not used here; None where they gave what the public ones give in that dtype."""
     if not torch.backends.mkldnn.is_available():
         return "torch was built without oneDNN"
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator).to(dtype)
 
     x = draw(2, 8, 6, 5).contiguous(memory_format=torch.channels_last)
     other = draw(2, 16, 6, 5).contiguous(memory_format=torch.channels_last)
@@ -60,5 +60,6 @@ def _check_transposed(weight: Tensor, gradient: Tensor) -> None:
 
 
 def _check(fused: Tensor, plain: Tensor) -> None:
-    if fused.shape != plain.shape or not torch.allclose(fused, plain, rtol=1e-5, atol=1e-5):
+    close = 1e-5 if plain.dtype is torch.float32 else 0.05  # bfloat16 is rounded once where steps are fused
+    if fused.shape != plain.shape or not torch.allclose(fused, plain, rtol=close, atol=close):
         raise ArithmeticError("they give other numbers than the public ones")

@@ -18,7 +18,7 @@ class MinimalFilter(NamedTuple):
     """A convolution's weight transformed for minimal filtering.
 
     Attributes:
-        kernels: (K / P, 16, C, P).
+        kernels: (K / P, 16, C / T, P, T), as `winograd_kernels` makes them.
         bias: (K,).
     """
 
@@ -28,7 +28,7 @@ class MinimalFilter(NamedTuple):
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> MinimalFilter | None:
         """The transformed weight (K, C, 3, 3); None where the kernel's vectors do not fit its channels."""
-        panel = winograd_panel() or (_PANEL if said().minimal else 0)
+        panel = winograd_panel(weight.dtype) or (_PANEL if said().minimal else 0)
         if (
             said().minimal is False
             or not panel
