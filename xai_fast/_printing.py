@@ -21,7 +21,15 @@ def printable(text: str) -> str:
     )
 
 
+def text_of(error: BaseException | str) -> str:
+    """What an error says; nothing where it cannot even say that."""
+    try:
+        return str(error)
+    except Exception:  # its class is anybody's, and so is what makes its text
+        return ""
+
+
 def reason(error: BaseException | str) -> str:
     """What an error says, in one printable line; its type where it says nothing."""
-    said = " ".join(str(error).split())
+    said = " ".join(text_of(error).split())
     return printable(said or type(error).__name__)

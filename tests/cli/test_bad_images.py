@@ -126,7 +126,7 @@ def test_any_error_of_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "1 of 2 images explained" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["runtime_error", "key_error", "system_exit"])
+@pytest.mark.parametrize("name", ["runtime_error", "key_error", "system_exit", "mute"])
 @pytest.mark.parametrize("first", [True, False])
 def test_any_error_of_the_model(tmp_path: Path, name: str, first: bool) -> None:
     """On one image; whether it comes first, where settings are checked, makes no difference."""

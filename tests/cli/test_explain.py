@@ -170,6 +170,7 @@ def test_bad_images_beside_a_good_one(folder: Path, tmp_path: Path) -> None:
         (["--model", "FILE:ends"], ["`model`", "SystemExit"]),
         (["--model", "FILE:fails"], ["`model`", "ZeroDivisionError"]),
         (["--model", "FILE:oddly"], ["Odd"]),
+        (["--model", "FILE:says_nothing"], ["Mute"]),
         (["--model", "FILE:nothing"], ["`model`", "NoneType"]),
         (["--model", "FILE:missing"], ["`model`", "missing"]),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import resource
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import picture, run, write_models
+from typer.testing import CliRunner
 
 import xai_fast as xf
 from xai_fast import Explanation
@@ -107,6 +109,15 @@ def test_out_is_checked_before_the_model(tmp_path: Path) -> None:
         assert "`--out`" in result.stderr
         assert not (tmp_path / "loaded").exists()
     assert (tmp_path / "site" / "index.html").read_text() == "<html>mine</html>"
+
+
+@pytest.mark.parametrize("command", [["explain", "missing.png"], ["demo"], ["audit", "run", "--data", "missing"]])
+def test_an_empty_out_is_not_the_current_folder(command: list[str], tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path):
+        result = CliRunner().invoke(app, [*command, "--out", ""])
+    assert result.exit_code == 2, result.output
+    assert "it came empty" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_that_cannot_be_written_cost_their_image(tmp_path: Path, model: list[str]) -> None:

@@ -10,9 +10,12 @@ import typer
 
 from .audit_app import audit_app
 from .interrupts import stopping
-from .usage import Mode, split, usage
+from .usage import Mode, folder_named, split, usage
 
 FAILED_ITEMS, INTERRUPTED = 3, 130
+_OUT = typer.Option(
+    "--out", "-o", help="Folder for pictures, values and index.html.", parser=folder_named, metavar="PATH"
+)
 
 app = typer.Typer(
     name="xai-fast",
@@ -51,7 +54,7 @@ def explain(
     mode: Annotated[
         Mode, typer.Option(help="exact: the model's own precision; fast: half; turbo: estimators stop early, too.")
     ] = Mode.exact,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, values and index.html.")] = Path("out"),
+    out: Annotated[Path, _OUT] = Path("out"),
 ) -> None:
     """Explain photographs with one or several methods.
 
@@ -76,9 +79,7 @@ def explain(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, values and index.html.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, _OUT] = Path("demo"),
     all_methods: Annotated[
         bool, typer.Option("--all", help="Every method, and a table of how well each finds the truth (minutes).")
     ] = False,

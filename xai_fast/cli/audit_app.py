@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .interrupts import stopping
-from .usage import Mode, split, usage
+from .usage import Mode, folder_named, split, usage
 
 
 class ExecutorName(StrEnum):
@@ -26,6 +26,9 @@ audit_app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+_OUT = typer.Option(
+    "--out", "-o", help="Folder of the run; one that is there goes on.", parser=folder_named, metavar="PATH"
+)
 Out = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.")]
 Share = Annotated[
     str | None, typer.Option("--shard", metavar="I/N", help="Only every N-th shard from the I-th (0 to N-1) on.")
@@ -40,7 +43,7 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Processes that decode.
 @audit_app.command()
 def run(
     data: Annotated[str, typer.Option("--data", "-d", help="Folder of images, .csv or .parquet, .tar, or a URL.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; one that is there goes on.")],
+    out: Annotated[Path, _OUT],
     model: Annotated[
         str, typer.Option("--model", "-m", help="demo, torchvision:NAME, or FILE.py:FUNCTION that returns a model.")
     ] = "demo",

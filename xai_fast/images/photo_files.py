@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from xai_fast._printing import printable
+from xai_fast._printing import printable, reason
 
 from .picture_modes import rgb_or_grey
 
@@ -89,8 +89,7 @@ def decoded(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Ima
     except PermissionError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from None
     except Exception as error:  # decoders run on bytes of anybody's: they fail in any way
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"damaged or unreadable image ({said})") from None
+        raise ValueError(f"damaged or unreadable image ({reason(error)})") from None
 
 
 def _refuse_no_file(path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from xai_fast._printing import text_of
 from xai_fast.images.preprocess import Preprocess
 from xai_fast.models.weights import load_weights, read_state_dict
 
@@ -46,7 +47,8 @@ def load_python_file(
         with _importable(path.parent):
             returned = _function(_execute(path), function, path)()
     except SystemExit as error:  # a script's way to end, which must not end its caller
-        raise ValueError(f"`model`: {path.name} ended the program (SystemExit: {error}); guard what it runs") from error
+        said = text_of(error)
+        raise ValueError(f"`model`: {path.name} ended the program (SystemExit: {said}); guard what it runs") from error
     model, preprocess, classes = _parts(returned, f"`model`: {function}() of {path.name}")
     if isinstance(model, nn.Module):
         model = model.eval()
