@@ -12,6 +12,7 @@ from pathlib import Path
 
 import fake_audit
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from photo_folders import MODEL_FILE, PREPROCESS, Net, hostile, photograph, sound
@@ -155,6 +156,48 @@ def test_processes_share_a_run(folder, tmp_path, cli):
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
 
 
+def test_a_run_on_which_another_process_works_is_left_to_it(folder, tmp_path, cli):
+    options = ["-d", "photos", "-m", "small_models.py:net", "--shard-size", "8", "-o", tmp_path / "run"]
+    assert cli("run", *options).exit_code == 0
+    shards = xf.audit.read(tmp_path / "run").shards
+    for index in (0, 2):
+        shards.path(index).unlink()
+    with shards.claimed(0), shards.claimed(2):
+        busy = cli("resume", tmp_path / "run")
+        assert busy.exit_code == 2, busy.output
+        assert "is being worked on by another process; wait for it" in busy.output.replace("\n", " ")
+    with shards.claimed(0):
+        some = cli("run", *options)
+        assert some.exit_code == 4, some.output
+        assert "8 images are left to other processes that work on them" in some.output.replace("\n", " ")
+    assert cli("resume", tmp_path / "run").exit_code == 0
+
+
+def test_damaged_shards_are_named_and_made_again(folder, tmp_path, cli):
+    options = ["-d", "photos", "-m", "small_models.py:net", "--shard-size", "8", "-o", tmp_path / "run"]
+    assert cli("run", *options).exit_code == 0
+    before = fake_audit.contents(tmp_path / "run")
+    shards = xf.audit.read(tmp_path / "run").shards
+    shards.path(1).write_bytes(shards.path(1).read_bytes()[:300])
+    content = bytearray(shards.path(2).read_bytes())
+    page = pq.read_metadata(shards.path(2)).row_group(0).column(0)
+    content[page.data_page_offset + page.total_compressed_size - 1] ^= 1  # in a page: the footer is whole
+    shards.path(2).write_bytes(content)
+    plain, thorough = cli("status", tmp_path / "run"), cli("status", tmp_path / "run", "--verify")
+    assert (plain.exit_code, thorough.exit_code) == (4, 4)
+    assert "shard 1 is damaged; resume to make it again" in plain.output
+    assert "shard 2 is damaged" not in plain.output
+    assert "shard 2 is damaged; remove" in thorough.output
+    assert (
+        "the run is not complete" in cli("export", tmp_path / "run", "--overlays", tmp_path / "p", "--limit", 1).output
+    )
+    shards.path(2).unlink()
+    made = cli("resume", tmp_path / "run")
+    assert made.exit_code == 0, made.output
+    assert "shard 1 is damaged, or of another run, and is made again" in made.output
+    assert fake_audit.contents(tmp_path / "run") == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -163,6 +206,8 @@ def test_processes_share_a_run(folder, tmp_path, cli):
         (("run", "-d", "photos", "-o", "x", "--shard", "2/2"), "`--shard` came as '2/2'; give I/N"),
         (("run", "-d", "photos", "-o", "small_models.py"), "`out` small_models.py is a file"),
         (("run", "-d", "photos", "-o", "x", "--time-out", "0"), "`time_out` came as 0"),
+        (("run", "-d", "photos", "-o", "s3://bucket/x"), "`out` s3:/bucket/x is a URL"),
+        (("run", "-d", "photos", "-o", "x", "--actors", "2"), "`actors` is about Ray"),
         (("run", "-d", "photos", "-o", "x", "--method", "ErrorAttribution"), "`target` is missing"),
         (("resume", "nowhere"), "nowhere holds no audit"),
         (("status", "nowhere"), "nowhere holds no audit"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import fake_audit
@@ -270,6 +272,37 @@ def test_folders_that_cannot_be_written_to_are_said(tmp_path):
     (tmp_path / "shards").write_text("a file in its place")
     with pytest.raises(StoreError, match="cannot be written to"):
         fake_audit.job_in(tmp_path)
+
+
+@pytest.fixture
+def nobody():
+    """A folder that everybody may read, and a process that may write only where nobody may, also where root runs it."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    os.seteuid(os.getuid())
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_folders_that_are_read_only_are_said_and_lose_nothing(nobody, undisturbed):
+    fake_audit.run(nobody / "begun", [0, 1])
+    whole = fake_audit.contents(nobody / "begun")
+    for folder in (nobody, *(path for path in nobody.rglob("*") if path.is_dir())):
+        folder.chmod(0o555)
+    if os.getuid() == 0:
+        os.seteuid(65534)
+    with pytest.raises(StoreError, match="new cannot be written to: Permission denied"):
+        fake_audit.run(nobody / "new")
+    with pytest.raises(StoreError, match="begun cannot be written to: Permission denied"):
+        fake_audit.run(nobody / "begun")
+    assert len(read(nobody / "begun").table()) == 2 * fake_audit.SHARD
+    os.seteuid(os.getuid())
+    assert fake_audit.contents(nobody / "begun") == whole
+    for folder in (nobody, *(path for path in nobody.rglob("*") if path.is_dir())):
+        folder.chmod(0o755)
+    fake_audit.run(nobody / "begun")
+    assert fake_audit.contents(nobody / "begun") == undisturbed
 
 
 @settings(max_examples=40, deadline=None)

@@ -108,6 +108,53 @@ def test_behind_a_url(kind, photos, contents, tmp_path):
     assert listed(source_of(url)) == listed(source_of(photos))
 
 
+@pytest.fixture
+def bucket(monkeypatch):
+    """A bucket on a server of this machine."""
+    moto, s3fs = pytest.importorskip("moto.server"), pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in (("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("audited")
+    yield s3fs.S3FileSystem()
+    s3fs.S3FileSystem().rm("audited", recursive=True)
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv", "images", "tars"])
+def test_on_s3(kind, photos, contents, tmp_path, bucket):
+    if kind == "folder":
+        for path in photos.rglob("*.jpg"):
+            bucket.pipe(f"audited/data/{path.relative_to(photos)}", path.read_bytes())
+        url = "s3://audited/data"
+    else:
+        pattern = made(kind, photos, tmp_path)
+        for path in tmp_path.iterdir():
+            bucket.pipe(f"audited/tables/{path.name}", path.read_bytes())
+        url = f"s3://audited/tables/{pattern.name}"
+    assert listed(source_of(url)) == listed(source_of(photos))
+
+
+def test_an_audit_from_s3_holds_the_same_rows_and_says_what_is_gone(photos, tmp_path, bucket):
+    for path in photos.rglob("*.jpg"):
+        bucket.pipe(f"audited/data/{path.relative_to(photos)}", path.read_bytes())
+    here = xf.audit(Net(), photos, out=tmp_path / "here", preprocess=PREPROCESS)
+    there = xf.audit(Net(), "s3://audited/data", out=tmp_path / "there", preprocess=PREPROCESS)
+    assert there.table().equals(here.table())
+    source = source_of("s3://audited/data")
+    rows = source.manifest().rows(0, COUNT)
+    bucket.rm(f"audited/data/{rows[2]['uri']}")
+    with pytest.raises(FileNotFoundError):
+        source.fetch(rows[2])
+    with pytest.raises(ValueError, match=r"`data` s3://audited/nothing does not exist"):
+        source_of("s3://audited/nothing")
+
+
 def test_metadata_is_kept_with_the_rows(photos, tmp_path):
     run = xf.audit(Net(), made("csv", photos, tmp_path), out=tmp_path / "run", preprocess=PREPROCESS)
     rows = run.table(["meta.camera", "meta.weight", "label_name", "status"]).to_pylist()

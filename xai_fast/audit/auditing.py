@@ -15,7 +15,7 @@ from xai_fast.methods.base import AbstractMethod
 from .executors.contract import Watch
 from .executors.local import run_shards
 from .executors.on_ray import run_on_ray
-from .order import Executor, Order, check
+from .order import Executor, Order, check, check_folder
 from .reading import AuditRun, read
 from .ready import ready
 
@@ -142,6 +142,7 @@ def carry_out(
         executor: "local" or "ray".
         actors: of Ray.
     """
+    check_folder(out)
     check(order, shard, workers, executor, actors)
     watch = watch or Watch()
     if executor == "ray":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from xai_fast._printing import printable
 from xai_fast.core.targets import class_named
 from xai_fast.engine import Decisions, Engine
 from xai_fast.engine.settings import Mode
@@ -48,6 +50,19 @@ class Order:
         names = ("model", "methods", "settings", "weights", "target", "mode", "batch_size", "shard_size", "time_out")
         data = str(self.data) if "://" in str(self.data) else os.path.abspath(self.data)
         return {name: getattr(self, name) for name in names} | {"data": data}
+
+
+def check_folder(out: Path) -> None:
+    """Refuses what is no folder of a file system: a run needs locks and renames.
+
+    Raises:
+        ValueError: it is a URL.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):
+        raise ValueError(
+            f"`out` {printable(str(out))} is a URL, and a run needs the locks and renames of a file system; give a "
+            "folder on a disk or a mount, and copy it when it is complete"
+        )
 
 
 def check(

@@ -133,9 +133,7 @@ def status(out: Path, failed: bool, verify: bool) -> int:
     if small := [index for index in found.done if (shards.facts(index) or {}).get("backoff")]:
         named = ", ".join(map(str, small[:_SHOWN])) + (", ..." if len(small) > _SHOWN else "")
         line(f"memory ran out in {len(small):,} shards ({named}), which went on in smaller batches")
-    damaged = [index for index in range(len(shards)) if shards.damaged(index) or (verify and not _sound(found, index))]
-    for index in damaged:
-        problem(f"shard {index} is damaged; remove {printable(str(shards.path(index)))} and resume to make it again")
+    damaged = _name_damaged(found, verify)
     if failed:
         for row in found.table(["uri", "status", "error"]).to_pylist():
             if row["status"] != OK:
@@ -144,6 +142,22 @@ def status(out: Path, failed: bool, verify: bool) -> int:
         paragraph(f"go on with: xai-fast audit resume {shlex.quote(printable(str(out)))}", 0)
         return 4
     return 3 if done > counts.get(OK, 0) else 0
+
+
+def _name_damaged(found: AuditRun, verify: bool) -> bool:
+    """Says which shards are damaged; a resume sees it by itself where the end of the file is."""
+    shards, some = found.shards, False
+    for index in range(len(shards)):
+        if shards.damaged(index):
+            problem(f"shard {index} is damaged; resume to make it again")
+        elif verify and not _sound(found, index):
+            problem(
+                f"shard {index} is damaged; remove {printable(str(shards.path(index)))} and resume to make it again"
+            )
+        else:
+            continue
+        some = True
+    return some
 
 
 def _sound(found: AuditRun, index: int) -> bool:
@@ -167,6 +181,8 @@ def export(out: Path, csv: Path | None, overlays: Path | None, method: str | Non
     found = read(out)
     if csv is None and overlays is None:
         raise ValueError("nothing to export; give --csv FILE, or --overlays FOLDER")
+    if not found.complete:
+        line(f"the run is not complete: {sum(found.counts.values()):,} of {sum(found.plan.sizes):,} images are there")
     if csv is not None:
         line(f"{write_csv(found, csv):,} rows in ", (printable(str(csv)), "bold"))
     if overlays is not None:

@@ -33,7 +33,9 @@ class Place:
         full = self.where(name)
         if is_url(full):
             files, path = file_system(full)
-            return files.cat_file(path, offset, None if offset is None or length is None else offset + length)
+            # By name: file systems put further arguments between these.
+            end = None if offset is None or length is None else offset + length
+            return files.cat_file(path, start=offset, end=end)
         return Path(full) if offset is None or length is None else Part(Path(full), offset, length)
 
     def open(self, name: str) -> BinaryIO:
