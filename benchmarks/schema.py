@@ -95,6 +95,14 @@ _AUDIT = {
     "ratio": _NUMBER,
     "per_second": dict,
 }
+_ALARMS = {
+    "alarms": str,
+    "networks": int,
+    "with_confirmed": int,
+    "above_low": int,
+    "first_is_planted": int,
+    "audits": list,
+}
 _ADAPTIVE = {
     "case": str,
     "network": str,
@@ -175,6 +183,7 @@ def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
         "zoo": _zoo,
         "memory": lambda record: _fields(record, _MEMORY, f"record {record['memory']!r}"),
         "audit": _audit,
+        "alarms": lambda record: _fields(record, _ALARMS, f"record {record['alarms']!r}"),
         "windows": _plan,
         "first_call": _first_call,
         "mode": _mode,

@@ -20,7 +20,7 @@ def maps(count, draws):
     return np.exp(-((y - centres[:, 0]) ** 2 + (x - centres[:, 1]) ** 2) / 8)
 
 
-def records(count=1200, classes=4, seed=0, *, marked=0.0, flipped=0.0, **changed):
+def records(count=1200, classes=4, seed=0, *, marked=0.0, flipped=0.0, heat_of_mark=3.0, **changed):
     """Clean but for what is asked for.
 
     Args:
@@ -28,6 +28,7 @@ def records(count=1200, classes=4, seed=0, *, marked=0.0, flipped=0.0, **changed
         classes: of labels.
         seed: of all draws.
         marked: share of class 1 whose attribution lies in the corner.
+        heat_of_mark: what attribution in the corner is added; a blob's is up to 1.
         flipped: share of labels that are exchanged.
         changed: fields of `Records` in place of what was made.
 
@@ -38,7 +39,7 @@ def records(count=1200, classes=4, seed=0, *, marked=0.0, flipped=0.0, **changed
     true = np.arange(count) % classes
     heat = maps(count, draws)
     stamped = (true == 1) & (draws.random(count) < marked)
-    heat[stamped, -3:, -3:] += 3
+    heat[stamped, -3:, -3:] += heat_of_mark
     exchanged = np.zeros(count, bool)
     exchanged[draws.permutation(count)[: round(flipped * count)]] = True
     label = np.where(exchanged, (true + draws.integers(1, classes, count)) % classes, true)

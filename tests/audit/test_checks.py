@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_records import CORNER, auroc, records
 
-from xai_fast.audit.checks import mislabelled, shortcut
+from xai_fast.audit.checks import clusters, errors, image_properties, metadata, mislabelled, shortcut
 from xai_fast.audit.checks.cues import ColourCue, RegionCue, cue_from
 from xai_fast.audit.checks.finding import Confirmation, Finding, ranked
 from xai_fast.audit.checks.regions import REGIONS, Box, masses, on_grid, shares
@@ -163,3 +163,101 @@ def test_findings_are_kept(tmp_path):
     assert findings_of(tmp_path) == findings
     with pytest.raises(ValueError, match=r"xf\.audit\.check"):
         findings_of(tmp_path / "nowhere")
+
+
+def cast(made, part, seed=0, *, size=0.2):
+    """The numbers of records with a red cast in part of class 1, and which have it."""
+    draws = np.random.default_rng(seed)
+    has = (made.target == 1) & (draws.random(len(made)) < part)
+    moved = {**made.numbers}
+    tint = draws.normal(0, 0.02, (3, len(made)))
+    for name, own in zip(("red", "green", "blue"), tint, strict=True):
+        moved[name] = made.numbers["brightness"] + own
+    moved["red"] = np.where(has, moved["red"] + size, moved["red"])
+    return moved, has
+
+
+def test_a_cast_in_part_of_a_class_is_a_cue():
+    made, *_ = records()
+    numbers, has = cast(made, 0.4)
+    tinted, *_ = records(numbers=numbers)
+    (found,) = image_properties.check(tinted, DEFAULT)
+    assert found.evidence["class"] == "bee"
+    assert found.evidence["property"] == "red cast"
+    assert found.severity == "low"
+    assert has[list(found.positions)].mean() > 0.9
+    red, green, blue = found.cue.shift
+    assert red == pytest.approx(0.2, abs=0.05)
+    assert max(abs(green), abs(blue)) < 0.05
+
+
+def test_what_all_of_a_class_has_is_no_cue():
+    """Pages are bright; to take that away would be to take away the page."""
+    made, *_ = records()
+    numbers, _ = cast(made, 1.0)
+    tinted, *_ = records(numbers=numbers)
+    (found,) = image_properties.check(tinted, DEFAULT)
+    assert found.cue is None
+    assert "one whole" in found.confirmation.note
+
+
+@pytest.mark.parametrize("module", [image_properties, metadata, clusters, errors], ids=lambda module: module.NAME)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_clean_set_has_no_findings(module, seed):
+    made, *_ = records(seed=seed)
+    draws = np.random.default_rng(seed)
+    groups = {"scanner": np.array(["a", "b", "c"], object)[draws.integers(0, 3, len(made))]}
+    wrong = draws.random(len(made)) < 0.1
+    numbers = {**made.numbers, "prediction": np.where(wrong, (made.target + 1) % 4, made.target).astype(float)}
+    assert module.check(records(seed=seed, groups=groups, numbers=numbers)[0], DEFAULT) == []
+
+
+def test_a_value_of_metadata_that_errs_is_found():
+    made, *_ = records()
+    draws = np.random.default_rng(0)
+    site = draws.integers(0, 2, len(made))
+    wrong = (draws.random(len(made)) < 0.05) | ((site == 1) & (made.target == 2) & (draws.random(len(made)) < 0.5))
+    numbers = {**made.numbers, "prediction": np.where(wrong, (made.target + 1) % 4, made.target).astype(float)}
+    groups = {"site": np.array(["north", "south"], object)[site]}
+    found = errors.check(records(numbers=numbers, groups=groups)[0], DEFAULT)
+    (worst,) = [one for one in found if one.severity == "high"]
+    assert worst.title.startswith("cat with site = south: ")
+    assert worst.class_index == 2
+    assert wrong[list(worst.positions)].all()
+
+
+def test_metadata_that_tells_the_label_is_found():
+    made, *_ = records()
+    draws = np.random.default_rng(0)
+    at = np.where((made.target == 3) & (draws.random(len(made)) < 0.8), 0, draws.integers(0, 5, len(made)))
+    day = draws.integers(0, 2, len(made))
+    groups = {"camera": np.array(list("vwxyz"), object)[at], "day": np.array(list("ab"), object)[day]}
+    (found,) = metadata.check(records(groups=groups)[0], DEFAULT)
+    assert (found.evidence["column"], found.evidence["value"], found.evidence["class"]) == ("camera", "v", "dog")
+
+
+def test_where_the_model_looks_when_it_is_wrong():
+    made, stamped, _ = records(marked=0.3)
+    numbers = {**made.numbers, "prediction": np.where(stamped, 0, made.target).astype(float)}
+    found = errors.check(records(marked=0.3, numbers=numbers)[0], DEFAULT)
+    looks = [one for one in found if CORNER in one.title]
+    assert len(looks) == 1
+    assert stamped[list(looks[0].positions)].all()
+
+
+def test_a_group_that_is_explained_differently_and_errs_is_found():
+    made, stamped, _ = records(marked=0.3, heat_of_mark=30)
+    numbers = {**made.numbers, "label": np.where(stamped, 0, made.target).astype(float)}
+    found = clusters.check(records(marked=0.3, heat_of_mark=30, numbers=numbers)[0], DEFAULT)
+    assert [one.evidence["class"] for one in found] == ["bee"]
+    assert found[0].evidence["errors"] > 0.9
+    assert stamped[list(found[0].positions)].mean() > 0.9
+
+
+def test_a_group_that_looks_at_one_place_has_a_cue():
+    made, stamped, _ = records(marked=0.3, heat_of_mark=30)
+    (found,) = clusters.check(made, DEFAULT)
+    assert stamped[list(found.positions)].mean() > 0.9
+    corner = REGIONS[CORNER]
+    assert found.cue.box.meets(corner)
+    assert found.cue.box.area < 1 / 6

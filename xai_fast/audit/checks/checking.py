@@ -9,7 +9,7 @@ from typing import Any
 
 from xai_fast.audit.reading import AuditRun, read
 
-from . import mislabelled, shortcut
+from . import clusters, errors, image_properties, metadata, mislabelled, shortcut
 from .confirm import confirmed, not_tested
 from .finding import Finding, ranked
 from .records import Records, records_of
@@ -17,7 +17,7 @@ from .storing import Findings
 from .subject import NoSubjectError, Subject, subject_of
 from .thresholds import DEFAULT, Thresholds
 
-CHECKS: tuple[ModuleType, ...] = (shortcut, mislabelled)
+CHECKS: tuple[ModuleType, ...] = (shortcut, clusters, image_properties, metadata, mislabelled, errors)
 """Each has a `NAME`, a `QUESTION`, and `check(records, limits)`."""
 
 
@@ -52,7 +52,7 @@ def check(
     records = records_of(run, method)
     if not len(records):
         raise ValueError("the run holds no image that was explained; `xai-fast audit status` says what failed")
-    found = [one for module in CHECKS for one in module.check(records, limits)]
+    found = _once([one for module in CHECKS for one in module.check(records, limits)])
     with ExitStack() as stack:
         subject: Subject | str = "it was not asked for"
         if confirm:
@@ -64,6 +64,17 @@ def check(
     findings = Findings(tuple(ranked(found)), method or run.methods[0], len(records), records.failed, run.complete)
     findings.save(run.directory)
     return findings
+
+
+def _once(found: list[Finding]) -> list[Finding]:
+    """Without those of clusters that say of the same images what another check has said of their class."""
+    kept: list[Finding] = []
+    for one in found:
+        places = set(one.positions)
+        said = (other for other in kept if one.check == clusters.NAME and other.class_index == one.class_index)
+        if not any(len(places & set(other.positions)) > len(places) / 2 for other in said):
+            kept.append(one)
+    return kept
 
 
 def _settled(found: list[Finding], records: Records, subject: Subject | str, limits: Thresholds) -> list[Finding]:

@@ -20,6 +20,7 @@ from .regions import GRID, REGIONS, masses, on_grid, shares
 _NUMBERS = ("width", "height", "label", "target", "prediction", "probability", "margin", "label_probability")
 _EMBEDDED = 64  # numbers that are kept of an embedding: distances survive (Johnson and Lindenstrauss 1984)
 _FEW = 64  # distinct values up to which a column of texts or whole numbers is one of groups
+_HALVES = 0x5EED  # of the draw that divides the images
 Floats = NDArray[np.floating]
 Whole = NDArray[np.integer]
 
@@ -80,7 +81,7 @@ class Records:
     @cached_property
     def held_out(self) -> NDArray[np.bool_]:
         """(n,) the half that checks do not look at before they say what to confirm; drawn once by place."""
-        draws = np.random.default_rng(0).random(int(self.position.max()) + 1 if len(self) else 0)
+        draws = np.random.default_rng(_HALVES).random(int(self.position.max()) + 1 if len(self) else 0)
         return draws[self.position] < 0.5
 
     def name(self, index: int) -> str:

@@ -15,6 +15,8 @@ class Thresholds:
         tail: what counts as unusual: values above this quantile of the other classes' images.
         least_share: of a class's images that must be unusual.
         least_lift: attribution per area in a region, against the even spread, of the images that are unusual.
+        apart: least distance of two groups within a class, in their standard deviations.
+        tied: least Cramér's V between metadata and label.
         property_effect: least rank-biserial correlation of a property, in [0, 1].
         error_gain: by how much the error rate of a group must exceed that of the rest.
         doubt: least doubt in a label, in [0, 1], at which an image counts as mislabelled.
@@ -34,11 +36,13 @@ class Thresholds:
     tail: float = 0.95
     least_share: float = 0.15
     least_lift: float = 2.0
+    apart: float = 3.0
+    tied: float = 0.3
     property_effect: float = 0.5
     error_gain: float = 0.1
     doubt: float = 0.8
     many_mislabelled: float = 0.02
-    some_mislabelled: float = 0.005
+    some_mislabelled: float = 0.01
     unstable: float = 0.5
     outside: float = 0.5
     confirmed: float = 0.1
