@@ -182,6 +182,20 @@ def silent_block():
     return pooled(nn.Conv2d(3, 6, 3, 4, 1), stages, nn.ReLU())
 
 
+def coarse_branches():
+    """Four cells, each of which sees everything, whose channels come from two convolutions."""
+
+    def forward(self, x):
+        x = self.join(self.stem(x))
+        return self.head(x.tanh().mean((2, 3)))
+
+    def branches(self, x):
+        return torch.cat([self.a(x), self.b(x)], 1)
+
+    join = Forward(branches, a=nn.Conv2d(4, 30, 3, padding=1), b=nn.Conv2d(4, 20, 3, padding=1))
+    return Forward(forward, stem=nn.Conv2d(3, 4, 31, 16, 15), join=join, head=nn.Linear(50, 5))
+
+
 class CoarseLast(nn.Module):
     """Four cells, each of which sees everything, with channels last."""
 
@@ -254,6 +268,7 @@ NETS = {
     ),
     "features in place of class scores": (headless, IMAGE, ["1"], as_it_is, first_class),
     "inside a block that says the same everywhere": (silent_block, IMAGE, ["1.0"], as_it_is, first_class),
+    "four cells of two branches": (coarse_branches, IMAGE, ["join"], as_it_is, first_class),
     "four cells, channels last": (CoarseLast, IMAGE, ["norm"], last_axis, first_class),
     "a map that feeds nothing": (
         lambda: Forward(lambda self, x: self.head(self.backbone(x).pooled), backbone=Backbone(), head=nn.Linear(7, 5)),

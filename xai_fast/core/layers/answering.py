@@ -153,7 +153,7 @@ def reading_by_kind(
 ) -> Reading | None:
     """The reading of a map too coarse to answer, where every cell sees the whole input.
 
-    What a convolution makes it; or channels last, where the other way round a grid would be finer than the input.
+    What a convolution makes it; or the only one under which the grid is not finer than the input.
 
     Args:
         shape: of one row.
@@ -163,7 +163,7 @@ def reading_by_kind(
     """
     shape = tuple(shape)
     coarse = max(shape[1:], default=BANDS + 1) <= BANDS
-    told = len(set(shape)) > 1 and shape in plain
+    told = len(set(shape)) > 1 and (shape in plain or shape[0] > max(size))
     if coarse and told and grid in (None, shape[1:]):
         return Axes(1)
     last = len(shape) == len(size) + 1 and max(shape[:-1]) <= BANDS and shape not in plain
