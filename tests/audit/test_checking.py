@@ -9,6 +9,7 @@ import torch
 from photo_folders import PREPROCESS as SMALL
 from photo_folders import Net, sound
 from PIL import Image
+from typer.testing import CliRunner
 
 import xai_fast as xf
 from xai_fast.audit.checks.confirm import confirmed
@@ -19,6 +20,7 @@ from xai_fast.audit.checks.regions import REGIONS, masses, shares
 from xai_fast.audit.checks.storing import findings_of
 from xai_fast.audit.checks.thresholds import DEFAULT
 from xai_fast.audit.reading import read
+from xai_fast.cli.app import app
 
 SIDE = 24
 PREPROCESS = xf.Preprocess(resize=SIDE, crop=SIDE)
@@ -157,3 +159,35 @@ def test_a_run_of_objects_without_them_says_so(tmp_path):
     run = xf.audit(Net().eval(), data, out=tmp_path / "run", preprocess=SMALL)
     found = xf.audit.check(run)
     assert all(one.cue is None or "give `model` and `data`" in one.confirmation.note for one in found)
+
+
+MODEL_FILE = """
+from xai_fast import Preprocess
+from test_checking import LooksAtTheCorner
+
+def model():
+    return LooksAtTheCorner(), Preprocess(resize=24, crop=24), ("plain", "marked")
+"""
+
+
+def test_commands_check_and_report(tmp_path):
+    """A run that the command line began is confirmed and drawn without being told its model again."""
+    data = photographs(tmp_path / "photographs", 40)
+    (tmp_path / "cornered.py").write_text(MODEL_FILE)
+    out = str(tmp_path / "run")
+    model = f"{tmp_path / 'cornered.py'}:model"
+
+    def invoked(*arguments):
+        found = CliRunner().invoke(app, ["audit", *arguments])
+        assert found.exit_code == 0, found.output
+        return found.output
+
+    invoked("run", "--data", str(data), "--model", model, "--method", "GradCAM", "--set", "layer=relu", "--out", out)
+    assert "findings in 40 images" in invoked("check", out)
+    assert "index.html" in invoked("report", out)
+    assert (tmp_path / "run" / "report" / "index.html").exists()
+    invoked("report", out, "--again", "--to", str(tmp_path / "elsewhere"))
+    assert (tmp_path / "elsewhere" / "index.html").exists()
+    refused = CliRunner().invoke(app, ["audit", "check", str(tmp_path / "photographs")])
+    assert refused.exit_code == 2
+    assert "holds no audit" in refused.output
