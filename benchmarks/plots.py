@@ -294,6 +294,31 @@ def zoo(records: Iterable[tuple[Record, str]]) -> Section:
     return section
 
 
+def randomisation(records: Iterable[tuple[Record, str]]) -> Section:
+    """What maps know of where a class is, and of what the network has learnt."""
+    section = Section(
+        "Mosaics and random weights",
+        "The bundled network. Share: how much of a map of a mosaic of four photographs lies in the class's own cell "
+        "(0.25 by chance), with its bar where it has one, and on a few of the mosaics beside the method's slow twin in "
+        "float64. Likeness: Spearman's correlation of a map with those of 20 networks of random weights for the same "
+        "picture, and, which is chance, for another one; a map that is not above chance changes with the weights.",
+        ("method", "share", "bar", "ours, its twin's", "likeness", "by chance", "changes", "machine"),
+    )
+    for record, where in records:
+        if "shares" in record:
+            slow, like, least = record["twin"], record["likeness"], record["least"]
+            cells = (
+                f"{record['share']:.3f}",
+                "" if least is None else f"{least:.2f}",
+                "" if slow is None else f"{slow['ours']:.5f}, {slow['twin']:.5f}",
+                f"{like['random']:.2f}",
+                f"{like['chance_least']:.2f} to {like['chance_most']:.2f}",
+                "yes" if record["changes"] else "no",
+            )
+            section.rows.append([record["shares"], *cells, where])
+    return section
+
+
 SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (
     methods,
     first_calls,
@@ -301,6 +326,7 @@ SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (
     forwards,
     modes,
     estimators,
+    randomisation,
     zoo,
 )
 

@@ -148,6 +148,17 @@ _MEMORY = {
     "weights_bytes": int,
     "packed_bytes": int,
 }
+_RANDOMISED = {
+    "shares": str,
+    "settings": dict,
+    "mosaics": int,
+    "share": _NUMBER,
+    "least": (int, float, type(None)),
+    "twin": (dict, type(None)),
+    "networks": int,
+    "likeness": dict,
+    "changes": bool,
+}
 _ZOO = {
     "zoo": str,
     "family": str,
@@ -181,6 +192,7 @@ def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     """What checks such a record, by a field that no other kind has."""
     kinds = {
         "zoo": _zoo,
+        "shares": _randomised,
         "memory": lambda record: _fields(record, _MEMORY, f"record {record['memory']!r}"),
         "audit": _audit,
         "alarms": lambda record: _fields(record, _ALARMS, f"record {record['alarms']!r}"),
@@ -273,6 +285,14 @@ def _audit(record: dict[str, Any]) -> None:
     _fields(record, _AUDIT, name)
     for side in ("bare", "audit"):
         _fields(record["per_second"].get(side), _SPREAD, f"{name} {side}")
+
+
+def _randomised(record: dict[str, Any]) -> None:
+    name = f"record {record['shares']!r}"
+    _fields(record, _RANDOMISED, name)
+    _fields(record["likeness"], dict.fromkeys(("random", "chance_least", "chance_most"), _NUMBER), f"{name} likeness")
+    if record["twin"] is not None:
+        _fields(record["twin"], {"ours": _NUMBER, "twin": _NUMBER}, f"{name} twin")
 
 
 def _zoo(record: dict[str, Any]) -> None:

@@ -367,3 +367,22 @@ def test_the_page_shows_every_record_beside_its_error_and_its_machine(module, tm
     assert "<script" not in module("plots").page(tmp_path)
     with pytest.raises(ValueError, match="no results"):
         module("plots").page(tmp_path / "none")
+
+
+def test_weights_drawn_anew_change_a_map_by_the_class_and_leave_one_of_edges(module, monkeypatch) -> None:
+    randomisation = module("randomisation")
+    monkeypatch.setattr(randomisation, "REPLICAS", 1)
+    model = randomisation.demo_model()
+    counted = [mosaic for mosaic in randomisation.mosaics(8, seed=3) if randomisation.counts(model, mosaic)][:4]
+    cam, edges = (randomisation.measure(name, model, counted) for name in ("GradCAM", "GuidedBackprop"))
+    for record in (cam, edges):
+        module("schema").check({"conditions": _conditions(module), "records": [record]})
+        assert record["twin"]["ours"] == pytest.approx(record["twin"]["twin"], abs=1e-4)
+    assert cam["share"] > 0.8
+    assert cam["changes"]
+    assert not edges["changes"]
+    assert edges["likeness"]["random"] > cam["likeness"]["random"]
+
+
+def _conditions(module) -> dict:
+    return module("methods").conditions(1)
