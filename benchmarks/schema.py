@@ -103,6 +103,25 @@ _ALARMS = {
     "first_is_planted": int,
     "audits": list,
 }
+_KILLS = {
+    "kills": str,
+    "rounds": int,
+    "images": int,
+    "shards": int,
+    "killed": int,
+    "same_ids": int,
+    "same_bytes": int,
+    "moments": list,
+    "whole_shards": list,
+}
+_SCALE = {"scale": str, "figures": dict, "assumed": dict, "runs": list}
+_FLAT = {
+    "flat": str,
+    "images": int,
+    "sizes": int,
+    "peak_bytes": int,
+    "seconds": _NUMBER,
+}
 _ADAPTIVE = {
     "case": str,
     "network": str,
@@ -196,6 +215,9 @@ def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
         "memory": lambda record: _fields(record, _MEMORY, f"record {record['memory']!r}"),
         "audit": _audit,
         "alarms": lambda record: _fields(record, _ALARMS, f"record {record['alarms']!r}"),
+        "kills": lambda record: _fields(record, _KILLS, f"record {record['kills']!r}"),
+        "scale": lambda record: _fields(record, _SCALE, f"record {record['scale']!r}"),
+        "flat": lambda record: _fields(record, _FLAT, f"record {record['flat']!r}"),
         "windows": _plan,
         "first_call": _first_call,
         "mode": _mode,

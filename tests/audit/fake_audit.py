@@ -1,7 +1,7 @@
 """An audit without a model: the store, the plan and the executor on made-up answers; as a script, one that is killed.
 
-`python fake_audit.py FOLDER [--kill-at N | --images N]` makes the run in FOLDER, and kills itself when it has touched the
-disk N times.
+`python fake_audit.py FOLDER [--kill-at N | --images N]` makes the run in FOLDER, and kills itself when it has touched
+the disk N times.
 """
 
 from __future__ import annotations
