@@ -1,6 +1,6 @@
-"""Speed of the prepared dense forward against the folded eager one, plain eager and torch.compile: see README.md.
+"""Speed of the prepared dense forward against eager ones, torch.compile and other engines: see README.md.
 
-    python benchmarks/forwards.py --network resnet50 --json forwards.json
+    python benchmarks/forwards.py --network resnet50 --engines --json forwards.json
 
 Each network has a process of its own, in which the sides take turns. A ratio is that side's time over ours.
 """
@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from engines import ENGINES
 from methods import CONSOLE, save
 from rich.table import Table
 from timing import spread
 from torch import Tensor, nn
 
 import xai_fast as xf
+from xai_fast.core import verify
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -77,11 +79,15 @@ def main() -> None:
     parser.add_argument(
         "--compile", choices=["bars", "all", "none"], default="bars", help="default: where a bar is over torch.compile"
     )
+    parser.add_argument("--engines", action="store_true", help='beside mode="fast", onnxruntime and OpenVINO')
     parser.add_argument("--json", type=Path, help="write the records to this file")
     parser.add_argument("--child", choices=NETWORKS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(measure(arguments.child, arguments.rows, arguments.size, arguments.rounds, arguments.compile)))
+        record = measure(
+            arguments.child, arguments.rows, arguments.size, arguments.rounds, arguments.compile, arguments.engines
+        )
+        print(json.dumps(record))
         return
     records = []
     for name in arguments.network or NETWORKS:
@@ -92,7 +98,7 @@ def main() -> None:
     CONSOLE.print(table(records))
 
 
-def measure(name: str, rows: int, size: int, rounds: int, compiling: str) -> dict[str, Any]:
+def measure(name: str, rows: int, size: int, rounds: int, compiling: str, engines: bool) -> dict[str, Any]:
     """Everything about one network, in this process."""
     from networks import awakened, photos
 
@@ -115,6 +121,12 @@ def measure(name: str, rows: int, size: int, rounds: int, compiling: str) -> dic
     if compiling == "all" or (compiling == "bars" and network.bar_compiled is not None):
         frozen = _compiled(model, layout)
         modes["compiled"], sides["compiled"] = "no_grad", _within("no_grad", lambda: frozen(laid_out))
+    dtypes = {}
+    if engines:
+        modes["fast"] = "no_grad"
+        dtypes["fast"], sides["fast"] = _fast(model, x)
+        for side, make in ENGINES.items():
+            modes[side], sides[side] = "its own", make(model, x)
     errors = {}
     for side, forward in sides.items():  # also the first call of those that have not run yet
         began = time.perf_counter()
@@ -136,9 +148,27 @@ def measure(name: str, rows: int, size: int, rounds: int, compiling: str) -> dic
         "seconds": {side: spread(values) for side, values in times.items()},
         "errors": errors,
         "modes": modes,
+        "dtypes": dtypes,
         "first_seconds": firsts,
         "preparation_seconds": prepared.seconds,
     }
+
+
+def _fast(model: nn.Module, x: Tensor) -> tuple[str, Forward]:
+    """In mode="fast": the dtype that it computes in, and the forward.
+
+    Random weights exaggerate rounding, so that bfloat16 would be refused on some networks, where errors of all engines
+    are the same. Here it is let through, and the error stands beside the time.
+    """
+    before = dict(verify.TOLERANCE)
+    verify.TOLERANCE[torch.bfloat16] = 1.0
+    try:
+        engine = xf.Engine(copy.deepcopy(model), plan="dense", mode="fast", prepare=True)
+        prepared = engine.prepared(frozenset(), x)
+    finally:
+        verify.TOLERANCE.update(before)
+    batch = prepared.empty(len(x), x).copy_(x)
+    return str(prepared.dtype).removeprefix("torch."), _within("no_grad", lambda: prepared(batch))
 
 
 def _folded(model: nn.Module) -> nn.Module:
@@ -190,39 +220,30 @@ def _interleaved(sides: dict[str, Forward], rounds: int) -> dict[str, list[float
 def _child(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     options = {option: str(getattr(arguments, option)) for option in ("rows", "rounds", "size", "compile")}
     command = [sys.executable, __file__, "--child", name, *(f"--{key}={value}" for key, value in options.items())]
+    command += ["--engines"] if arguments.engines else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def table(records: list[dict[str, Any]]) -> Table:
-    """The records as a person reads them: ratios are that side's time over the prepared forward's."""
-    made = Table("network", "rows", "prepared", "folded eager", "ratio", "bar", "plain eager", "ratio", "compiled",
-                 "ratio", "bar", "compile", "error prepared / folded / plain / compiled", "preparation")  # fmt: skip
+    """The records as a person reads them, a line per network and side: a ratio is its time over the prepared one's."""
+    made = Table("network", "side", "ms a row", "IQR", "ratio", "bar", "error", "first call")
     for record in records:
-        seconds, ratios, errors = record["seconds"], record["ratios"], record["errors"]
-        made.add_row(
-            record["network"],
-            str(record["rows"]),
-            _seconds(seconds["prepared"]),
-            _seconds(seconds["folded"]),
-            f"{ratios['folded']:.3f}x",
-            f"{record['bar']:g}x",
-            _seconds(seconds["plain"]),
-            f"{ratios['plain']:.3f}x",
-            _seconds(seconds.get("compiled")),
-            f"{ratios['compiled']:.3f}x" if "compiled" in ratios else "-",
-            f"{record['bar_compiled']:g}x" if record["bar_compiled"] else "-",
-            f"{record['first_seconds']['compiled']:.0f} s" if "compiled" in record["first_seconds"] else "-",
-            " / ".join(
-                f"{errors[side]:.0e}" if side in errors else "-" for side in ("prepared", "folded", "plain", "compiled")
-            ),
-            f"{record['preparation_seconds']:.1f} s",
-        )
+        bars = {"folded": record["bar"], "compiled": record["bar_compiled"]}
+        for side, seconds in sorted(record["seconds"].items(), key=lambda item: item[1]["median"]):
+            dtype, bar = record["dtypes"].get(side), bars.get(side)
+            made.add_row(
+                record["network"],
+                f"{side} ({dtype})" if dtype else side,
+                f"{seconds['median'] / record['rows'] * 1e3:.2f}",
+                f"{seconds['iqr'] / record['rows'] * 1e3:.2f}",
+                f"{record['ratios'].get(side, 1.0):.3f}x",
+                f"{bar:g}x" if bar else "",
+                f"{record['errors'][side]:.0e}",
+                f"{record['first_seconds'][side]:.2f} s" if side in record["first_seconds"] else "",
+            )
+        made.add_section()
     return made
-
-
-def _seconds(spread: dict[str, float] | None) -> str:
-    return "-" if spread is None else f"{spread['median'] * 1e3:.0f} ms (IQR {spread['iqr'] * 1e3:.0f})"
 
 
 if __name__ == "__main__":

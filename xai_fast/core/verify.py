@@ -19,7 +19,7 @@ from .snapshot import Path, Snapshot
 
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 # How far folding and fusion may move an output, as a share of its largest magnitude, before it is taken for a mistake.
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 _TIMES = 4  # as much further from float64 than the model's own answer may be
 _ILL = 1e-2  # where rounding moves an output by more, nothing is told from it
 _DEEPEST = 4  # objects inside objects in which an output's tensors are looked for
@@ -117,7 +117,7 @@ def _one_by_one(model: nn.Module, rows: Sequence[Tensor]) -> tuple[tuple[Any, ..
 
 def difference(truth: Any, answer: Any, dtype: torch.dtype, tolerance: float | None = None) -> str | None:
     """Why `answer` is not what `truth` says, up to the rounding of `dtype` or a tolerance; None where it is."""
-    tolerance = _TOLERANCE.get(dtype, 1e-4) if tolerance is None else tolerance
+    tolerance = TOLERANCE.get(dtype, 1e-4) if tolerance is None else tolerance
     left, right = floats(truth), floats(answer)
     if not left:
         return "its output holds no tensor by which it could be checked"

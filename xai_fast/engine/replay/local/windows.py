@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xai_fast.graph.fused import FusedConvolution, FusedResidual
+from xai_fast.graph.fused import FusedConvolution, FusedResidual, Geometry, implementation_for
 from xai_fast.graph.layout import PlainConv2d
 from xai_fast.graph.steps import Step, Value
 
@@ -130,15 +130,28 @@ def convolution(step: Step, scene: Scene) -> Rule | None:
     def run(x: Tensor) -> Tensor:
         return convolve(x.contiguous() if plain else x, weight, bias, stride, 0, dilation, groups)
 
-    reduced: dict[torch.dtype, Tensor] = {}
+    reduced: dict[torch.dtype, Callable[[Tensor], Tensor]] = {}
 
     def bare(x: Tensor) -> Tensor:
         if x.dtype not in reduced:
-            reduced[x.dtype] = weight.detach().to(x.dtype)
-        return convolve(x, reduced[x.dtype], None, stride, 0, dilation, groups)
+            reduced[x.dtype] = _bare(weight.detach().to(x.dtype), stride, dilation, groups)
+        return reduced[x.dtype](x)
 
     sliding = Sliding(tuple(weight.shape[2:]), stride, before, after, dilation)
     return windowed(step, scene, source, sliding, run, Border(mode), bare=bare)
+
+
+def _bare(
+    weight: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...], groups: int
+) -> Callable[[Tensor], Tensor]:
+    """A convolution without bias and padding in half of the model's precision, fused steps' own where there are any."""
+    implementation = implementation_for(weight.device, weight.dtype, reduced=True)
+    if weight.ndim == 4 and implementation is not None:
+        geometry = Geometry((stride[0], stride[1]), (0, 0), (dilation[0], dilation[1]), groups)
+        if (source := implementation.convolution(weight, None, geometry, short_sums=False)) is not None:
+            return source.forward
+    convolve = _CONVOLUTIONS[weight.ndim - 2]
+    return lambda x: convolve(x, weight, None, stride, 0, dilation, groups)
 
 
 def _parameters(step: Step, scene: Scene) -> tuple[Any, ...] | None:
