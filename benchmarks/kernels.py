@@ -35,6 +35,7 @@ from xai_fast.ops.moments.cases import CASES as MOMENTS
 from xai_fast.ops.pass_bits.cases import CASES as PASS_BITS
 from xai_fast.ops.path_points.cases import CASES as PATH_POINTS
 from xai_fast.ops.region_gather.cases import CASES as REGION_GATHER
+from xai_fast.ops.relu_change.cases import CASES as RELU_CHANGE
 from xai_fast.ops.sign_bits.cases import CASES as SIGN_BITS
 from xai_fast.ops.surrogate_normal.cases import CASES as SURROGATE_NORMAL
 from xai_fast.ops.window_mean.cases import CASES as WINDOW_MEAN
@@ -62,6 +63,7 @@ OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "path_points": (ops.path_points, PATH_POINTS),
     "moments": (moments, MOMENTS),
     "surrogate_normal": (surrogate_normal, SURROGATE_NORMAL),
+    "relu_change": (ops.relu_change, RELU_CHANGE),
     "sign_bits": (ops.sign_bits, SIGN_BITS),
     "pass_bits": (ops.pass_bits, PASS_BITS),
     "winograd_convolution": (ops.winograd_convolution, WINOGRAD_CONVOLUTION),

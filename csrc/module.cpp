@@ -152,6 +152,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("path_points", &xai_fast::path_points, without_gil());
   module.def("pass_bits", &xai_fast::pass_bits, without_gil());
   module.def("region_gather", &xai_fast::region_gather, without_gil());
+  module.def("relu_change", &xai_fast::relu_change, without_gil());
   module.def("sign_bits", &xai_fast::sign_bits, without_gil());
   module.def("surrogate_normal", &xai_fast::surrogate_normal, without_gil());
   module.def("window_mean", &xai_fast::window_mean, without_gil());

@@ -67,6 +67,11 @@ void blend_maps(const Tensor& inputs, const Tensor& maps, const Tensor& sample, 
 void region_gather(const Tensor& base, const Tensor& patch, const Tensor& patch_at, const Tensor& sample,
                    const Tensor& at, const Tensor& out, const std::string& border, double fill);
 
+// base (N, C, H, W) float32, change and out (M, C, h, w) bfloat16, dense with channels last; sample (M,) and
+// at (M, 2) dense, within base. out may be change.
+void relu_change(const Tensor& base, const Tensor& change, const Tensor& sample, const Tensor& at,
+                 const Tensor& out);
+
 // inputs (N, C, H, W), other or nothing and out (N, K, H', W'), dense with channels last; kernels (K / P, 16,
 // C / T, P, T) and bias (K,) or nothing, dense; all float32 with T = 1, or all bfloat16 with T = 2; C a
 // multiple of P / 2. out may be other.

@@ -98,8 +98,8 @@ def test_tensors_without_memory_are_named_or_read(name, argument, without):
 
 
 OVERLAPPING = {
-    "expanded": lambda shape: torch.zeros(()).expand(shape),
-    "rows over each other": lambda shape: torch.zeros(10_000).as_strided(shape, tuple([1] * len(shape))),
+    "expanded": lambda shape, dtype: torch.zeros((), dtype=dtype).expand(shape),
+    "rows over each other": lambda shape, dtype: torch.zeros(10_000, dtype=dtype).as_strided(shape, (1,) * len(shape)),
 }
 
 
@@ -107,9 +107,7 @@ OVERLAPPING = {
 @pytest.mark.parametrize("view", OVERLAPPING)
 def test_elements_that_share_memory_are_not_written(name, view):
     arguments = case_with(name, "out")
-    odd = OVERLAPPING[view](arguments["out"].shape).to(arguments["out"].dtype)
-    if view == "rows over each other":
-        odd = torch.zeros(10_000, dtype=odd.dtype).as_strided(odd.shape, (1,) * odd.dim())
+    odd = OVERLAPPING[view](arguments["out"].shape, arguments["out"].dtype)
     with pytest.raises(ValueError, match="`out`"):
         getattr(ops, name)(**{**arguments, "out": odd})
 

@@ -28,6 +28,7 @@ from xai_fast.ops.moments import moments as moments
 from xai_fast.ops.pass_bits import pass_bits as pass_bits
 from xai_fast.ops.path_points import path_points as path_points
 from xai_fast.ops.region_gather import region_gather as region_gather
+from xai_fast.ops.relu_change import relu_change as relu_change
 from xai_fast.ops.sign_bits import sign_bits as sign_bits
 from xai_fast.ops.surrogate_normal import surrogate_normal as surrogate_normal
 from xai_fast.ops.window_mean import window_mean as window_mean

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai_fast.ops import all_ops, relu_change
+
 from .boxes import Boxes, Grid
 from .regions import Regions
 from .rows import Lookup, Move, Rows, Source, gathered, room
@@ -48,17 +50,36 @@ class Differences(Rows):
 
     def run(self, move: Move) -> None:
         """Runs a step and forgets what nobody needs any more."""
+        made = self._rectified(move)
+        self.patches[move.step.makes] = self._made(move) if made is None else made
+        for number in move.dead:
+            self.patches.pop(number, None)
+
+    def _made(self, move: Move) -> Any:
         rule, constants = move.rule, self._regions.scene.fixed
         extras = [extra[self._part] for extra in move.extras]
         if rule.linear:
-            made = rule.difference([self._difference(move, source) for source in move.sources], extras, constants)
-        else:
-            clean = [self._clean(source.number, source.boxes, rule.border, rule.grid) for source in move.sources]
-            changed = [self._changed(move, source, base) for source, base in zip(move.sources, clean, strict=True)]
-            made = self._subtracted(rule.apply(changed, extras, constants), rule.apply(clean, extras, constants))
-        self.patches[move.step.makes] = made
-        for number in move.dead:
-            self.patches.pop(number, None)
+            return rule.difference([self._difference(move, source) for source in move.sources], extras, constants)
+        clean = [self._clean(source.number, source.boxes, rule.border, rule.grid) for source in move.sources]
+        changed = [self._changed(move, source, base) for source, base in zip(move.sources, clean, strict=True)]
+        return self._subtracted(rule.apply(changed, extras, constants), rule.apply(clean, extras, constants))
+
+    def _rectified(self, move: Move) -> Tensor | None:
+        """What a ReLU, by far the most frequent of the other steps, makes in one pass; None where no kernel does."""
+        if move.step.operation != "relu" or len(move.sources) != 1 or move.sources[0].gathered:
+            return None
+        (source,) = move.sources
+        base, change = self._kept.get(source.number), self.patches.get(source.number)
+        if not isinstance(base, Tensor) or not isinstance(change, Tensor) or not base.ndim == change.ndim == 4:
+            return None
+        if self._regions.scene.grids[source.number].axes != (-2, -1):
+            return None
+        sample = torch.zeros_like(self._sample) if len(base) == 1 else self._sample
+        arguments = (base, change, sample, self._origin(source.boxes))
+        out = change if source.number in move.dead else torch.empty_like(change)
+        if not all_ops()["relu_change"].compiled(*arguments, out):
+            return None
+        return relu_change(*arguments, out)
 
     def _changed(self, move: Move, source: Source, clean: Tensor) -> Tensor:
         """What the rows have in the region of a source, which is ours to write into."""
