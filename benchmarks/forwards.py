@@ -134,7 +134,7 @@ def measure(name: str, rows: int, size: int, rounds: int, compiling: str, engine
         firsts[side] = time.perf_counter() - began
         errors[side] = ((output.double() - truth).abs().max() / truth.abs().max()).item()
         forward()
-    times = _interleaved(sides, rounds)
+    times = _interleaved(sides, rounds, settles=engines)
     if "plain" not in times:  # nothing to fold and no layout to choose: the reference is the plain network
         modes["plain"], errors["plain"], times["plain"] = modes["folded"], errors["folded"], times["folded"]
     medians = {side: statistics.median(values) for side, values in times.items()}
@@ -204,12 +204,17 @@ def _faster(forward: Forward) -> tuple[str, Forward]:
     return best, modes[best]
 
 
-def _interleaved(sides: dict[str, Forward], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side, one call a round; the order turns, so that nobody always follows the same neighbour."""
+def _interleaved(sides: dict[str, Forward], rounds: int, *, settles: bool = False) -> dict[str, list[float]]:
+    """Seconds of each side, one call a round; the order turns, so that nobody always follows the same neighbour.
+
+    Where it `settles`, the second of two calls is timed: threads of another engine keep spinning for a while.
+    """
     times: dict[str, list[float]] = {side: [] for side in sides}
     order = list(sides)
     for _ in range(rounds):
         for side in order:
+            if settles:
+                sides[side]()
             began = time.perf_counter()
             sides[side]()
             times[side].append(time.perf_counter() - began)
