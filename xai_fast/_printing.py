@@ -13,12 +13,22 @@ def printable(text: str) -> str:
     r"""The text in one line, with whatever would act on a terminal written as an escape: `\x1b[31m`, `\n`, `\u202e`.
 
     Escaped are control characters, marks that change the direction of what follows, separators of lines, and the lone
-    surrogates by which names that are not Unicode come.
+    surrogates by which names that are not Unicode come. Where the locale knows ASCII alone, names that are UTF-8 come
+    as surrogates too, and are shown as what they mean.
     """
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in _ACTING and c not in _HARMLESS else c
-        for c in text
+        for c in _decoded(text)
     )
+
+
+def _decoded(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        return text.encode(errors="surrogateescape").decode(errors="surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text
 
 
 def text_of(error: BaseException | str) -> str:

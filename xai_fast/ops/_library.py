@@ -22,12 +22,12 @@ def _load() -> ModuleType | str:
         module = importlib.import_module("xai_fast.ops._compiled")
     except ImportError as error:
         return f"no compiled kernels ({error}); reinstall xai_fast on a machine with a C++17 compiler"
-    module.limit_instructions(_limit())
+    module.limit_instructions(_limit(module))
     return module
 
 
-def _limit() -> str:
-    name = os.environ.get(VARIABLE) or SETS[-1]
+def _limit(module: ModuleType) -> str:
+    name = os.environ.get(VARIABLE) or module.best_instructions()
     if name not in SETS:
         raise ValueError(f"`{VARIABLE}` is {name!r}, which is no set of instructions; choose one of {', '.join(SETS)}")
     return name
@@ -55,7 +55,7 @@ def instruction_sets() -> tuple[str, ...]:
     library = _load()
     if isinstance(library, str):
         return ()
-    largest = min(SETS.index(library.best_instructions()), SETS.index(_limit()))
+    largest = min(SETS.index(library.best_instructions()), SETS.index(_limit(library)))
     return SETS[: largest + 1]
 
 
@@ -68,4 +68,4 @@ def limited_to(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        library.limit_instructions(_limit())
+        library.limit_instructions(_limit(library))
