@@ -37,7 +37,7 @@ LEAST = {"GradCAM": 0.8, "HiResCAM": 0.8, "AblationCAM": 0.65}  # bars for the s
 SETTINGS: dict[str, dict[str, Any]] = {
     "FeatureAblation": {"segments": "grid"},
     "ShapleySampling": {"segments": "grid", "n_permutations": 2},
-    "KernelShap": {"segments": "grid", "n_samples": 96},
+    "KernelShap": {"segments": "grid", "n_samples": 128},
     "Lime": {"segments": "grid", "n_samples": 96},
     "PartitionShap": {"n_evaluations": 64},
     "RISE": {"n_masks": 150},
