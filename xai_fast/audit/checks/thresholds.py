@@ -21,8 +21,6 @@ class Thresholds:
         error_gain: by how much the error rate of a group must exceed that of the rest.
         doubt: least doubt in a label, in [0, 1], at which an image counts as mislabelled.
         many_mislabelled: share of a data set from which on they are a grave matter; `some_mislabelled` likewise.
-        unstable: rank correlation of a map with that of the same image under noise, below which it is unstable.
-        outside: share of attribution outside the marked truth, above which an image looks elsewhere.
         confirmed: least change of the probability beyond the control's, at the lower end of its interval.
         grave: change of the probability from which on a confirmed finding is grave.
         confidence: of intervals, all confirmations of one audit together (Bonferroni).
@@ -43,8 +41,6 @@ class Thresholds:
     doubt: float = 0.8
     many_mislabelled: float = 0.02
     some_mislabelled: float = 0.01
-    unstable: float = 0.5
-    outside: float = 0.5
     confirmed: float = 0.1
     grave: float = 0.3
     confidence: float = 0.95
