@@ -65,6 +65,14 @@ class AuditRun:
         """Labels of the methods, which the names of their columns start with."""
         return tuple(one.label for one in self.plan.maps)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of classes by index: the model's, else those of the labels."""
+        if named := self.plan.about.get("classes"):
+            return tuple(named)
+        found = {index: name for name, index in self.plan.fixed["attribution"]["labels"].items()}
+        return tuple(found.get(index, f"class {index}") for index in range(max(found, default=-1) + 1))
+
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows, in the order of the manifest.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from xai_fast._printing import printable
 from xai_fast.audit.auditing import Executor, Order, carry_out
 from xai_fast.audit.auditing import resume as resume_run
 from xai_fast.audit.executors.contract import ExecutorError
-from xai_fast.audit.exports import write_csv, write_overlays
+from xai_fast.audit.exports import write_csv, write_fiftyone, write_overlays, write_virelay
 from xai_fast.audit.reading import AuditRun, read
 from xai_fast.audit.store.schema import OK
 from xai_fast.audit.store.shards import StoreError
@@ -172,18 +172,35 @@ def _model_of(found: AuditRun) -> str:
     return printable(order["model"]) if order else "a model given from Python"
 
 
-def export(out: Path, csv: Path | None, overlays: Path | None, method: str | None, limit: int | None) -> None:
+def export(
+    out: Path,
+    csv: Path | None,
+    folders: Mapping[str, Path | None],
+    method: str | None,
+    limit: int | None,
+) -> None:
     """Writes what was asked for.
+
+    Args:
+        out: folder of the run.
+        csv: file for rows.
+        folders: by kind, "overlays", "virelay" or "fiftyone".
+        method: whose maps.
+        limit: images at most.
 
     Raises:
         ValueError: nothing was, or it does not fit.
     """
     found = read(out)
-    if csv is None and overlays is None:
-        raise ValueError("nothing to export; give --csv FILE, or --overlays FOLDER")
+    wanted = {kind: folder for kind, folder in folders.items() if folder is not None}
+    if csv is None and not wanted:
+        raise ValueError("nothing to export; give --csv FILE, or --overlays, --virelay or --fiftyone FOLDER")
     if not found.complete:
         line(f"the run is not complete: {sum(found.counts.values()):,} of {sum(found.plan.sizes):,} images are there")
     if csv is not None:
         line(f"{write_csv(found, csv):,} rows in ", (printable(str(csv)), "bold"))
-    if overlays is not None:
-        line(f"{write_overlays(found, overlays, method, limit):,} pictures in ", (printable(str(overlays)), "bold"))
+    for kind, folder in wanted.items():
+        line(f"{_WRITERS[kind](found, folder, method, limit):,} pictures in ", (printable(str(folder)), "bold"))
+
+
+_WRITERS = {"overlays": write_overlays, "virelay": write_virelay, "fiftyone": write_fiftyone}

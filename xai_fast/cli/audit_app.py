@@ -147,14 +147,16 @@ def export(
     out: Out,
     csv: Annotated[Path | None, typer.Option(help="File for the rows, without maps and embeddings.")] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures with their maps.")] = None,
+    virelay: Annotated[Path | None, typer.Option(help="Folder for a project of ViRelAy (needs h5py).")] = None,
+    fiftyone: Annotated[Path | None, typer.Option(help="Folder for a data set that FiftyOne imports.")] = None,
     method: Annotated[str | None, typer.Option(help="Whose maps are drawn. (default: the first)")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Pictures at most.")] = None,
 ) -> None:
-    """Write a run's rows as CSV, or its maps over the photographs."""
+    """Write a run's rows as CSV, its maps over the photographs, or what ViRelAy and FiftyOne open."""
     with usage():
         from .audit import export as work
 
-        work(out, csv, overlays, method, limit)
+        work(out, csv, {"overlays": overlays, "virelay": virelay, "fiftyone": fiftyone}, method, limit)
 
 
 @audit_app.command()

@@ -126,7 +126,7 @@ def records_of(run: AuditRun, method: str | None = None) -> Records:
         together("regions").reshape(-1, len(REGIONS)),
         together("grid").reshape(-1, GRID * GRID),
         together("embedding").reshape(flat) if run.plan.fixed["attribution"]["embedding"] and parts else None,
-        _class_names(run),
+        run.classes,
         failed,
     )
 
@@ -178,15 +178,6 @@ def _embedded(column: pa.ChunkedArray, size: int) -> Floats:
         found = found @ np.random.default_rng(0).standard_normal((size, _EMBEDDED)).astype(np.float32)
     length = np.linalg.norm(found, axis=1, keepdims=True)
     return found / np.where(length > 0, length, 1)
-
-
-def _class_names(run: AuditRun) -> tuple[str, ...]:
-    """Those of the model; else those of the labels."""
-    if named := run.plan.about.get("classes"):
-        return tuple(named)
-    labels = run.plan.fixed["attribution"]["labels"]
-    found = {index: name for name, index in labels.items()}
-    return tuple(found.get(index, f"class {index}") for index in range(max(found, default=-1) + 1))
 
 
 def _index(column: Floats) -> Whole:
