@@ -173,6 +173,23 @@ def test_a_run_on_which_another_process_works_is_left_to_it(folder, tmp_path, cl
     assert cli("resume", tmp_path / "run").exit_code == 0
 
 
+def test_what_is_measured_is_frozen_and_read_from_the_first_image_on(folder, tmp_path, monkeypatch):
+    from xai_fast.audit import ready
+
+    real, given = ready.made, []
+    monkeypatch.setattr(ready, "made", lambda order, entries: given.append(entries) or real(order, entries))
+    net, more = Net(), {"preprocess": PREPROCESS, "shard_size": 8, "tune": True}
+    run = xf.audit(net, folder / "photos", methods=["IntegratedGradients", "GradCAM"], out=tmp_path, **more)
+    measured = run.plan.fixed["decisions"]
+    assert measured, "nothing was measured"
+    assert given == [None, measured]
+    before = fake_audit.contents(tmp_path)
+    run.shards.path(1).unlink()
+    xf.audit(net, folder / "photos", methods=["IntegratedGradients", "GradCAM"], out=tmp_path, **more)
+    assert given[2:] == [measured]
+    assert fake_audit.contents(tmp_path) == before
+
+
 def test_damaged_shards_are_named_and_made_again(folder, tmp_path, cli):
     options = ["-d", "photos", "-m", "small_models.py:net", "--shard-size", "8", "-o", tmp_path / "run"]
     assert cli("run", *options).exit_code == 0

@@ -73,7 +73,8 @@ def ready(
         fixed_size = isinstance(engine.preprocess, Preprocess) and engine.preprocess.crop is not None
         example = example_of(manifest, source, decoders, engine.preprocess)
         labels = labels_of(manifest, engine.classes)
-        attributor = EngineAttributor(engine, methods, labels, target_of(order, engine), example, fixed_size=fixed_size)
+        target = target_of(order, engine)
+        attributor = EngineAttributor(engine, methods, labels, target, example, fixed_size=fixed_size)
         if order.tune and frozen is None:
             attributor.measure(example)
         plan = _plan(order, manifest, attributor, engine, threads)
@@ -81,6 +82,10 @@ def ready(
             plan.freeze(out, manifest.to_bytes())
             frozen = Plan.load(out)
             assert frozen is not None
+            if order.tune:  # what was measured is only read from here on, as a process that resumes reads it
+                engine, methods = made(order, frozen.fixed["decisions"])
+                attributor = EngineAttributor(engine, methods, labels, target, example, fixed_size=fixed_size)
+                plan = _plan(order, manifest, attributor, engine, threads)
         frozen.refuse_other(plan)
         shards = Shards(out, frozen.fingerprint, frozen.sizes)
         shards.prepare()
