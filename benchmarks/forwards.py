@@ -85,7 +85,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         record = measure(
-            arguments.child, arguments.rows, arguments.size, arguments.rounds, arguments.compile, arguments.engines
+            arguments.child,
+            arguments.rows,
+            arguments.size,
+            arguments.rounds,
+            arguments.compile,
+            engines=arguments.engines,
         )
         print(json.dumps(record))
         return
@@ -98,7 +103,7 @@ def main() -> None:
     CONSOLE.print(table(records))
 
 
-def measure(name: str, rows: int, size: int, rounds: int, compiling: str, engines: bool) -> dict[str, Any]:
+def measure(name: str, rows: int, size: int, rounds: int, compiling: str, *, engines: bool = False) -> dict[str, Any]:
     """Everything about one network, in this process."""
     from networks import awakened, photos
 
