@@ -109,7 +109,8 @@ def drawn(marks: Marks) -> str:
     with plt.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "svg.hashsalt": "page"}):
         figure, axis = plt.subplots(figsize=(9, 0.27 * len(marks.rows) + 1.0), constrained_layout=True)
         for height, (_, ratios) in enumerate(marks.rows):
-            axis.plot([1, max(ratios.values(), default=1)], [height, height], color=SOFT, lw=0.8, alpha=0.5, zorder=1)
+            ends = (min(1, *ratios.values(), 1), max(1, *ratios.values(), 1))
+            axis.plot(ends, [height, height], color=SOFT, lw=0.8, alpha=0.5, zorder=1)
         for name, (colour, marker) in marks.series.items():
             points = [(ratios[name], at) for at, (_, ratios) in enumerate(marks.rows) if name in ratios]
             if points:
@@ -188,23 +189,34 @@ def forwards(records: Iterable[tuple[Record, str]]) -> Section:
     """The prepared forward against other forwards."""
     section = Section(
         "Forwards",
-        "The prepared dense forward, 8 rows in float32, against other ways to run the same network. Errors are the "
-        "largest difference to the float64 output, as a share of its largest value.",
+        "The prepared dense forward, 8 rows in float32, against other ways to run the same network; where it says "
+        "bfloat16, that of the fast mode against an engine in bfloat16. Errors are the largest difference to the "
+        "float64 output, as a share of its largest value.",
         ("network", "ours", "against", "seconds", "ratio", "our error", "its error", "machine"),
-        marks=Marks({"folded PyTorch": (OURS, "o"), "plain PyTorch": (SECOND, "o"), "compiled": (SOFT, "s")}),
+        marks=Marks(
+            {
+                **{"folded PyTorch": (OURS, "o"), "plain PyTorch": (SECOND, "o"), "compiled": (SOFT, "s")},
+                **{"onnxruntime": (INK, "^"), "OpenVINO": (INK, "D")},
+            }
+        ),
     )
     names = {"folded": "folded PyTorch", "plain": "plain PyTorch", "compiled": "compiled"}
+    names |= {"onnxruntime": "onnxruntime", "openvino": "OpenVINO", "openvino_bf16": "OpenVINO"}
     for record, where in records:
         if "bar_compiled" not in record:
             continue
-        ours, marks = record["seconds"]["prepared"]["median"], {}
-        for side, name in names.items():
-            if side in record["ratios"]:
-                marks[name] = record["ratios"][side]
-                errors = (error(record["errors"][of]) for of in ("prepared", side))
-                cells = (span(ours), name, span(record["seconds"][side]["median"]), times(record["ratios"][side]))
-                section.rows.append([record["network"], *cells, *errors, where])
-        section.marks.rows.append((record["network"], marks))
+        # What is compared with what: in bfloat16 the fast mode, where it ran in that.
+        pairs = {side: "prepared" for side in names if side in record["seconds"] and side != "openvino_bf16"}
+        if record.get("dtypes", {}).get("fast") == "bfloat16":
+            pairs["openvino_bf16"] = "fast"
+        marks: dict[str, dict[str, float]] = {}
+        for side, own in pairs.items():
+            label = record["network"] if own == "prepared" else f"{record['network']}, bfloat16"
+            ours, theirs = (record["seconds"][of]["median"] for of in (own, side))
+            marks.setdefault(label, {})[names[side]] = theirs / ours
+            errors = (error(record["errors"][of]) for of in (own, side))
+            section.rows.append([label, span(ours), names[side], span(theirs), times(theirs / ours), *errors, where])
+        section.marks.rows += [(f"{label} ({where.split()[0]})", ratios) for label, ratios in marks.items()]
     return section
 
 
