@@ -513,6 +513,42 @@ def test_differences_in_half_precision_on_a_trained_resnet18(halves_pay):
     assert_close_in_half(model, inputs, model(inputs).argmax(1), window=15, stride=8)
 
 
+VIEWS = {
+    "contiguous": lambda x: x.contiguous(),
+    "view": lambda x: x.view(x.shape),
+    "reshape": lambda x: x.reshape(x.shape),
+    "slice": lambda x: x[:, :],
+    "permute": lambda x: x.permute(0, 1, 2, 3),
+    "pad": lambda x: F.pad(x, (0, 0, 0, 0)),
+    "dropout": lambda x: F.dropout(x, 0.5, False),
+}
+
+
+class Viewed(nn.Module):
+    """A ReLU over what another value still needs, by whatever name it goes."""
+
+    def __init__(self, view):
+        super().__init__()
+        self.view, self.stem, self.body = view, nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.down, self.head = nn.Conv2d(16, 16, 3, 2, 1), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.body(F.relu(VIEWS[self.view](x))) + 2 * x
+        return self.head(F.relu(self.down(F.relu(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_differences_are_not_written_over_while_a_view_of_them_is_needed(halves_pay, view):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Viewed(view).eval()
+    inputs = networks.photos(1, 48)
+    truth = occlusion(copy.deepcopy(model).double(), "dense", inputs.double(), 1, window=6, stride=6)
+    found = occlusion(model, "local", inputs, 1, mode="fast", window=6, stride=6)
+    assert (found - truth).norm() <= 0.02 * truth.norm()
+
+
 LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("densenet121", "convnext_tiny")]
 
 

@@ -76,7 +76,7 @@ class Differences(Rows):
             return None
         sample = torch.zeros_like(self._sample) if len(base) == 1 else self._sample
         arguments = (base, change, sample, self._origin(source.boxes))
-        out = change if source.number in move.dead else torch.empty_like(change)
+        out = torch.empty_like(change)  # never over the change: a view of it may be another value's
         if not all_ops()["relu_change"].compiled(*arguments, out):
             return None
         return relu_change(*arguments, out)
