@@ -53,24 +53,27 @@ struct Call {
 namespace avx512_bf16 {
 constexpr int kLanes = 16, kRows = 12;  // 24 of 32 registers hold sums
 #define XAI_FAST_TARGET XAI_FAST_AVX512_BF16
-#include "winograd_halves.h"
+#define XAI_FAST_VALUES "winograd_halves.h"
 #include "winograd_tiles.h"
+#undef XAI_FAST_VALUES
 #undef XAI_FAST_TARGET
 }  // namespace avx512_bf16
 
 namespace avx512 {
 constexpr int kLanes = 16, kRows = 12;  // 24 of 32 registers hold sums
 #define XAI_FAST_TARGET XAI_FAST_AVX512
-#include "winograd_floats.h"
+#define XAI_FAST_VALUES "winograd_floats.h"
 #include "winograd_tiles.h"
+#undef XAI_FAST_VALUES
 #undef XAI_FAST_TARGET
 }  // namespace avx512
 
 namespace avx2 {
 constexpr int kLanes = 8, kRows = 6;  // 12 of 16
 #define XAI_FAST_TARGET XAI_FAST_AVX2
-#include "winograd_floats.h"
+#define XAI_FAST_VALUES "winograd_floats.h"
 #include "winograd_tiles.h"
+#undef XAI_FAST_VALUES
 #undef XAI_FAST_TARGET
 }  // namespace avx2
 

@@ -2,20 +2,11 @@
 // Patches are transformed in float32 and rounded once. Included as winograd_floats.h is.
 
 using Value = BFloat16;
-typedef float Lanes __attribute__((vector_size(4 * kLanes)));
 typedef uint16_t Bits16 __attribute__((vector_size(2 * kLanes)));
 typedef uint32_t Bits32 __attribute__((vector_size(4 * kLanes)));
 using Weights = __m512bh;  // of kLanes outputs, two channels each
 using Factor = __m512bh;   // two channels, again and again
 constexpr int kTogether = 2;
-
-XAI_FAST_TARGET inline Lanes load(const float* from) {
-  Lanes lanes;
-  __builtin_memcpy(&lanes, from, sizeof lanes);
-  return lanes;
-}
-
-XAI_FAST_TARGET inline void store(float* to, Lanes lanes) { __builtin_memcpy(to, &lanes, sizeof lanes); }
 
 XAI_FAST_TARGET inline Lanes widened(const Value* from) {
   Bits16 bits;

@@ -1,9 +1,21 @@
 // The arithmetic of winograd_convolution on registers of kLanes floats. Included once per instruction set,
-// inside a namespace of its own that includes winograd_floats.h or winograd_halves.h before; hence no include
-// guard.
+// inside a namespace of its own that defines kLanes, kRows and XAI_FAST_TARGET; hence no include guard.
+// XAI_FAST_VALUES is the header of what is read, multiplied and written.
 //
 // F(2x2, 3x3) of Lavin and Gray (2016): four results from 16 products per pair of channels where the
 // definition takes 36.
+
+typedef float Lanes __attribute__((vector_size(4 * kLanes)));
+
+XAI_FAST_TARGET inline Lanes load(const float* from) {
+  Lanes lanes;
+  __builtin_memcpy(&lanes, from, sizeof lanes);
+  return lanes;
+}
+
+XAI_FAST_TARGET inline void store(float* to, Lanes lanes) { __builtin_memcpy(to, &lanes, sizeof lanes); }
+
+#include XAI_FAST_VALUES
 
 constexpr int64_t kPanel = 2 * kLanes;  // results of one row that stay in registers while channels are summed
 
