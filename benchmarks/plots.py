@@ -223,6 +223,39 @@ def forwards(records: Iterable[tuple[Record, str]]) -> Section:
 PEERS = {"best": "captum's best", "default": "captum's default", "dense": "our whole runs"}
 
 
+def dropin(records: Iterable[tuple[Record, str]]) -> Section:
+    """Other libraries' scripts, plain and accelerated."""
+    section = Section(
+        "Scripts on other libraries, accelerated in place",
+        "Scripts that know nothing of us, run as they are and under xai_fast.accelerate, in turns. First: the first "
+        "run in a process, preparing the model included. Of scripts that explain one photograph once, whole processes "
+        "are compared, imports included. On our engine: how many of the calls were served, the others ran the "
+        "library's own code. Errors are RMS shares of the largest value, to the library's own result in float64; apart "
+        "is the largest difference between the two sides.",
+        ("script", "plain", "accelerated", "ratio", "bar", "first", "on our engine", "apart", "errors", "machine"),
+        marks=Marks({"warm": (OURS, "o"), "first run": (SOFT, "D"), "bar": (INK, "|")}),
+    )
+    for record, where in records:
+        if "dropin" not in record:
+            continue
+        name, errors = record["dropin"].replace("_", " "), record["error"]
+        first = record["ratio"] if record["once"] else record["ratio_first"]
+        calls = record["accelerated"] + record["passed_on"]
+        section.rows.append(
+            [
+                f"{name}, {record['network']}" + (", once" if record["once"] else ""),
+                *(span(record["seconds"][side]["median"]) for side in ("plain", "accelerated")),
+                *(times(record["ratio"]), times(record["bar"]), times(first)),
+                *(f"{record['accelerated']} of {calls}", error(record["difference"])),
+                " and ".join(error(errors[side]["rms"]) for side in ("ours", "peer")) if errors else "",
+                where,
+            ]
+        )
+        marks = {"bar": record["bar"], "first run": first} | ({} if record["once"] else {"warm": record["ratio"]})
+        section.marks.rows.append((name, marks))
+    return section
+
+
 def plans(records: Iterable[tuple[Record, str]]) -> Section:
     """Replay against whole runs."""
     section = Section(
@@ -333,6 +366,7 @@ def randomisation(records: Iterable[tuple[Record, str]]) -> Section:
 
 SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (
     methods,
+    dropin,
     first_calls,
     plans,
     forwards,

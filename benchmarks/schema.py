@@ -87,6 +87,22 @@ _FIRST_CALL = {
     "seconds": dict,
     "difference": _NUMBER,
 }
+_DROPIN = {
+    "dropin": str,
+    "of": str,
+    "network": str,
+    "size": int,
+    "bar": _NUMBER,
+    "once": bool,
+    "rounds": dict,
+    "seconds": dict,
+    "ratio": _NUMBER,
+    "difference": _NUMBER,
+    "error": (dict, type(None)),
+    "accelerated": int,
+    "passed_on": int,
+    "report": list,
+}
 _AUDIT = {
     "audit": str,
     "images": int,
@@ -211,6 +227,7 @@ def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     """What checks such a record, by a field that no other kind has."""
     kinds = {
         "zoo": _zoo,
+        "dropin": _dropin,
         "shares": _randomised,
         "memory": lambda record: _fields(record, _MEMORY, f"record {record['memory']!r}"),
         "audit": _audit,
@@ -264,6 +281,20 @@ def _first_call(record: dict[str, Any]) -> None:
         _fields(record["ratios"], {clock: _NUMBER}, f"{name} ratios")
         for side in ("ours", "peer"):
             _fields(record["seconds"].get(clock, {}).get(side), _SPREAD, f"{name} {side} {clock}")
+
+
+def _dropin(record: dict[str, Any]) -> None:
+    name = record["dropin"]
+    _fields(record, _DROPIN, f"record {name!r}")
+    if record["once"]:
+        _fields(record, {"cpu": dict, "ratio_cpu": _NUMBER}, f"record {name!r}")
+    else:  # equality stands beside every speed figure
+        _fields(record, {"first": dict, "ratio_first": _NUMBER}, f"record {name!r}")
+        for side in ("ours", "peer"):
+            _fields((record["error"] or {}).get(side), {"max": _NUMBER, "rms": _NUMBER}, f"{name} error {side}")
+    for side in ("plain", "accelerated"):
+        _fields(record["seconds"].get(side), _SPREAD, f"{name} {side}")
+        _fields(record["rounds"], {side: int}, f"{name} rounds")
 
 
 def _plan(record: dict[str, Any]) -> None:

@@ -66,6 +66,37 @@ def test_a_part_or_a_forward_without_its_figures_is_refused(module) -> None:
         schema.check({"conditions": results["conditions"], "records": [forward]})
 
 
+def test_a_script_without_its_figures_is_refused(module) -> None:
+    schema = module("schema")
+    (file,) = (BENCHMARKS / "results" / "0.1.0").glob("methods--cpu.json")
+    conditions, spread = json.loads(file.read_text())["conditions"], {"median": 1.0, "iqr": 0.1}
+    sides, errors = ("plain", "accelerated"), {side: {"max": 1e-6, "rms": 1e-7} for side in ("ours", "peer")}
+    record = {
+        **{"dropin": "captum_occlusion", "of": "captum", "network": "resnet50", "size": 224, "bar": 3.5, "once": False},
+        **{
+            "rounds": dict.fromkeys(sides, 3),
+            "seconds": dict.fromkeys(sides, spread),
+            "ratio": 4.0,
+            "ratio_first": 3.0,
+        },
+        **{"first": {}, "difference": 1e-6, "error": errors, "accelerated": 4, "passed_on": 0, "report": ["all"]},
+    }
+    schema.check({"conditions": conditions, "records": [record]})
+    for field, without in (("error", None), ("seconds", {"plain": spread}), ("difference", None)):
+        with pytest.raises(ValueError, match="captum_occlusion"):
+            schema.check({"conditions": conditions, "records": [{**record, field: without}]})
+
+
+def test_every_script_is_measured_and_compiles(module) -> None:
+    dropin = module("dropin")
+    files = {file.stem for file in dropin.SCRIPTS.glob("*.py")} - {"subject"}
+    assert files == {case.name for case in dropin.CASES}
+    for case in dropin.CASES:
+        text = (dropin.SCRIPTS / f"{case.name}.py").read_text()
+        compile(text, case.name, "exec")
+        assert "xai_fast" not in text
+
+
 def test_every_case_builds(module) -> None:
     cases = module("cases").CASES
     assert len({case.name for case in cases}) == len(cases)

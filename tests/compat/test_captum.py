@@ -182,10 +182,6 @@ def test_tuples_come_back_as_tuples():
     assert accelerate.report().passed_on == 0
 
 
-def two(x, y):
-    return (x * y).flatten(1).sum(1)
-
-
 class Moody(nn.Module):
     """Reads its mode in a function of its own."""
 
@@ -199,12 +195,13 @@ class Own(attr.Occlusion):
 
 
 NOT_COVERED = {
-    "several input tensors": lambda x: attr.Saliency(two).attribute((x, x), target=None),
-    "`additional_forward_args` are given": lambda x: attr.Saliency(two).attribute(x, additional_forward_args=x),
+    "a further argument that has not a row": lambda x: attr.Saliency(
+        lambda rows, more: rows.flatten(1).sum(1) * more.sum()
+    ).attribute(x, additional_forward_args=torch.ones(2)),
     "the model is in training mode": lambda x: attr.Saliency(Small().train()).attribute(x, target=1),
     "the model is in training mode, in": lambda x: attr.Occlusion(Moody()).attribute(x, (3, 5, 5)),
     "FeaturePermutation is captum's own": lambda x: attr.FeaturePermutation(Small()).attribute(x, target=1),
-    "inputs with 2 axes": lambda x: attr.Saliency(nn.Linear(11, 2)).attribute(x[:, 0, 0], target=1),
+    "inputs with 1 axes": lambda x: attr.Saliency(lambda rows: rows * 2).attribute(x[:, 0, 0, 0]),
     "`multiply_by_inputs` is False": lambda x: attr.DeepLift(Modules(), multiply_by_inputs=False).attribute(
         x, target=1
     ),
@@ -217,7 +214,9 @@ NOT_COVERED = {
     "the model draws random numbers": lambda x: attr.Occlusion(
         lambda rows: functional.dropout(rows.flatten(1), 0.5).sum(1)
     ).attribute(x, (3, 5, 5)),
-    "no target, and several outputs": lambda x: attr.FeatureAblation(Small()).attribute(x, feature_mask=PIXELS),
+    "no target, and several outputs": lambda x: attr.InputXGradient(
+        lambda rows: rows.flatten(1).sum(1).reshape(-1, 1, 1)
+    ).attribute(x),
     "a subclass has its own `_occlusion_mask`": lambda x: Own(Small()).attribute(x, (3, 5, 5), target=1),
     "LayerConductance is captum's own": lambda x: attr.NoiseTunnel(
         attr.LayerConductance(model := Small(), model.body)

@@ -142,6 +142,8 @@ class Accelerated:
         def method(*args: Any, **kwargs: Any) -> Any:
             return self.serve(original, *args, **kwargs) if args and active() else original(*args, **kwargs)
 
+        # Where the library's own is wrapped, its users look through that, too: captum's composed methods do.
+        method.__wrapped__ = getattr(original, "__wrapped__", original)  # type: ignore[attr-defined]
         method.__xai_fast__ = self  # type: ignore[attr-defined]
         return method
 

@@ -49,7 +49,8 @@ class _Known:
 
 
 _KNOWN: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
-_ENGINES: weakref.WeakKeyDictionary[Any, Engine] = weakref.WeakKeyDictionary()
+_ENGINES: weakref.WeakKeyDictionary[Any, list[Engine]] = weakref.WeakKeyDictionary()
+_KEPT = 4  # engines of one explainer
 _LOCK = threading.Lock()
 
 
@@ -160,9 +161,11 @@ def engine_of(explainer: Any, model: Any) -> Engine:
     from xai_fast.engine import Engine  # heavy; what is passed on does without
 
     with _LOCK:
-        engine = _ENGINES.get(explainer)
-        if engine is None or engine.model is not model:
-            engine = _ENGINES[explainer] = Engine.of(model)
+        kept = _ENGINES.setdefault(explainer, [])
+        engine = next((one for one in kept if one.model is model), None)
+        if engine is None:
+            del kept[: max(len(kept) - _KEPT + 1, 0)]
+            kept.append(engine := Engine.of(model))
         return engine
 
 

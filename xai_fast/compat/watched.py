@@ -50,6 +50,13 @@ class Answer:
     rescaled: bool
     layer: tuple[tuple[int, ...] | None, ...] = ()
 
+    @property
+    def layer_shape(self) -> tuple[int, ...]:
+        """Of the layer's one tensor."""
+        (shape,) = self.layer
+        assert shape is not None
+        return shape
+
 
 def watched(forward: Any, row: Tensor, layer: nn.Module | None = None) -> Answer:
     """Runs one row (1, C, *S) and says what happened.

@@ -114,11 +114,22 @@ def with_arguments(model: Callable[..., Any], arguments: Arguments) -> Callable[
         args, kwargs = arguments.beside(batch)
         return kind.forward(self, batch, *args, **kwargs) if own is None else own(batch, *args, **kwargs)
 
-    members = {"forward": forward, "__module__": kind.__module__, "xai_fast_arguments": arguments}
-    made: Any = type(kind)(kind.__name__, (kind,), members)
+    return reshaped(inner, forward, xai_fast_arguments=arguments)
+
+
+def reshaped(module: nn.Module, forward: Callable[..., Any], **members: Any) -> nn.Module:
+    """The module with another forward: the same layers, attributes and hooks, which it shares, without holding it.
+
+    Args:
+        module: the caller's.
+        forward: takes the place of its class's; its first argument is the new module.
+        members: further members of the new module's class.
+    """
+    kind: Any = type(module)
+    made: Any = type(kind)(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__, **members})
     bound = made.__new__(made)
-    state = vars(inner) if own is None else {name: part for name, part in vars(inner).items() if name != "forward"}
-    object.__setattr__(bound, "__dict__", state)
+    own = {name: part for name, part in vars(module).items() if name != "forward"}
+    object.__setattr__(bound, "__dict__", own if "forward" in vars(module) else vars(module))
     return bound
 
 

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, refuse_changed
+from xai_fast.compat.joined import Given, given
+from xai_fast.compat.models import answer_of, engine_of, model_of, refuse_changed
+from xai_fast.compat.watched import Answer
 
 if TYPE_CHECKING:
     from xai_fast.engine import Engine
 
+SEVERAL = "no target, and several outputs"
 Target = Tensor | Callable[..., Any]
 
 
@@ -24,19 +27,26 @@ class Asked:
 
     Attributes:
         engine: of the model.
-        inputs: (N, C, *S).
+        given: the inputs as one batch, and how they lie in it.
         target: the class of each input, or a function of the model's output.
         as_tuple: whether the inputs came as a tuple, and so go the maps.
+        answer: what the model says to one of them.
     """
 
     engine: Engine
-    inputs: Tensor
+    given: Given
     target: Target
     as_tuple: bool
+    answer: Answer
+
+    @property
+    def inputs(self) -> Tensor:
+        """(N, C, *S)."""
+        return self.given.batch
 
     def returned(self, values: Tensor) -> Any:
         """As captum returns it."""
-        return (values,) if self.as_tuple else values
+        return self.given.returned(values, self.as_tuple)
 
 
 def asked(call: Call, layer: Any = None) -> Asked:
@@ -46,29 +56,45 @@ def asked(call: Call, layer: Any = None) -> Asked:
         Uncovered: the engine does not serve it.
     """
     refuse_changed(call.explainer, "captum")
-    inputs = one_tensor(call["inputs"])
-    if call["additional_forward_args"] is not None:
-        raise Uncovered("`additional_forward_args` are given")
     if call["show_progress"]:
         raise Uncovered("`show_progress` is captum's own")
-    return asked_of(
-        call.explainer, call.explainer.forward_func, inputs, call["target"], isinstance(call["inputs"], tuple), layer
-    )
+    return asked_of(call.explainer, given_of(call), call["target"], isinstance(call["inputs"], tuple), layer)
 
 
-def asked_of(
-    explainer: Any, forward: Any, inputs: Tensor, target: Any, as_tuple: bool = False, layer: Any = None
-) -> Asked:
+def given_of(call: Call) -> Given:
+    """What the model gets, as one batch.
+
+    Raises:
+        Uncovered: it does not lie in one.
+    """
+    explainer = call.explainer
+    return given(explainer, explainer.forward_func, call["inputs"], call["additional_forward_args"])
+
+
+def rows_of(call: Call) -> int:
+    """How many inputs there are.
+
+    Raises:
+        Uncovered: they are no tensors.
+    """
+    first = call["inputs"][0] if isinstance(call["inputs"], tuple) and call["inputs"] else call["inputs"]
+    if not isinstance(first, Tensor) or not first.ndim or not len(first):
+        raise Uncovered(f"inputs of type {type(first).__name__}, or without rows")
+    return len(first)
+
+
+def asked_of(explainer: Any, given: Given, target: Any, as_tuple: bool = False, layer: Any = None) -> Asked:
     """The same of its parts.
 
     Raises:
         Uncovered: the engine does not serve it.
     """
-    model = model_of(forward)
-    answer = answer_of(forward, model, inputs, layer)
+    inputs, model = given.batch, model_of(given.forward)
+    answer = answer_of(given.forward, model, inputs, layer)
     if answer.dtype is not inputs.dtype:
         raise Uncovered(f"the model answers {answer.dtype} to {inputs.dtype}")
-    return Asked(engine_of(explainer, model), inputs, target_of(target, len(inputs), answer.shape), as_tuple)
+    chosen = target_of(target, len(inputs), answer.shape)
+    return Asked(engine_of(explainer, model), given, chosen, as_tuple, answer)
 
 
 def target_of(target: Any, count: int, shape: tuple[int, ...]) -> Target:
@@ -79,7 +105,7 @@ def target_of(target: Any, count: int, shape: tuple[int, ...]) -> Target:
     """
     if target is None:
         if shape not in ((), (1,)):
-            raise Uncovered("no target, and several outputs")
+            raise Uncovered(SEVERAL)
         return torch.zeros(count, dtype=torch.long)
     if isinstance(target, tuple):
         target = _index(target) if len(target) != 1 else target[0]
@@ -90,7 +116,9 @@ def target_of(target: Any, count: int, shape: tuple[int, ...]) -> Target:
     return _classes(target, count, shape)
 
 
-def _classes(target: Any, count: int, shape: tuple[int, ...]) -> Tensor:
+def _classes(target: Any, count: int, shape: tuple[int, ...]) -> Target:
+    if isinstance(target, list) and target and all(isinstance(one, tuple) for one in target):
+        return _index_of_each(target, count, shape)
     if isinstance(target, list):
         if not all(type(one) is int for one in target):
             raise Uncovered("a list of targets that are no ints")
@@ -118,6 +146,59 @@ def _index(at: tuple[Any, ...]) -> Callable[[Tensor], Tensor]:
     return chosen
 
 
+def _index_of_each(target: list[tuple[Any, ...]], count: int, shape: tuple[int, ...]) -> Target:
+    if len(target) != count or not all(len(one) == len(shape) for one in target):
+        raise Uncovered("targets that do not fit the model's output")
+    if not all(type(at) is int and 0 <= at < size for one in target for at, size in zip(one, shape, strict=True)):
+        raise Uncovered("targets that do not fit the model's output")
+    places = torch.tensor(target)
+
+    def chosen(output: Tensor, sample: Tensor) -> Tensor:
+        own = places[sample.to(places.device)].to(output.device)
+        return output[(torch.arange(len(output), device=output.device), *own.unbind(1))]
+
+    chosen.at = target[0]  # type: ignore[attr-defined]
+    return chosen
+
+
+def baselines_of(call: Call, asked_for: Asked) -> float | Tensor:
+    """The baseline of what is explained; what is not stays what it is.
+
+    Raises:
+        Uncovered: it does not fit.
+    """
+    layout, batch = asked_for.given.layout, asked_for.inputs
+    if layout is None:
+        return baseline_of(call["baselines"], batch)
+    inputs = call["inputs"] if isinstance(call["inputs"], tuple) else (call["inputs"],)
+    baselines = call["baselines"] if isinstance(call["baselines"], tuple) else (call["baselines"],)
+    baselines = baselines * len(inputs) if baselines == (None,) else baselines
+    if len(baselines) != len(inputs):
+        raise Uncovered("another number of baselines than of inputs")
+    found = [baseline_of(baseline, one) for baseline, one in zip(baselines, inputs, strict=True)]
+    further = batch.shape[2] > sum(one[0].numel() for one in inputs)
+    if not further and all(isinstance(one, float) and one == found[0] for one in found):
+        return found[0]
+    rows = len(batch) if further else max(len(one) if isinstance(one, Tensor) else 1 for one in found)
+    wide = [
+        one.expand(rows, *like.shape[1:]) if isinstance(one, Tensor) else like.new_full((rows, *like.shape[1:]), one)
+        for one, like in zip(found, inputs, strict=True)
+    ]
+    joined = torch.cat([one.detach().reshape(rows, 1, -1) for one in wide], 2)
+    return torch.cat([joined, batch[:, :, joined.shape[2] :]], 2) if further else joined
+
+
+def convergence_delta(call: Call, values: Any) -> Any:
+    """Captum's own check of what values add up to."""
+    inputs = call["inputs"]
+    given = call["baselines"]
+    if given is None:
+        given = (0,) * len(inputs) if isinstance(inputs, tuple) else 0
+    return call.explainer.compute_convergence_delta(
+        values, given, inputs, additional_forward_args=call["additional_forward_args"], target=call["target"]
+    )
+
+
 def baseline_of(baselines: Any, inputs: Tensor) -> float | Tensor:
     """The one baseline.
 
@@ -137,6 +218,11 @@ def baseline_of(baselines: Any, inputs: Tensor) -> float | Tensor:
     if baselines.shape[1:] != inputs.shape[1:] or len(baselines) not in (1, len(inputs)):
         raise Uncovered("a baseline of another shape than the inputs")
     return baselines.detach()
+
+
+def tensors_in(given: Any) -> tuple[Any, ...]:
+    """What came alone or as a tuple, as a tuple."""
+    return given if isinstance(given, tuple) else (given,)
 
 
 def differentiable(*tensors: Any) -> bool:

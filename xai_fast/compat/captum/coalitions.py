@@ -1,6 +1,6 @@
 """Captum's Shapley values and surrogates: its own draws, fits and sums over the engine's scores, many rows at once.
 
-Not covered: additional forward arguments, several inputs, a bar of progress.
+Not covered: a bar of progress.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from xai_fast.compat.calls import Call
-from xai_fast.compat.models import one_tensor
 
+from .arguments import rows_of
 from .services import several_at_once, with_scores
 
 
 def shapley(call: Call) -> Any:
     """Captum's orders."""
     served = with_scores(call)
-    return call.plain(served, perturbations_per_eval=several_at_once(call, len(one_tensor(call["inputs"]))))
+    return call.plain(served, perturbations_per_eval=several_at_once(call, rows_of(call)))
 
 
 def surrogate(call: Call) -> Any:

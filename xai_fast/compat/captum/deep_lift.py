@@ -2,7 +2,7 @@
 
 Not covered: models with anything between input and output that is neither linear nor one of captum's modules, such a
 module that runs several times, softmax, `multiply_by_inputs=False`, rules of the user's, baselines from a function,
-the deltas of several baselines, additional forward arguments, several inputs.
+the deltas of several baselines, further arguments that have a row per input.
 """
 
 from __future__ import annotations
@@ -12,9 +12,17 @@ from typing import Any
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.compat.models import answer_of, model_of, one_tensor, pays
+from xai_fast.compat.models import answer_of, model_of, pays
 
-from .arguments import Asked, asked, baseline_of
+from .arguments import (
+    Asked,
+    asked,
+    baselines_of,
+    convergence_delta,
+    given_of,
+    rows_of,
+    tensors_in,
+)
 from .differentiable import differentiated_later
 
 _EPS = 1e-10  # captum's default, below which the derivative stands in
@@ -22,45 +30,51 @@ _EPS = 1e-10  # captum's default, below which the derivative stands in
 
 def deep_lift(call: Call) -> Any:
     """Our method; as captum's, the result can be differentiated."""
-    asked_for = _ruled(call, len(one_tensor(call["inputs"])))
-    baseline = baseline_of(call["baselines"], asked_for.inputs)
+    asked_for = _ruled(call, rows_of(call))
+    baseline = baselines_of(call, asked_for)
     if isinstance(baseline, Tensor) and len(baseline) > 1:
         raise Uncovered("a baseline of its own for every input")
     from xai_fast.methods.deep_lift import DeepLift  # heavy; what is passed on does without
 
     method = DeepLift(asked_for.engine, baselines=baseline)
     values = method.attribute(asked_for.inputs.detach(), asked_for.target)
-    values = asked_for.returned(differentiated_later(call, values, asked_for.inputs, call["baselines"]))
-    if not call["return_convergence_delta"]:
-        return values
-    given = 0 if call["baselines"] is None else call["baselines"]
-    return values, call.explainer.compute_convergence_delta(values, given, call["inputs"], target=call["target"])
+    values = _returned(call, asked_for, values)
+    return (values, convergence_delta(call, values)) if call["return_convergence_delta"] else values
 
 
 def deep_lift_shap(call: Call) -> Any:
     """Our method, for which an input runs forward once and not once per baseline."""
-    baselines = call["baselines"]
-    baselines = baselines[0] if isinstance(baselines, tuple) and len(baselines) == 1 else baselines
-    if not isinstance(baselines, Tensor):
-        raise Uncovered("baselines that are no tensor")
-    inputs = one_tensor(call["inputs"])
-    if baselines.shape[1:] != inputs.shape[1:] or baselines.dtype is not inputs.dtype or len(baselines) < 2:
-        raise Uncovered("baselines that do not fit the inputs")
-    if baselines.device != inputs.device:
-        raise Uncovered("baselines on another device than the inputs")
+    baselines, inputs = tensors_in(call["baselines"]), tensors_in(call["inputs"])
+    if not all(isinstance(one, Tensor) for one in baselines):
+        raise Uncovered("baselines that are no tensors")
     if call["return_convergence_delta"]:
         raise Uncovered("`return_convergence_delta` is True")
-    asked_for = _ruled(call, len(inputs) * len(baselines))
+    if len(baselines) != len(inputs) or len({len(one) for one in baselines}) > 1 or len(baselines[0]) < 2:
+        raise Uncovered("baselines that do not fit the inputs")
+    asked_for = _ruled(call, rows_of(call) * len(baselines[0]))
+    for baseline, one in zip(baselines, inputs, strict=True):
+        if baseline.shape[1:] != one.shape[1:] or baseline.dtype is not one.dtype or baseline.device != one.device:
+            raise Uncovered("baselines that do not fit the inputs")
+    layout = asked_for.given.layout
+    joined = baselines[0] if layout is None else layout.batch(baselines)
     from xai_fast.methods.deep_lift import DeepLiftShap  # heavy; what is passed on does without
 
-    method = DeepLiftShap(asked_for.engine, baselines=baselines.detach())
-    values = method.attribute(inputs.detach(), asked_for.target)
-    return asked_for.returned(differentiated_later(call, values, inputs, baselines))
+    method = DeepLiftShap(asked_for.engine, baselines=joined.detach())
+    values = method.attribute(asked_for.inputs.detach(), asked_for.target)
+    return _returned(call, asked_for, values)
+
+
+def _returned(call: Call, asked_for: Asked, values: Tensor) -> Any:
+    """As captum returns it, every map where captum's can be differentiated."""
+    values, leaves = asked_for.returned(values), (*tensors_in(call["inputs"]), *tensors_in(call["baselines"]))
+    if not isinstance(values, tuple):
+        return differentiated_later(call, values, *leaves)
+    return tuple(differentiated_later(call, one, *leaves, part=at) for at, one in enumerate(values))
 
 
 def _ruled(call: Call, pairs: int) -> Asked:
     """The call in our words, if captum's rule and ours are the same on this model."""
-    explainer, inputs = call.explainer, one_tensor(call["inputs"])
+    explainer = call.explainer
     if call["custom_attribution_func"] is not None:
         raise Uncovered("`custom_attribution_func` is given")
     if not explainer.multiplies_by_inputs:
@@ -69,6 +83,11 @@ def _ruled(call: Call, pairs: int) -> Asked:
         raise Uncovered("`eps` is not the default")
     model = model_of(explainer.model)
     pays(model, pairs)
-    if not answer_of(explainer.model, model, inputs).rescaled:
+    found = given_of(call)
+    if found.layout is not None and len([one for one in found.layout.shapes if one is not None]) > len(
+        tensors_in(call["inputs"])
+    ):
+        raise Uncovered("a further argument that has a row per input")
+    if not answer_of(found.forward, model_of(found.forward), found.batch).rescaled:
         raise Uncovered("an operation that captum's rule does not see, or a module that runs several times")
     return asked(call)

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from xai_fast.compat.calls import Call
 
 
-def differentiated_later(call: Call, values: Tensor, *inputs: Any) -> Tensor:
+def differentiated_later(call: Call, values: Tensor, *inputs: Any, part: int = 0) -> Tensor:
     """The values as captum attaches them to its graph: to the inputs and the model's parameters.
 
     Args:
         call: whose result they are.
         values: computed without a graph.
         inputs: what the result may depend on beside the parameters.
+        part: which of several results they are.
     """
     if not torch.is_grad_enabled():
         return values
@@ -26,22 +27,24 @@ def differentiated_later(call: Call, values: Tensor, *inputs: Any) -> Tensor:
     leaves = [leaf for leaf in (*inputs, *parameters) if isinstance(leaf, Tensor) and leaf.requires_grad]
     # Captum's results can always be differentiated, if by nothing that anybody holds.
     nothing = torch.zeros((), requires_grad=True)
-    return _Later.apply(values, call.plain, nothing, *leaves)  # type: ignore[return-value]
+    return _Later.apply(values, call.plain, part, nothing, *leaves)  # type: ignore[return-value]
 
 
 class _Later(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, again: Callable[[], Any], _nothing: Tensor, *leaves: Tensor) -> Tensor:
-        ctx.again, ctx.leaves = again, leaves
+    def forward(
+        ctx: Any, values: Tensor, again: Callable[[], Any], part: int, _nothing: Tensor, *leaves: Tensor
+    ) -> Tensor:
+        ctx.again, ctx.part, ctx.leaves = again, part, leaves
         return values.view_as(values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
         if not ctx.leaves:
-            return None, None, None
+            return None, None, None, None
         with torch.enable_grad():
             result = ctx.again()
             found = torch.autograd.grad(
-                result[0] if isinstance(result, tuple) else result, ctx.leaves, gradient, allow_unused=True
+                result[ctx.part] if isinstance(result, tuple) else result, ctx.leaves, gradient, allow_unused=True
             )
-        return None, None, None, *found
+        return None, None, None, None, *found

@@ -1,7 +1,7 @@
 """Captum's gradient methods: its own code over the engine's gradients, or our method where that adds up by itself.
 
-Not covered: additional forward arguments, several inputs, a `gradient_func` of the user's; for few rows on a model that
-was hardly asked about before, preparing it does not pay.
+Not covered: a `gradient_func` of the user's; for few rows on a model that was hardly asked about before, preparing it
+does not pay.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.models import refuse_changed
 
-from .arguments import asked, baseline_of, differentiable
+from .arguments import asked, baselines_of, convergence_delta, differentiable, tensors_in
 from .services import with_gradients
 
 QUADRATURES: dict[str, Literal["gausslegendre", "left", "right", "middle"]] = {
@@ -56,9 +56,7 @@ def integrated_gradients(call: Call) -> Any:
     values = asked_for.returned(method.attribute(asked_for.inputs.detach(), asked_for.target))
     if not call["return_convergence_delta"]:
         return values
-    given = 0 if call["baselines"] is None else call["baselines"]
-    delta = call.explainer.compute_convergence_delta(values, given, call["inputs"], target=call["target"])
-    return values, delta
+    return values, convergence_delta(call, values)
 
 
 _BY_ROWS = "row by row"
@@ -74,18 +72,17 @@ def _path(call: Call) -> tuple[Any, float | Tensor]:
         raise Uncovered("the explainer has its own `gradient_func`")
     asked_for = asked(call)
     inputs = asked_for.inputs
-    baseline = baseline_of(call["baselines"], inputs)
+    baseline = baselines_of(call, asked_for)
     if type(call["n_steps"]) is not int or call["n_steps"] < 1:
         raise Uncovered("`n_steps` is no number of steps")
     chunk = call["internal_batch_size"]
     wide = chunk is not None and (type(chunk) is not int or chunk < len(inputs))  # of which captum warns
-    given = call["baselines"][0] if isinstance(call["baselines"], tuple) else call["baselines"]
     if (
         wide
         or not explainer.multiplies_by_inputs
         or call["method"] not in QUADRATURES
         or inputs.dtype is not torch.float32  # captum's weights are in single precision whatever the inputs are in
-        or differentiable(inputs, given)
+        or differentiable(*tensors_in(call["inputs"]), *tensors_in(call["baselines"]))
     ):
         raise Uncovered(_BY_ROWS)
     return asked_for, baseline

@@ -1,20 +1,30 @@
 """Captum's methods at one layer: ours at the layer's own size.
 
 Not covered: several layers, a layer's input, a layer that runs several times or returns anything but (N, C, h, w) (for
-integrated gradients: a tensor), additional forward arguments, `grad_kwargs`, maps per channel, several devices.
+integrated gradients: a tensor), `grad_kwargs`, maps per channel, several devices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.compat.models import answer_of, model_of, one_tensor, pays
+from xai_fast.compat.models import answer_of, model_of, pays
 
-from .arguments import Asked, asked, baseline_of, differentiable
+from .arguments import (
+    Asked,
+    asked,
+    baselines_of,
+    convergence_delta,
+    differentiable,
+    given_of,
+    rows_of,
+    tensors_in,
+)
 from .differentiable import differentiated_later
 from .gradients import QUADRATURES
 
@@ -26,9 +36,10 @@ def layer_grad_cam(call: Call) -> Any:
     layer, asked_for = _at_layer(call, light=True)
     from xai_fast.methods.cam.gradcam import GradCAM  # heavy; what is passed on does without
 
-    method = GradCAM(asked_for.engine, layer=layer, grid=_as_it_is, signed=not call["relu_attributions"])
+    method = GradCAM(asked_for.engine, layer=layer, grid=_grid(asked_for), signed=not call["relu_attributions"])
     values = method.attribute(asked_for.inputs.detach(), asked_for.target, resolution="native")
-    return differentiated_later(call, values, asked_for.inputs)
+    values = values.reshape(len(values), 1, *asked_for.answer.layer_shape[1:])
+    return differentiated_later(call, values, *tensors_in(call["inputs"]))
 
 
 def layer_activation(call: Call) -> Any:
@@ -36,8 +47,9 @@ def layer_activation(call: Call) -> Any:
     layer, asked_for = _at_layer(call, light=True, target=False)
     from xai_fast.methods.filter_activation import FilterActivation  # heavy; what is passed on does without
 
-    method = FilterActivation(asked_for.engine, layer=layer, grid=_as_it_is)
-    return method.attribute(asked_for.inputs.detach(), resolution="native")
+    method = FilterActivation(asked_for.engine, layer=layer, grid=_grid(asked_for))
+    values = method.attribute(asked_for.inputs.detach(), resolution="native")
+    return values.reshape(len(values), *asked_for.answer.layer_shape)
 
 
 def layer_integrated_gradients(call: Call) -> Any:
@@ -45,7 +57,7 @@ def layer_integrated_gradients(call: Call) -> Any:
     explainer = call.explainer
     layer, asked_for = _at_layer(call, light=False)
     inputs = asked_for.inputs
-    baseline = baseline_of(call["baselines"], inputs)
+    baseline = baselines_of(call, asked_for)
     chunk = call["internal_batch_size"]
     if type(call["n_steps"]) is not int or call["n_steps"] < 1 or call["method"] not in QUADRATURES:
         raise Uncovered("a quadrature that is captum's own")
@@ -53,7 +65,7 @@ def layer_integrated_gradients(call: Call) -> Any:
         raise Uncovered("`multiply_by_inputs` is False")
     if chunk is not None and (type(chunk) is not int or chunk < len(inputs)):
         raise Uncovered("`internal_batch_size` is below the number of inputs")
-    if inputs.dtype is not torch.float32 or differentiable(inputs, baseline):
+    if inputs.dtype is not torch.float32 or differentiable(*tensors_in(call["inputs"]), *tensors_in(call["baselines"])):
         raise Uncovered("a result of captum's own type")
     from xai_fast.methods.integrated_gradients import IntegratedGradients  # heavy; what is passed on does without
 
@@ -67,15 +79,13 @@ def layer_integrated_gradients(call: Call) -> Any:
     values = method.attribute(inputs.detach(), asked_for.target)
     if not call["return_convergence_delta"]:
         return values
-    given = 0 if call["baselines"] is None else call["baselines"]
-    delta = explainer.compute_convergence_delta(values, given, call["inputs"], target=call["target"])
-    return values, delta
+    return values, convergence_delta(call, values)
 
 
 def _at_layer(call: Call, *, light: bool, target: bool = True) -> tuple[nn.Module, Asked]:
     """The layer, and the call in our words."""
     explainer = call.explainer
-    layer, inputs = explainer.layer, one_tensor(call["inputs"])
+    layer = explainer.layer
     if not isinstance(layer, nn.Module):
         raise Uncovered("several layers")
     if call["attribute_to_layer_input"]:
@@ -84,10 +94,10 @@ def _at_layer(call: Call, *, light: bool, target: bool = True) -> tuple[nn.Modul
         raise Uncovered("`grad_kwargs` are given")
     if explainer.device_ids is not None:
         raise Uncovered("the model runs on several devices")
-    model = model_of(explainer.forward_func)
     if light:
-        pays(model, len(inputs))
-    shapes = answer_of(explainer.forward_func, model, inputs, layer).layer
+        pays(model_of(explainer.forward_func), rows_of(call))
+    found = given_of(call)
+    shapes = answer_of(found.forward, model_of(found.forward), found.batch, layer).layer
     if len(shapes) != 1 or shapes[0] is None:
         raise Uncovered("a layer that does not return one tensor once")
     if light and len(shapes[0]) != 3:
@@ -101,5 +111,14 @@ def _without_target(call: Call, layer: nn.Module) -> Asked:
     return asked(about_any, layer)
 
 
+def _grid(asked_for: Asked) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What the layer returns as it is, or, for a batch that has no plane to lay it over, in a row."""
+    return _as_it_is if asked_for.given.layout is None else _in_a_row
+
+
 def _as_it_is(activation: torch.Tensor) -> torch.Tensor:
     return activation
+
+
+def _in_a_row(activation: torch.Tensor) -> torch.Tensor:
+    return activation.flatten(2)

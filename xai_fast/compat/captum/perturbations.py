@@ -1,6 +1,7 @@
 """Captum's ablations: windows and segments hidden by the engine, which re-runs only what a change reaches.
 
-Not covered: additional forward arguments, several inputs, maps of several outputs at once, a bar of progress.
+Captum's own code over our scores where there are several inputs, rows of features or further arguments, or where maps
+of several outputs are asked for. Not covered: a bar of progress.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.methods.feature_ablation import FeatureAblation
 from xai_fast.methods.occlusion import Occlusion
 
-from .arguments import Asked, asked, baseline_of
+from .arguments import SEVERAL, Asked, asked, baseline_of, rows_of
 from .services import several_at_once, with_scores
 
 
 def occlusion(call: Call) -> Any:
     """Our method; captum's map is float32 whatever the inputs are."""
-    asked_for = asked(call)
-    several_at_once(call, len(asked_for.inputs))
+    at_once = several_at_once(call, rows_of(call))
+    asked_for = _by_ourselves(call)
+    if asked_for is None:
+        return call.plain(with_scores(call), perturbations_per_eval=at_once)
     shape = tuple(asked_for.inputs.shape[1:])
     window = _extents(call["sliding_window_shapes"], shape)
     stride = _extents(1 if call["strides"] is None else call["strides"], shape)
@@ -33,11 +36,13 @@ def occlusion(call: Call) -> Any:
 
 def feature_ablation(call: Call) -> Any:
     """Our method by segments, or by single elements without a mask; captum's code over our scores for other masks."""
-    asked_for = asked(call)
-    inputs, mask = asked_for.inputs, call["feature_mask"]
     if set(call.arguments) - set(call.defaults) - {"inputs"}:
         raise Uncovered("arguments that are captum's own")
-    at_once = several_at_once(call, len(inputs))
+    at_once = several_at_once(call, rows_of(call))
+    asked_for = _by_ourselves(call)
+    if asked_for is None:
+        return call.plain(with_scores(call), perturbations_per_eval=at_once)
+    inputs, mask = asked_for.inputs, call["feature_mask"]
     mask = mask[0] if isinstance(mask, tuple) and len(mask) == 1 else mask
     if mask is None:
         one = (1,) * (inputs.ndim - 1)
@@ -48,6 +53,17 @@ def feature_ablation(call: Call) -> Any:
     method = FeatureAblation(asked_for.engine, segments=labels, baseline=baseline_of(call["baselines"], inputs))
     values = method.attribute(inputs.detach(), asked_for.target)
     return asked_for.returned(values.expand_as(inputs).contiguous())
+
+
+def _by_ourselves(call: Call) -> Asked | None:
+    """The call in our words where our own method serves it; None where captum's code goes over our scores."""
+    try:
+        asked_for = asked(call)
+    except Uncovered as error:
+        if str(error) == SEVERAL:
+            return None
+        raise
+    return asked_for if asked_for.given.layout is None else None
 
 
 def feature_permutation(call: Call) -> Any:

@@ -1,6 +1,6 @@
 """Captum's guided backpropagation and deconvolution, which know ReLU modules only; ours know every ReLU.
 
-Not covered: models in which a ReLU runs that is no `nn.ReLU`, additional forward arguments, several inputs.
+Not covered: models in which a ReLU runs that is no `nn.ReLU`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 from captum._utils.gradient import compute_gradients  # pyright: ignore[reportMissingImports]
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.compat.models import answer_of, model_of, one_tensor, pays
+from xai_fast.compat.models import model_of, pays
 
-from .arguments import Asked, asked
+from .arguments import Asked, asked, rows_of
 
 
 def guided_backprop(call: Call) -> Any:
@@ -34,12 +34,11 @@ def deconvolution(call: Call) -> Any:
 
 
 def _with_modules_alone(call: Call) -> Asked:
-    explainer, inputs = call.explainer, one_tensor(call["inputs"])
+    explainer = call.explainer
     if explainer.gradient_func is not compute_gradients:
         raise Uncovered("the explainer has its own `gradient_func`")
-    model = model_of(explainer.forward_func)
-    pays(model, len(inputs))
+    pays(model_of(explainer.forward_func), rows_of(call))
     asked_for = asked(call)
-    if answer_of(explainer.forward_func, model, inputs).rectifies_outside:
+    if asked_for.answer.rectifies_outside:
         raise Uncovered("a ReLU runs that is no `nn.ReLU` module, which captum does not see")
     return asked_for

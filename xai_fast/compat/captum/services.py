@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, pays, refuse_changed
+from xai_fast.compat.joined import given
+from xai_fast.compat.models import answer_of, engine_of, model_of, pays, refuse_changed
 
-from .arguments import asked_of
+from .arguments import asked_of, given_of
 
 ROWS = 32  # that one question to the engine holds at least, where captum would ask one by one
 
@@ -41,15 +42,14 @@ def with_gradients(call: Call, *, light: bool = False) -> Any:
         forward_fn: Callable[..., Any], inputs: Any, target_ind: Any = None, additional_forward_args: Any = None
     ) -> tuple[Tensor, ...]:
         try:
-            if additional_forward_args not in (None, ()):
-                raise Uncovered("`additional_forward_args` are given")
-            rows = one_tensor(inputs)
+            found = given(explainer, forward_fn, inputs, additional_forward_args)
             if light:
-                pays(model_of(forward_fn), len(rows))
-            asked = asked_of(explainer, forward_fn, rows, target_ind)
+                pays(model_of(forward_fn), len(found.batch))
+            asked = asked_of(explainer, found, target_ind)
             from xai_fast.methods.saliency import Saliency  # heavy; what is passed on does without
 
-            return (Saliency(asked.engine, absolute=False).attribute(rows.detach(), asked.target),)
+            values = Saliency(asked.engine, absolute=False).attribute(found.batch.detach(), asked.target)
+            return found.returned(values, as_tuple=True)
         except Exception as error:
             call.passed_on(error)
         return compute_gradients(forward_fn, inputs, target_ind, additional_forward_args)
@@ -67,18 +67,18 @@ def with_scores(call: Call) -> Any:
     """
     explainer = call.explainer
     refuse_changed(explainer, "captum")
-    if call["additional_forward_args"] is not None:
-        raise Uncovered("`additional_forward_args` are given")
-    inputs, forward = one_tensor(call["inputs"]), explainer.forward_func
-    model = model_of(forward)
-    answer = answer_of(forward, model, inputs)
-    if len(answer.shape) > 1 or answer.dtype is not inputs.dtype:
+    forward, count = explainer.forward_func, len(call["inputs"]) if isinstance(call["inputs"], tuple) else 1
+    found = given_of(call)
+    answer = answer_of(found.forward, model_of(found.forward), found.batch)
+    if len(answer.shape) > 1 or answer.dtype is not found.batch.dtype:
         raise Uncovered("the model's output is no table of scores")
-    engine, classes = engine_of(explainer, model), torch.arange(*answer.shape or (1,))
+    classes = torch.arange(*answer.shape or (1,))
 
-    def scores(rows: Tensor) -> Tensor:
-        found = engine.scores(rows, classes.expand(len(rows), -1))
-        return found.to(answer.dtype).reshape(len(rows), *answer.shape)
+    def scores(*arguments: Any) -> Tensor:
+        asked = given(explainer, forward, arguments[:count], arguments[count:])
+        engine = engine_of(explainer, model_of(asked.forward))
+        values = engine.scores(asked.batch, classes.expand(len(asked.batch), -1))
+        return values.to(answer.dtype).reshape(len(asked.batch), *answer.shape)
 
     served = copy.copy(explainer)
     served.forward_func = scores

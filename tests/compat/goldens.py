@@ -1,0 +1,52 @@
+"""A library's result with and without acceleration: made with the same seeds, and compared."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import xai_fast as xf
+from xai_fast import accelerate
+
+
+def both(run, library="captum"):
+    """(plain result, ours, the report of ours, whether both drew as many numbers)."""
+    plain, drawn = seeded(run)
+    accelerate.reset()
+    with xf.accelerate(library):
+        ours, drawn_too = seeded(run)
+    return plain, ours, accelerate.report(), drawn == drawn_too
+
+
+def seeded(run):
+    """The result, and what both generators give next."""
+    torch.manual_seed(7)
+    np.random.seed(7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = run()
+    return result, (torch.rand(1).item(), np.random.rand())
+
+
+def tensors(result) -> tuple[Tensor, ...]:
+    """What came alone or in tuples, in a row."""
+    if not isinstance(result, tuple | list):
+        return (result,)
+    return tuple(one for part in result for one in tensors(part))
+
+
+def same_form(one, other):
+    """Types, shapes, dtypes, devices and whether they can be differentiated."""
+    assert type(one) is type(other)
+    assert len(tensors(one)) == len(tensors(other))
+    for a, b in zip(tensors(one), tensors(other), strict=True):
+        assert (a.shape, a.dtype, a.device, a.requires_grad) == (b.shape, b.dtype, b.device, b.requires_grad)
+
+
+def apart(found, truth) -> tuple[float, float]:
+    """The largest and the RMS difference, as shares of the largest value."""
+    difference = (found.detach().double() - truth.detach().double()) / truth.detach().abs().max()
+    return float(difference.abs().max()), float(difference.square().mean().sqrt())
