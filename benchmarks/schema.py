@@ -207,6 +207,28 @@ _ZOO = {
     "errors": dict,
     "said": dict,
 }
+_AUTO = {
+    "zoo": str,
+    "family": str,
+    "network": str,
+    "size": int,
+    "chosen": list,
+    "grid": list,
+    "facts": dict,
+    "right": bool,
+    "by": str,
+    "reason": str,
+    "seconds": _NUMBER,
+}
+_GUARDED = {
+    "guarded": str,
+    "bar": _NUMBER,
+    "pairs": int,
+    "ratio": dict,
+    "seconds": dict,
+    "milliseconds": _NUMBER,
+    "difference": _NUMBER,
+}
 
 
 def check(results: dict[str, Any]) -> None:
@@ -226,6 +248,8 @@ def check(results: dict[str, Any]) -> None:
 def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     """What checks such a record, by a field that no other kind has."""
     kinds = {
+        "chosen": _auto,
+        "guarded": lambda record: _fields(record, _GUARDED, f"record {record['guarded']!r}"),
         "zoo": _zoo,
         "dropin": _dropin,
         "shares": _randomised,
@@ -357,6 +381,12 @@ def _zoo(record: dict[str, Any]) -> None:
                 raise ValueError(f"{name}: `{method}` was neither measured nor refused")
     for method, found in record["errors"].items():
         _fields(found, {"ours": _NUMBER, "plain": _NUMBER}, f"{name} {method}")
+
+
+def _auto(record: dict[str, Any]) -> None:
+    _fields(record, _AUTO, f"record {record['network']!r}")
+    if not record["right"] and not record["reason"]:
+        raise ValueError(f"{record['network']}: `reason` does not say why the layer is not the right one")
 
 
 def _fields(found: Any, wanted: dict[str, Any], where: str) -> None:

@@ -11,10 +11,12 @@ import importlib
 import json
 import multiprocessing
 import re
+import resource
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,8 @@ from networks import awaken, photos
 LIBRARIES = ("torchvision", "transformers", "timm")
 SIZES = (64, 96, 128, 224, 256, 384)  # the first that a network takes
 LARGEST = 224  # inputs of the members among which timm's smallest is looked for
-SECONDS = 600  # for one network, in a process of its own
+SECONDS = 1800  # for one network, in a process of its own
+MEMORY = 10 << 30  # of addresses, for the same
 PHOTOGRAPHS = 3  # a ReLU that tips over moves a gradient by a hundredth: what is off on one has to be off on all
 # What makes configurations of transformers small, where they have it.
 _TINY = {
@@ -58,7 +61,9 @@ def main() -> None:
         for family, network in members(library):
             if (library, network) in done or (chosen.only and not re.search(chosen.only, network)):
                 continue
-            records.append(apart(library, family, network))
+            empty = {"zoo": library, "family": family, "network": network, "captured": "none", "errors": {}}
+            empty |= {"said": {}, "layer": "", "gradient": False, "seconds": 0.0, "size": 0}
+            records.append(apart(partial(measure, library, family, network), empty))
             say(records[-1])
             chosen.json.write_text(json.dumps({"conditions": conditions(1), "records": records}, indent=1) + "\n")
     summary(records)
@@ -145,10 +150,15 @@ def _made(library: str, name: str, size: int | None) -> nn.Module:
     return timm.create_model(name, pretrained=False)
 
 
-def built(library: str, name: str) -> tuple[nn.Module, Tensor]:
-    """The network, awake, and photographs of the smallest size that it takes."""
+def own_size(library: str, name: str) -> int:
+    """The width of the photographs that a network of timm is meant for; of others that of most."""
+    return importlib.import_module("timm").get_pretrained_cfg(name).input_size[1] if library == "timm" else LARGEST
+
+
+def built(library: str, name: str, least: int = 0) -> tuple[nn.Module, Tensor]:
+    """The network, awake, and photographs of the smallest size that it takes, from `least` on."""
     said = "no size"
-    for size in SIZES:
+    for size in sorted({max(size, least) for size in SIZES}):
         try:
             torch.manual_seed(0)
             model, inputs = _made(library, name, size).eval(), photos(6, size)
@@ -221,14 +231,20 @@ def _cam(engine: xf.Engine, inputs: Tensor, target: Any, record: dict[str, Any])
     return values
 
 
-def apart(library: str, family: str, name: str) -> dict[str, Any]:
-    """The record of one network, from a process of its own that may take its time, crash or fill its memory."""
+def apart(work: Callable[[], dict[str, Any]], empty: dict[str, Any]) -> dict[str, Any]:
+    """The record of one network, from a process of its own that may take its time, crash or fill its memory.
+
+    Args:
+        work: makes it.
+        empty: what it is, beside the reason, where there was no answer.
+    """
     began = time.perf_counter()
     receive, send = multiprocessing.get_context("fork").Pipe(duplex=False)
 
     def run() -> None:
         warnings.simplefilter("ignore")
-        send.send(measure(library, family, name))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        send.send(work())
 
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
@@ -244,8 +260,7 @@ def apart(library: str, family: str, name: str) -> dict[str, Any]:
         if process.is_alive():
             process.terminate()
         process.join()
-    empty: dict[str, Any] = {"errors": {}, "said": {}, "layer": "", "gradient": False, "seconds": 0.0, "size": 0}
-    return {"zoo": library, "family": family, "network": name, "captured": "none", "reason": reason} | empty
+    return empty | {"reason": reason}
 
 
 def say(record: dict[str, Any]) -> None:

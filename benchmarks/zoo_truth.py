@@ -13,12 +13,13 @@ from xai_fast.core.layers.places import first_tensor, with_first
 
 # Where rounding decides, as behind a ReLU near 0, plain PyTorch in float32 is as far off: it may be that much worse.
 SLACK, FLOOR = 4, 1e-4
+FAR, ROUNDING = 1e-2, 2.0**-24  # beyond which a network is asked how far it carries float32's rounding by itself
 
 
 def logits(output: Any) -> Tensor:
     """The scores in what a network returns."""
     found = getattr(output, "logits", output)
-    found = found["out"] if isinstance(found, dict) else found
+    found = found.get("out", found.get("last_hidden_state")) if isinstance(found, dict) else found
     found = found[0] if isinstance(found, list | tuple) else found
     return found.flatten(2).mean(2) if found.ndim > 2 else found
 
@@ -48,6 +49,10 @@ def compare(
     errors = {"ours": float((values - truth).abs().max() / scale)}
     errors["plain"] = float((single - truth).abs().max() / scale)
     record["errors"][method] = errors
+    if errors["plain"] > FAR:
+        noise = torch.randn(photograph.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        moved = theirs(nets[1], photograph.double() * (1 + ROUNDING * noise)).detach()
+        errors["moved"] = float((moved - truth).abs().max() / scale)
     if _fits(errors):
         return
     record["said"][method] = "WRONG"
@@ -141,7 +146,7 @@ def plain_cam(
     grad: Callable[..., Any] = torch.autograd.grad,
 ) -> Tensor:
     activation, gradient = _at_layer(net, inputs, target, layer, grad)
-    first, slope = _channels_first(activation, grid), _channels_first(gradient, grid)
+    first, slope = channels_first(activation, grid), channels_first(gradient, grid)
     return (slope.mean((2, 3), keepdim=True) * first).sum(1, keepdim=True).relu()
 
 
@@ -164,7 +169,8 @@ def _at_layer(
     return kept[0], gradient
 
 
-def _channels_first(values: Tensor, grid: tuple[int, ...]) -> Tensor:
+def channels_first(values: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """(N, C, h, w) of what a layer returned, whose positions lie on a grid of (h, w)."""
     if values.ndim == 4 and values.shape[2:] == grid:
         return values
     if values.ndim == 4 and values.shape[1:3] == grid:

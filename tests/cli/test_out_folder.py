@@ -256,3 +256,22 @@ def test_streams_that_came_closed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, os.devnull], check=False, cwd=Path(xf.__file__).parents[1])
     assert done.returncode >= 3
+
+
+@pytest.mark.parametrize("kind", ["pipe", "full"])
+@pytest.mark.parametrize(("typed", "code"), [("--help", 0), ("explain --help", 0), ("explain --nonsense", 2)])
+def test_help_and_errors_of_options_may_go_nowhere(typed: str, code: int, kind: str) -> None:
+    """They are printed by a library, which would end in a traceback."""
+    program = "from xai_fast.cli import main; main()"
+    with contextlib.ExitStack() as stack:
+        if kind == "pipe":
+            read, stream = os.pipe()
+            os.close(read)
+        else:
+            stream = os.open("/dev/full", os.O_WRONLY)
+        stack.callback(os.close, stream)
+        said = {"stdout": subprocess.PIPE, "stderr": stream} if code else {"stdout": stream, "stderr": subprocess.PIPE}
+        ran = subprocess.run([sys.executable, "-c", program, *typed.split()], check=False, **said)
+    assert ran.returncode == code
+    assert not ran.stderr
+    assert not ran.stdout

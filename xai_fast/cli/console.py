@@ -27,7 +27,38 @@ def prepare_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.flush()
+            safe = io.BufferedWriter(_Lossy(stream.fileno()))
+            lines = stream.line_buffering
+            setattr(sys, name, io.TextIOWrapper(safe, stream.encoding, "backslashreplace", line_buffering=lines))
+
+
+class _Lossy(io.RawIOBase):
+    """A file of the process whose failures nobody hears of, at the interpreter's exit neither.
+
+    What prints help, errors of options or a model's own words knows nothing of pipes without readers and full disks.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return os.isatty(self._number)
+
+    def write(self, data: Any) -> int:
+        try:
+            return os.write(self._number, data)
+        except OSError:  # the rest goes nowhere
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._number)
+            os.close(nowhere)
+            return len(data)
 
 
 class _Stream:

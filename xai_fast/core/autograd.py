@@ -32,9 +32,20 @@ def grad(
     Behind attention over a grid that is every photograph that comes alone.
 
     Costs a walk over the graph, and 5 us for every operation of a backward that meets such an axis.
+
+    Raises:
+        ValueError: the model checkpoints in the way in which torch gives no gradient at an input.
     """
-    with _mended(outputs):
-        return torch.autograd.grad(outputs, inputs, grad_outputs, **options)
+    try:
+        with _mended(outputs):
+            return torch.autograd.grad(outputs, inputs, grad_outputs, **options)
+    except RuntimeError as error:
+        if "use_reentrant=True" not in str(error):
+            raise
+        raise ValueError(
+            "`model` runs torch.utils.checkpoint with use_reentrant=True, through which torch gives no gradient at an "
+            "input; give the checkpoint use_reentrant=False, or switch checkpointing off"
+        ) from error
 
 
 def _mended(outputs: Tensor | Sequence[Tensor]) -> AbstractContextManager[Any]:

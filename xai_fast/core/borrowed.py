@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .uncompiled import never_compiled
+
 
 class WritesWeightsError(BaseException):
     """A forward was about to write into the caller's weights.
@@ -45,6 +47,7 @@ class _ReadOnly(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # it would be imported for this, which takes seconds
 
+    @never_compiled
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         written = self._written.get(func)
         if written is None:

@@ -17,6 +17,7 @@ from xai_fast.graph.address import wrapper
 from .atoms import is_atom
 from .hooks import HOOKS as _HOOKS
 from .hooks import rebind
+from .uncompiled import compiled_functions, uncompile
 
 
 def copied(model: nn.Module, *, borrowing: bool = False) -> nn.Module:
@@ -38,9 +39,12 @@ def copied(model: nn.Module, *, borrowing: bool = False) -> nn.Module:
     for module in modules.values():
         if not module._modules and _is_copied_by_parts(type(module)):
             _copy_by_parts(module, memo)
+    for value, plain in compiled_functions(modules.values()):
+        memo[id(value)] = copy.deepcopy(plain, memo)  # a method is then one of the copy
     made = copy.deepcopy(unwrapped(model), memo)
     memo.pop(id(memo), None)  # what deepcopy keeps alive
     rebind(memo, modules)
+    uncompile(made)
     made.eval().requires_grad_(False)
     for module in list(made.modules()):
         if parametrize.is_parametrized(module):
