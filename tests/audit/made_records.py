@@ -71,6 +71,52 @@ def records(count=1200, classes=4, seed=0, *, marked=0.0, flipped=0.0, heat_of_m
     return dataclasses.replace(made, **changed), stamped, exchanged
 
 
+def noise(made, seed=0, *, changed=0.0, of=1, everywhere=0.0, asked=0.5):
+    """What noisy copies of records might have given.
+
+    Args:
+        made: the records.
+        seed: of all draws.
+        changed: share of one class whose maps become others.
+        of: that class.
+        everywhere: share of all images whose maps become others.
+        asked: share of images that have a copy.
+
+    Returns:
+        (`noise` of Records, changed (n,)).
+    """
+    draws = np.random.default_rng(seed + 1000)
+    other = ((made.target == of) & (draws.random(len(made)) < changed)) | (draws.random(len(made)) < everywhere)
+    change = np.where(other, draws.uniform(0.6, 1.4, len(made)), draws.uniform(0.0, 0.3, len(made)))
+    without = draws.random(len(made)) >= asked
+    found = {"change": change, "rank": 1 - change / 2, "prediction": made.prediction.astype(float)}
+    return {name: np.where(without, np.nan, values) for name, values in found.items()}, other & ~without
+
+
+def masks(made, seed=0, *, outside=0.0, of=1, inside=0.7):
+    """What masks might have given: areas from 0.1 to 0.5, and maps that lie in them, but for part of a class.
+
+    Args:
+        made: the records.
+        seed: of all draws.
+        outside: share of one class whose maps know nothing of the mask; 1.0 everywhere if `of` is None.
+        of: that class.
+        inside: how far maps lie inside, from chance (0) to wholly (1), on average.
+
+    Returns:
+        (`masks` of Records, outside (n,)).
+    """
+    draws = np.random.default_rng(seed + 2000)
+    chosen = made.target == of if of is not None else np.ones(len(made), bool)
+    elsewhere = chosen & (draws.random(len(made)) < outside)
+    area = draws.uniform(0.1, 0.5, len(made))
+    known = area + (1 - area) * draws.beta(8 * inside, 8 * (1 - inside), len(made))
+    blind = area * draws.uniform(0, 2, len(made))  # by chance, on average
+    within = np.where(elsewhere, blind, known)
+    hit = draws.random(len(made)) < np.where(elsewhere, area, 0.9)
+    return {"inside": within, "strongest": hit.astype(float), "area": area}, elsewhere
+
+
 def auroc(scores, truth):
     """How well scores order the truth, in [0, 1]."""
     ranks = np.argsort(np.argsort(scores))

@@ -261,3 +261,22 @@ def test_a_group_that_looks_at_one_place_has_a_cue():
     corner = REGIONS[CORNER]
     assert found.cue.box.meets(corner)
     assert found.cue.box.area < 1 / 6
+
+
+def test_groups_are_shown_with_their_means_and_errors():
+    made, stamped, _ = records(marked=0.3, heat_of_mark=30)
+    numbers = {**made.numbers, "label": np.where(stamped, 0, made.target).astype(float)}
+    made = records(marked=0.3, heat_of_mark=30, numbers=numbers)[0]
+    found = clusters.groups(made, DEFAULT)
+    first = found[0]
+    assert first.class_index == 1
+    assert first.errors > 0.9
+    assert first.labels[1] == 0
+    assert stamped[list(first.positions)].mean() > 0.9
+    assert np.argmax(first.grid) in (54, 55, 62, 63)  # the corner's cells
+    for one in found:
+        assert sum(one.grid) == pytest.approx(1, abs=1e-3)
+        assert one.images >= len(one.positions) > 0
+    assert {one.class_index for one in found} == {0, 1, 2, 3}
+    by_class = [sum(one.images for one in found if one.class_index == index) for index in range(4)]
+    assert max(by_class) <= 300

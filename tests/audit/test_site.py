@@ -15,10 +15,11 @@ from photo_folders import PREPROCESS, Net, hostile, sound
 from PIL import Image
 
 import xai_fast as xf
+from xai_fast.audit.checks.clusters import Group
 from xai_fast.audit.checks.cues import RegionCue
 from xai_fast.audit.checks.finding import Change, Confirmation, Finding
 from xai_fast.audit.checks.records import records_of
-from xai_fast.audit.checks.regions import REGIONS
+from xai_fast.audit.checks.regions import GRID, REGIONS
 from xai_fast.audit.checks.storing import findings_of
 from xai_fast.audit.site.performance import performance
 from xai_fast.audit.site.rows import escaped
@@ -45,7 +46,15 @@ def site(tmp_path_factory):
         Finding("mislabelled", "some are wrong", "medium", 0.5, {"share": 0.25}, places[:3], scores[:3]),
         Finding("shortcut", "nothing", "low", 0, {}, (), (), 1, cue, Confirmation("not confirmed", (change,))),
     )
-    dataclasses.replace(found, found=made).save(run.directory)
+    corner = [0.0] * (GRID * GRID)
+    corner[-1] = 1.0
+    groups = (
+        Group(2, 5, 0.8, 0.1, (0.6, 0), tuple(corner), places[:5]),
+        Group(0, 14, 0.2, 0.2, None, (1 / GRID**2,) * GRID**2, places[5:19]),
+        Group(0, 6, None, None, (1.0, 1), (1 / GRID**2,) * GRID**2, places[19:25]),
+    )
+    skipped = {"overlap": f"{ATTACK} has no masks"}
+    dataclasses.replace(found, found=made, groups=groups, skipped=skipped).save(run.directory)
     return run, data, xf.audit.report(run, data=data)
 
 
@@ -143,11 +152,46 @@ def test_in_a_browser(site):
         real.press("\ue00c")  # escape
         assert real.run("document.querySelector('#large').open") is False
 
+        shown = "[...document.querySelectorAll('.group:not([hidden]) h3')].map(head => head.textContent.trim())"
+        assert real.run(shown) == [f"{ATTACK} 5 images", "cat 14 images", "cat 6 images"]
+        choose = (
+            "(() => {{ const it = document.querySelector('{}'); it.value = '{}'; "
+            "it.dispatchEvent(new Event('change')); }})()"
+        )
+        real.run(choose.format("#group-order", "images"))
+        assert real.run(shown) == ["cat 14 images", "cat 6 images", f"{ATTACK} 5 images"]
+        real.run(choose.format("#group-class", "cat"))
+        assert real.run(shown) == ["cat 14 images", "cat 6 images"]
+        real.run(choose.format("#group-class", ""))
+        real.run(choose.format("#group-order", "rank"))
+        real.click(".group .tile.mean")
+        assert "the mean map of the group" in real.run("document.querySelector('#large .what').textContent")
+        assert "4-maps.jpg" in real.run("getComputedStyle(document.querySelector('#large .map')).backgroundImage")
+        real.press("\ue014")
+        assert real.run("document.querySelector('#large .map').classList.contains('p1')") is True
+        real.press("\ue00c")
+        said = real.run("document.querySelector('.skipped').textContent")
+        assert said == f"Not checked, overlap: {ATTACK} has no masks"
+
         assert real.complaints() == []
         assert all(url.startswith(page.parent.as_uri()) for url in real.requested())
+
+
+def test_the_mean_of_a_group_is_over_its_photographs(site):
+    *_, page = site
+    sheet = Image.open(page.parent / "pictures" / "4-photos.jpg")
+    side = sheet.width // 6
+    tiles = [np.asarray(sheet.crop((n * side, 0, (n + 1) * side, side)), float) for n in range(6)]
+    assert np.abs(np.mean(tiles[1:6], axis=0) - tiles[0]).mean() < 6  # as far as JPEG keeps noise
+    heat = np.asarray(Image.open(page.parent / "pictures" / "4-maps.jpg").crop((0, 0, side, side)), float)
+    changed = np.abs(heat - tiles[0]).mean(2)
+    assert changed[-side // 8 :, -side // 8 :].mean() > 2 * changed[: side // 2, : side // 2].mean()
 
 
 def test_findings_of_a_site_are_kept_whole(site):
     run, *_ = site
     found = findings_of(run.directory)
+    assert [one.images for one in found.groups] == [5, 14, 6]
+    assert found.groups[1].labels is None
+    assert found.groups[2].labels == (1.0, 1)
     assert [one.confirmation.state for one in found] == ["confirmed", "no cue", "not confirmed"]

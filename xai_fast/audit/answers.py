@@ -24,6 +24,8 @@ class Answer:
         embedding: (D,) what the model makes of it before its last layer.
         maps: (h, w) per method's label.
         evaluations: model rows used, per method's label.
+        noisy_prediction: the class of a noisy copy; None where none was asked about.
+        noisy_maps: (h, w) of that copy per method's label, for the class that `maps` explain.
         status: "ok", or what went wrong.
         error: the same in words.
     """
@@ -33,6 +35,8 @@ class Answer:
     embedding: NDArray[np.float32] | None = None
     maps: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     evaluations: dict[str, int] = field(default_factory=dict)
+    noisy_prediction: int | None = None
+    noisy_maps: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     status: str = "ok"
     error: str | None = None
 

@@ -27,6 +27,8 @@ from xai_fast.methods.registry import methods as registered
 from .answers import NOT_FINITE, Answer
 from .decoding.pool import Decoded
 from .identity import identity
+from .noise import Noise
+from .store.schema import OK
 from .together import Together
 
 _PER_CALL = {"cpu": 32, "cuda": 128}  # images whose rows share the model's batches
@@ -51,6 +53,8 @@ class EngineAttributor:
         target: a class, "label" (the label where there is one, else the prediction), or None (the prediction).
         example: (1, C, H, W) an input, on which the model is made ready and "auto" layers are settled.
         fixed_size: whether all inputs have the example's shape.
+        noise: of copies on which some maps are made once more; None for none.
+        masks: whether masks are kept beside the maps; said in the plan.
     """
 
     def __init__(
@@ -62,8 +66,11 @@ class EngineAttributor:
         example: Tensor,
         *,
         fixed_size: bool,
+        noise: Noise | None = None,
+        masks: bool = False,
     ) -> None:
         self._engine, self._labels, self._target, self._fixed_size = engine, labels, target, fixed_size
+        self._noise, self._masks = noise, masks
         self._methods = {label: settled(method, engine, example) for label, method in methods.items()}
         self._embeds = self._embedded(example)
         self._groups = self._grouped(example)
@@ -120,6 +127,8 @@ class EngineAttributor:
             "deterministic": engine.settings.deterministic,
             "preprocess": self.preprocess or "a callable",
             "device": torch.device(self._device).type,
+            **({"noise": dataclasses.asdict(self._noise)} if self._noise is not None else {}),
+            **({"masks": True} if self._masks else {}),
         }
 
     @property
@@ -138,7 +147,10 @@ class EngineAttributor:
         """See `Attributor`."""
         try:
             with halved(halvings):
-                return self._each(inputs, ids, labels)
+                answers = self._each(inputs, ids, labels)
+                if self._noise is not None:
+                    self._ask_noisy(self._noise, inputs, ids, labels, answers)
+                return answers
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -147,13 +159,27 @@ class EngineAttributor:
             torch.cuda.empty_cache()
         raise MemoryError("memory ran out")
 
-    def _each(self, inputs: Sequence[Tensor], ids: Sequence[int], labels: Sequence[int | None]) -> list[Answer]:
-        """Answers; those whose model answers NaN are taken out, and the others asked again."""
+    def _each(
+        self,
+        inputs: Sequence[Tensor],
+        ids: Sequence[int],
+        labels: Sequence[int | None],
+        targets: Sequence[int | None] | None = None,
+    ) -> list[Answer]:
+        """Answers; those whose model answers NaN are taken out, and the others asked again.
+
+        Args:
+            inputs: of one shape.
+            ids: key random draws.
+            labels: where they are known.
+            targets: the classes to explain; None: those of the run.
+        """
         answers, left = [Answer() for _ in inputs], list(range(len(inputs)))
         batch, keys = torch.stack(list(inputs)), torch.tensor(ids)
         while left:
             try:
-                found = self._answered(batch[left], keys[left], [labels[n] for n in left])
+                asked = None if targets is None else [targets[n] for n in left]
+                found = self._answered(batch[left], keys[left], [labels[n] for n in left], asked)
                 for n, answer in zip(left, found, strict=True):
                     answers[n] = answer
                 break
@@ -164,10 +190,36 @@ class EngineAttributor:
                 left = [n for n in left if n not in broken]
         return answers
 
-    def _answered(self, inputs: Tensor, ids: Tensor, labels: Sequence[int | None]) -> list[Answer]:
+    def _ask_noisy(
+        self,
+        noise: Noise,
+        inputs: Sequence[Tensor],
+        ids: Sequence[int],
+        labels: Sequence[int | None],
+        answers: Sequence[Answer],
+    ) -> None:
+        """Adds to answers what noisy copies of their images give, about the same classes; nothing where that is NaN."""
+        places = [n for n in noise.chosen(ids) if answers[n].status == OK]
+        if not places:
+            return
+        keys = [ids[n] for n in places]
+        copies = list(noise.added(torch.stack([inputs[n] for n in places]), torch.tensor(keys)))
+        targets = [answers[n].target for n in places]
+        found = self._each(copies, keys, [labels[n] for n in places], None if None in targets else targets)
+        for n, copy in zip(places, found, strict=True):
+            answers[n].noisy_maps = {label: one for label, one in copy.maps.items() if label in answers[n].maps}
+            if copy.outputs is not None:
+                scores = copy.outputs if len(copy.outputs) > 1 else np.array([0.0, copy.outputs[0]])
+                answers[n].noisy_prediction = int(scores.argmax())
+
+    def _answered(
+        self, inputs: Tensor, ids: Tensor, labels: Sequence[int | None], targets: Sequence[int | None] | None = None
+    ) -> list[Answer]:
         answers = [Answer() for _ in inputs]
         target: Any = self._target if self._target != "label" else None
-        if self._target == "label" and None not in labels:
+        if targets is not None:
+            target = torch.tensor(targets)
+        elif self._target == "label" and None not in labels:
             target = torch.tensor(labels)
         for group in self._groups:
             if group.together:

@@ -36,6 +36,7 @@ def audit(
     workers: int | None = None,
     time_out: float = 30.0,
     tune: bool = False,
+    noisy: float = 0.0,
     executor: Executor = "local",
     actors: int | None = None,
 ) -> AuditRun:
@@ -44,6 +45,9 @@ def audit(
     Killed at any moment and called again with the same arguments, it goes on where it was, and ends with the same bytes
     as a run that nobody disturbed (on one kind of machine). An image that cannot be read or explained is a row whose
     `status` is not "ok".
+
+    Where a table names masks (pictures of the photographs' sizes, not black where the object is), how much of each of
+    the map's cells they cover is kept beside the maps; a bad mask costs itself, and `mask_error` says why.
 
     Args:
         model: a module, a callable, an `Engine`, or what `xf.load` takes.
@@ -62,6 +66,9 @@ def audit(
         workers: processes that decode; None: by the number of processors.
         time_out: seconds that decoding one image may take.
         tune: measure what is fast (plans, rows per forward) once, and freeze that.
+        noisy: share of the images, chosen by their ids, that are explained once more on a copy with normal noise of 2 %
+            of the input's range, for the check "unstable". Costs that share of the model's time again, memory of one
+            further batch, and 12 bytes per image and method.
         executor: "local": this process; "ray": actors of Ray's, on the cluster to which this process is connected or
             that RAY_ADDRESS names, else on this machine. `out` and `data` must be where every node sees them.
         actors: how many; None: one per GPU, or as many as the processors have room for.
@@ -88,6 +95,7 @@ def audit(
         shard_size=shard_size,
         time_out=time_out,
         tune=tune,
+        noisy=noisy,
     )
     return carry_out(order, Path(out), shard=shard, workers=workers, executor=executor, actors=actors)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .answers import Answer
 from .decoding.pool import Decoded
-from .store.maps import SUMMARIES, quantised, summaries
+from .store.maps import COMPARED, SUMMARIES, compared, coverage, quantised, summaries
 from .store.schema import PROPERTIES
 
 
@@ -41,6 +41,39 @@ def columns_of(
     for label in maps:
         columns |= _map_columns(label, answers)
     return columns
+
+
+def noise_columns(answers: Sequence[Answer], maps: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns that compare maps with those of noisy copies; null where no copy was asked about."""
+    columns: dict[str, list[Any]] = {"noisy_prediction": [answer.noisy_prediction for answer in answers]}
+    for label in maps:
+        columns |= {f"{label}.{name}": [None] * len(answers) for name in COMPARED}
+        for place, answer in enumerate(answers):
+            if label in answer.noisy_maps:
+                found = compared(answer.maps[label][None], answer.noisy_maps[label][None])
+                for name, (number,) in found.items():
+                    columns[f"{label}.{name}"][place] = number
+    return columns
+
+
+def mask_columns(found: Sequence[Decoded], answers: Sequence[Answer], maps: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns of masks: of the picture, and on the grid of each method's maps."""
+    covers = [None if one.mask is None else one.mask.astype(np.float64) / 255 for one in found]
+    columns: dict[str, list[Any]] = {
+        "mask_area": [None if cover is None else float(cover.mean()) for cover in covers],
+        "mask_error": [one.mask_error for one in found],
+    }
+    for label in maps:
+        shapes = [None if label not in answer.maps else answer.maps[label].shape for answer in answers]
+        columns[f"{label}.mask"] = [
+            None if cover is None or shape is None else _in_255ths(coverage(cover, shape))
+            for cover, shape in zip(covers, shapes, strict=True)
+        ]
+    return columns
+
+
+def _in_255ths(cover: NDArray[np.float64]) -> bytes:
+    return np.rint(255 * cover.clip(0, 1)).astype(np.uint8).tobytes()
 
 
 def array_of(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

@@ -54,6 +54,11 @@ class Manifest:
         return digest.hexdigest()
 
     @property
+    def has_masks(self) -> bool:
+        """Whether any image has one."""
+        return self.table.column("mask").null_count < len(self)
+
+    @property
     def metadata(self) -> dict[str, pa.DataType]:
         """Further columns and their types."""
         return {field.name: field.type for field in self.table.schema if field.name.startswith(METADATA)}

@@ -40,6 +40,7 @@ class Order:
     shard_size: int | None = None
     time_out: float = 30.0
     tune: bool = False
+    noisy: float = 0.0
 
     @property
     def repeatable(self) -> dict[str, Any] | None:
@@ -47,7 +48,8 @@ class Order:
         named = isinstance(self.model, str) and isinstance(self.data, str | Path) and self.preprocess is None
         if not named or self.classes is not None or not all(isinstance(one, str) for one in self.methods):
             return None
-        names = ("model", "methods", "settings", "weights", "target", "mode", "batch_size", "shard_size", "time_out")
+        plain = ("mode", "batch_size", "shard_size", "time_out", "noisy")
+        names = ("model", "methods", "settings", "weights", "target", *plain)
         data = str(self.data) if "://" in str(self.data) else os.path.abspath(self.data)
         return {name: getattr(self, name) for name in names} | {"data": data}
 
@@ -83,14 +85,20 @@ def check(
     for name, value in (("shard_size", order.shard_size), ("workers", workers), ("actors", actors)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` came as {value}; give at least 1")
-    if not order.time_out > 0:
-        raise ValueError(f"`time_out` came as {order.time_out}; give seconds above 0")
+    _refuse_numbers(order)
     if executor not in get_args(Executor):
         raise ValueError(f"`executor` came as {executor!r}; give one of {', '.join(map(repr, get_args(Executor)))}")
     if actors is not None and executor == "local":
         raise ValueError("`actors` is about Ray; give `executor` 'ray' too")
     if not order.methods:
         raise ValueError("`methods` came empty; give at least one, such as 'GradCAM'")
+
+
+def _refuse_numbers(order: Order) -> None:
+    if not order.time_out > 0:
+        raise ValueError(f"`time_out` came as {order.time_out}; give seconds above 0")
+    if not 0 <= order.noisy <= 1:
+        raise ValueError(f"`noisy` came as {order.noisy}; give a share of the images, from 0 to 1")
 
 
 def made(order: Order, entries: Any) -> tuple[Engine, dict[str, AbstractMethod]]:

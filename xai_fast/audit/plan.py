@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from xai_fast._printing import printable
 
-from .store.schema import Map
+from .store.schema import Map, schema_of
 from .store.shards import freeze
 
 PLAN, MANIFEST = "plan.json", "manifest.parquet"
@@ -54,6 +56,17 @@ class Plan:
     def maps(self) -> tuple[Map, ...]:
         """What each method's maps are."""
         return maps_of(self.fixed["attribution"]["methods"])
+
+    @property
+    def noisy(self) -> bool:
+        """Whether some images are explained once more on a noisy copy."""
+        return bool(self.fixed["attribution"].get("noise"))
+
+    def schema_with(self, metadata: Mapping[str, Any]) -> pa.Schema:
+        """The columns of a shard, and further ones of the manifest with their Arrow types."""
+        attribution = self.fixed["attribution"]
+        masks = bool(attribution.get("masks"))
+        return schema_of(self.maps, attribution["embedding"], metadata, noise=self.noisy, masks=masks)
 
     def freeze(self, directory: Path, manifest: bytes) -> None:
         """Writes the plan and the manifest, unless another process just has.

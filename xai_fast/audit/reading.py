@@ -14,7 +14,7 @@ import pyarrow as pa
 from xai_fast._printing import printable
 
 from .plan import Plan
-from .store.schema import OK, schema_of
+from .store.schema import OK
 from .store.shards import Shards
 
 if TYPE_CHECKING:
@@ -95,9 +95,8 @@ class AuditRun:
     @property
     def schema(self) -> pa.Schema:
         """The columns."""
-        attribution = self.plan.fixed["attribution"]
-        metadata = {name: pa.type_for_alias(kind) for name, kind in self.plan.fixed["manifest"]["metadata"].items()}
-        return schema_of(self.plan.maps, attribution["embedding"], metadata)
+        found = self.plan.fixed["manifest"]["metadata"]
+        return self.plan.schema_with({name: pa.type_for_alias(kind) for name, kind in found.items()})
 
     def frame(self, columns: Sequence[str] | None = None) -> Any:
         """The rows as a pandas data frame."""

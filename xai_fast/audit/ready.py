@@ -24,6 +24,7 @@ from .decoding.worker import FORMATS
 from .example import example_of
 from .labels import labels_of
 from .manifest import Manifest
+from .noise import Noise
 from .order import Order, made, target_of
 from .plan import MANIFEST, Plan, shard_size_for
 from .sources.choose import source_of
@@ -74,7 +75,11 @@ def ready(
         example = example_of(manifest, source, decoders, engine.preprocess)
         labels = labels_of(manifest, engine.classes)
         target = target_of(order, engine)
-        attributor = EngineAttributor(engine, methods, labels, target, example, fixed_size=fixed_size)
+        noise = Noise(order.noisy) if order.noisy else None
+        # A callable says not what part of a photograph it takes, so that no mask could be laid over it.
+        masks = manifest.has_masks and isinstance(engine.preprocess, Preprocess)
+        kept = {"fixed_size": fixed_size, "noise": noise, "masks": masks}
+        attributor = EngineAttributor(engine, methods, labels, target, example, **kept)
         if order.tune and frozen is None:
             attributor.measure(example)
         plan = _plan(order, manifest, attributor, engine, threads)
@@ -84,7 +89,7 @@ def ready(
             assert frozen is not None
             if order.tune:  # what was measured is only read from here on, as a process that resumes reads it
                 engine, methods = made(order, frozen.fixed["decisions"])
-                attributor = EngineAttributor(engine, methods, labels, target, example, fixed_size=fixed_size)
+                attributor = EngineAttributor(engine, methods, labels, target, example, **kept)
                 plan = _plan(order, manifest, attributor, engine, threads)
         frozen.refuse_other(plan)
         shards = Shards(out, frozen.fingerprint, frozen.sizes)
@@ -114,7 +119,12 @@ def _plan(order: Order, manifest: Manifest, attributor: EngineAttributor, engine
         },
     }
     machine = {"machine": platform.machine(), "instructions": torch.backends.cpu.get_cpu_capability()}
-    about = {"order": order.repeatable, "machine": machine, "notes": list(manifest.notes)}
+    notes = [*manifest.notes]
+    if manifest.has_masks and not isinstance(engine.preprocess, Preprocess):
+        notes.append(
+            "masks are left out: preprocessing is a callable, which says not what part of a photograph it takes"
+        )
+    about = {"order": order.repeatable, "machine": machine, "notes": notes}
     classes = None if engine.classes is None else list(engine.classes)
     return Plan(fixed, {**about, "classes": classes})
 

@@ -12,11 +12,10 @@ import pyarrow as pa
 from .answers import MODEL_ERROR, Answer, Attributor
 from .asking import MOST_ROWS, asked
 from .backoff import LEFT_OUT, Backoff
-from .columns import array_of, columns_of
+from .columns import array_of, columns_of, mask_columns, noise_columns
 from .decoding.pool import Decoded
 from .manifest import Manifest
 from .plan import Plan
-from .store.schema import schema_of
 from .store.shards import Shards
 
 
@@ -40,6 +39,11 @@ class Job:
     def images_per_call(self) -> int:
         """Images that share the model's batches."""
         return int(self.plan.fixed["attribution"]["images_per_call"])
+
+    @property
+    def masks(self) -> bool:
+        """Whether masks are decoded."""
+        return bool(self.plan.fixed["attribution"].get("masks"))
 
     @property
     def most_halvings(self) -> int:
@@ -124,7 +128,7 @@ class ShardWork:
 
     def _table(self, batch: Sequence[Decoded], answers: Sequence[Answer]) -> pa.Table:
         metadata, part = self.job.manifest.metadata, self._part(len(batch))
-        schema = schema_of(self.job.plan.maps, self.job.plan.fixed["attribution"]["embedding"], metadata)
+        schema = self.job.plan.schema_with(metadata)
         rows, maps = self._rows[part], [one.label for one in self.job.plan.maps]
         columns: dict[str, Any] = {
             "id": [row["id"] for row in rows],
@@ -132,5 +136,7 @@ class ShardWork:
             "label_name": [row["label"] for row in rows],
             **{name: [row[name] for row in rows] for name in metadata},
             **columns_of(batch, answers, self._labels[part], maps),
+            **(noise_columns(answers, maps) if self.job.plan.noisy else {}),
+            **(mask_columns(batch, answers, maps) if self.job.masks else {}),
         }
         return pa.Table.from_arrays([array_of(columns[field.name], field.type) for field in schema], schema=schema)

@@ -93,6 +93,7 @@ def _watched(work: Callable[[Watching], AuditRun], out: Path, hands: Hands, inte
         line(f"{watch.total:,} images, {watch.failed:,} failed{speed}; in ", (printable(str(out)), "bold"))
         if watch.failed:
             _name_failures(found)
+        _name_bad_masks(found)
         left = watch.total - watch.done - watch.answered.total()
         if left:
             line(f"{left:,} images are left to other processes that work on them")
@@ -121,6 +122,21 @@ def _name_failures(found: AuditRun) -> None:
         line(f"  and {len(rows) - _SHOWN:,} more; `xai-fast audit status --failed` lists them")
 
 
+def _name_bad_masks(found: AuditRun) -> None:
+    """Says how many masks cannot be used, and why the first cannot: each costs its own image's mask alone."""
+    if "mask_error" not in found.schema.names:
+        return
+    rows = found.table(["uri", "mask_area", "mask_error"])
+    bad = rows.filter(rows.column("mask_error").is_valid())
+    masks = len(bad) + len(rows) - rows.column("mask_area").null_count
+    if len(bad):
+        line(f"{len(bad):,} of {masks:,} masks cannot be used:")
+        for row in bad.slice(0, _SHOWN).to_pylist():
+            line(f"  {printable(row['uri'])}: {row['mask_error']}")
+        if len(bad) > _SHOWN:
+            line(f"  and {len(bad) - _SHOWN:,} more, in the column mask_error")
+
+
 def status(out: Path, failed: bool, verify: bool) -> int:
     """Prints how far a run is; returns the exit code."""
     found = read(out)
@@ -133,6 +149,7 @@ def status(out: Path, failed: bool, verify: bool) -> int:
     if small := [index for index in found.done if (shards.facts(index) or {}).get("backoff")]:
         named = ", ".join(map(str, small[:_SHOWN])) + (", ..." if len(small) > _SHOWN else "")
         line(f"memory ran out in {len(small):,} shards ({named}), which went on in smaller batches")
+    _name_bad_masks(found)
     damaged = _name_damaged(found, verify)
     if failed:
         for row in found.table(["uri", "status", "error"]).to_pylist():

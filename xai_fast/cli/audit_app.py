@@ -72,6 +72,15 @@ def run(
     ] = None,
     time_out: Annotated[float, typer.Option(help="Seconds that decoding one image may take.")] = 30.0,
     tune: Annotated[bool, typer.Option("--tune", help="Measure what is fast first, and freeze that.")] = False,
+    noisy: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the images that are explained once more on a slightly noisy copy, for the check `unstable`; "
+            "costs that share of the model's time again, memory of one further batch, 12 bytes per image and method.",
+        ),
+    ] = 0.0,
     shard: Share = None,
     workers: Workers = None,
     executor: Executor = ExecutorName.local,
@@ -100,6 +109,7 @@ def run(
             shard_size=shard_size,
             time_out=time_out,
             tune=tune,
+            noisy=noisy,
         )
         code = work(order, out, Hands(_share(shard), workers, executor.value, actors), interrupts)
     raise typer.Exit(code)

@@ -27,4 +27,6 @@ def report(out: Path, to: Path | None, again: bool) -> None:
 def _say(findings: Findings, out: Path) -> None:
     for finding in findings:
         line((finding.severity, "bold"), f": {printable(finding.title)} ({finding.confirmation.state})")
+    for name, why in findings.skipped.items():
+        line((name, "bold"), f" was not checked: {printable(why)}")
     line(f"{len(findings)} findings in {findings.images:,} images; kept in ", (printable(str(out / FINDINGS)), "bold"))

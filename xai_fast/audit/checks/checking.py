@@ -9,7 +9,7 @@ from typing import Any
 
 from xai_fast.audit.reading import AuditRun, read
 
-from . import clusters, errors, image_properties, metadata, mislabelled, shortcut
+from . import clusters, error_causes, errors, image_properties, metadata, mislabelled, overlap, shortcut, unstable
 from .confirm import confirmed, not_tested
 from .finding import Finding, ranked
 from .records import Records, records_of
@@ -17,8 +17,19 @@ from .storing import Findings
 from .subject import NoSubjectError, Subject, subject_of
 from .thresholds import DEFAULT, Thresholds
 
-CHECKS: tuple[ModuleType, ...] = (shortcut, clusters, image_properties, metadata, mislabelled, errors)
-"""Each has a `NAME`, a `QUESTION`, and `check(records, limits)`."""
+CHECKS: tuple[ModuleType, ...] = (
+    shortcut,
+    clusters,
+    image_properties,
+    metadata,
+    mislabelled,
+    errors,
+    overlap,
+    unstable,
+)
+"""Each has a `NAME`, a `QUESTION`, and `check(records, limits)`; `lacking(records)`, if there is one, says why not."""
+
+_CAUSES = "what pushes answers to errors"
 
 
 def check(
@@ -60,10 +71,31 @@ def check(
                 subject = stack.enter_context(subject_of(run, model, data, preprocess))
             except NoSubjectError as error:
                 subject = str(error)
-        found = _settled(found, records, subject, limits)
-    findings = Findings(tuple(ranked(found)), method or run.methods[0], len(records), records.failed, run.complete)
+        causes, why = _causes(records, subject, limits)
+        found = _settled([*found, *causes], records, subject, limits)
+    facts = (method or run.methods[0], len(records), records.failed, run.complete)
+    groups = clusters.groups(records, limits)
+    findings = Findings(tuple(ranked(found)), *facts, skipped(records) | why, tuple(groups))
     findings.save(run.directory)
     return findings
+
+
+def skipped(records: Records) -> dict[str, str]:
+    """Checks that had nothing to look at, by name, and why."""
+    asked = {module.NAME: module.lacking(records) for module in CHECKS if hasattr(module, "lacking")}
+    return {name: why for name, why in asked.items() if why}
+
+
+def _causes(records: Records, subject: Subject | str, limits: Thresholds) -> tuple[list[Finding], dict[str, str]]:
+    """What pushes answers to errors, which only the model can say; or the reason why it was not asked."""
+    if errors.lacking(records):
+        return [], {}  # said already
+    if isinstance(subject, str):
+        return [], {_CAUSES: f"the model was not asked: {subject}"}
+    try:
+        return error_causes.found(records, subject, limits), {}
+    except (ValueError, TypeError) as error:
+        return [], {_CAUSES: str(error)}
 
 
 def _once(found: list[Finding]) -> list[Finding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,8 @@ class _Cluster:
     """Part of a class, by what is explained."""
 
     index: int
-    members: NDArray[np.bool_]
-    rest: NDArray[np.bool_]
+    members: NDArray[np.integer]  # rows
+    rest: NDArray[np.integer]
     p_errors: float  # that it errs as the rest of its class
     box: Box | None = None  # the small place that it looks at
     p_place: float = 1.0  # that its class looks there as other classes do
@@ -41,7 +42,7 @@ class _Cluster:
 
 def check(records: Records, limits: Thresholds) -> list[Finding]:
     """Per class at most one finding for the groups that err more than the rest, and one for a small place."""
-    found = list(_clusters(records, limits))
+    found = _kept(records, limits)
     corrected = holm([p for one in found for p in (one.p_errors, one.p_place)]) if found else []
     erring: dict[int, list[tuple[_Cluster, float]]] = {}
     looking: dict[int, list[tuple[_Cluster, float]]] = {}
@@ -53,8 +54,70 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
             looking.setdefault(one.index, []).append((one, p_place))
     return [
         *(_erring(records, [one for one, _ in group], max(p for _, p in group)) for group in erring.values()),
-        *(_looking(records, *max(group, key=lambda pair: pair[0].members.sum())) for group in looking.values()),
+        *(_looking(records, *max(group, key=lambda pair: len(pair[0].members))) for group in looking.values()),
     ]
+
+
+_KEEPS: WeakKeyDictionary[Records, tuple[Thresholds, list[_Cluster]]] = WeakKeyDictionary()
+
+
+def _kept(records: Records, limits: Thresholds) -> list[_Cluster]:
+    """The clusters of records, which the check and the report's pictures of groups both need."""
+    if (known := _KEEPS.get(records)) is None or known[0] != limits:
+        known = _KEEPS[records] = (limits, list(_clusters(records, limits)))
+    return known[1]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A cluster, as it is shown.
+
+    Attributes:
+        class_index: the class that its maps explain.
+        images: how many.
+        errors: share of those with a label that are wrong; None where none has one.
+        errors_elsewhere: the same of the rest of the class.
+        labels: share of the commonest label, and its class; None where no label is known.
+        grid: (GRID * GRID) shares of what speaks for the class, on average.
+        positions: of its images by their place in the manifest, the most typical first; some of them.
+    """
+
+    class_index: int
+    images: int
+    errors: float | None
+    errors_elsewhere: float | None
+    labels: tuple[float, int] | None
+    grid: tuple[float, ...]
+    positions: tuple[int, ...]
+
+
+_SHOWN = 48  # images of a group that are named
+
+
+def groups(records: Records, limits: Thresholds) -> list[Group]:
+    """The groups into which classes fall, those that err more than the rest of their class first."""
+    found = [_group(records, one) for one in _kept(records, limits)]
+    return sorted(found, key=lambda one: (one.errors_elsewhere or 0) - (one.errors or 0))
+
+
+def _group(records: Records, one: _Cluster) -> Group:
+    mean = records.grid[one.members].mean(0)
+    # By Hellinger's distance, as they were grouped.
+    apart = np.square(np.sqrt(records.grid[one.members]) - np.sqrt(mean)).sum(1)
+    typical = one.members[np.argsort(apart, kind="stable")][:_SHOWN]
+    known = records.label[one.members]
+    known = known[known >= 0]
+    labels = None
+    if len(known):
+        values, counts = np.unique(known, return_counts=True)
+        labels = (float(counts.max() / len(known)), int(values[counts.argmax()]))
+    rates = []
+    for rows in (one.members, one.rest):
+        judged = rows[records.judged[rows]]
+        rates.append(float(records.wrong[judged].mean()) if len(judged) else None)
+    numbers = tuple(round(float(value), 6) for value in mean)
+    positions = tuple(records.position[typical].tolist())
+    return Group(one.index, len(one.members), rates[0], rates[1], labels, numbers, positions)
 
 
 def _clusters(records: Records, limits: Thresholds) -> Iterator[_Cluster]:
@@ -65,14 +128,11 @@ def _clusters(records: Records, limits: Thresholds) -> Iterator[_Cluster]:
             continue
         group = _grouped(_features(records, rows))
         for number in np.unique(group).tolist():
-            members = np.zeros(len(records), bool)
-            members[rows[group == number]] = True
-            rest = np.zeros(len(records), bool)
-            rest[rows[group != number]] = True
-            if min(members.sum(), rest.sum()) < limits.least_images // 2:
+            members, rest = rows[group == number], rows[group != number]
+            if min(len(members), len(rest)) < limits.least_images // 2:
                 continue
             judged, wrong = records.judged, records.wrong
-            counts = [int(mask.sum()) for one in (members, rest) for mask in (wrong & one, judged & one)]
+            counts = [int(mask[one].sum()) for one in (members, rest) for mask in (wrong, judged)]
             p_errors = more_often(*counts) if counts[1] and counts[3] else 1.0
             yield _Cluster(index, members, rest, p_errors, *_place(records, index, members, limits))
 
@@ -111,21 +171,21 @@ def _grouped(features: Floats) -> NDArray[np.integer]:
 
 def _gain(records: Records, one: _Cluster) -> float:
     """By how much its error rate exceeds that of the rest."""
-    inside, outside = one.members & records.judged, one.rest & records.judged
-    return (
-        float(records.wrong[inside].mean() - records.wrong[outside].mean()) if inside.any() and outside.any() else 0.0
-    )
+    inside, outside = (rows[records.judged[rows]] for rows in (one.members, one.rest))
+    if not (len(inside) and len(outside)):
+        return 0.0
+    return float(records.wrong[inside].mean() - records.wrong[outside].mean())
 
 
-def _place(records: Records, index: int, members: NDArray[np.bool_], limits: Thresholds) -> tuple[Box | None, float]:
+def _place(records: Records, index: int, members: NDArray[np.integer], limits: Thresholds) -> tuple[Box | None, float]:
     """The smallest box around the cells that hold half of a cluster's mean map, and how rarely others look there.
 
     Objects of any class may be there: what counts is that the class's images look there more often than those of
     other classes. The box is chosen on one half of the images and counted on the other. None where it is larger than
     a sixth of the picture.
     """
-    chosen, counted = members & ~records.held_out, records.held_out & np.isfinite(records.grid).all(1)
-    if chosen.sum() < limits.least_images // 2:
+    chosen, counted = members[~records.held_out[members]], records.held_out & np.isfinite(records.grid[:, 0])
+    if len(chosen) < limits.least_images // 2:
         return None, 1.0
     mean = records.grid[chosen].mean(0)
     order = np.argsort(-mean)
@@ -154,14 +214,12 @@ def _mass(records: Records, box: Box) -> Floats:
 
 def _erring(records: Records, group: list[_Cluster], p: float) -> Finding:
     """Of all clusters of a class that err; low, because that a part is harder than the rest is no fault by itself."""
-    members = np.logical_or.reduce([one.members for one in group])
-    rest = np.logical_and.reduce([one.rest for one in group])
+    members = np.unique(np.concatenate([one.members for one in group]))
+    rest = np.setdiff1d(np.concatenate([one.rest for one in group]), members)
     one = _Cluster(group[0].index, members, rest, p)
     gain, name = _gain(records, one), records.name(one.index)
-    chosen = np.flatnonzero(members)
-    wrong = records.wrong[chosen]
-    chosen = chosen[np.argsort(~wrong, kind="stable")]
-    rate = float(records.wrong[members & records.judged].mean())
+    chosen = members[np.argsort(~records.wrong[members], kind="stable")]
+    rate = float(records.wrong[members[records.judged[members]]].mean())
     evidence = {"class": name, "images": len(chosen), "errors": rate, "more than the rest": gain, "p (Holm)": p}
     return Finding(
         NAME,
@@ -179,8 +237,7 @@ def _looking(records: Records, one: _Cluster, p: float) -> Finding:
     box = one.box
     assert box is not None
     mass = _mass(records, box)
-    chosen = np.flatnonzero(one.members)
-    chosen = chosen[np.argsort(-mass[chosen], kind="stable")]
+    chosen = one.members[np.argsort(-mass[one.members], kind="stable")]
     name = records.name(one.index)
     where = f"rows {box.top:.0%} to {box.bottom:.0%}, columns {box.left:.0%} to {box.right:.0%}"
     lift = float(mass[chosen].mean()) / box.area
@@ -195,7 +252,7 @@ def _looking(records: Records, one: _Cluster, p: float) -> Finding:
         NAME,
         f"{name}: a group of {len(chosen):,} images in which the model looks at one place",
         "low",
-        lift * len(chosen) / max(int((one.members | one.rest).sum()), 1),
+        lift * len(chosen) / (len(one.members) + len(one.rest)),
         evidence,
         tuple(records.position[chosen].tolist()),
         tuple(float(value) for value in mass[chosen]),

@@ -34,6 +34,11 @@ class _Slice:
         return float(wrong[self.group].mean()), float(wrong[self.rest].mean())
 
 
+def lacking(records: Records) -> str:
+    """Why there is nothing to look at; "" where there is."""
+    return "" if records.judged.any() else "no image has both a label and a prediction"
+
+
 def check(records: Records, limits: Thresholds) -> list[Finding]:
     """A finding per class, and per value of metadata within a class or all, that is wrong more often than the rest."""
     slices = [one for one in _slices(records) if min(one.group.sum(), one.rest.sum()) >= limits.least_images]

@@ -15,6 +15,11 @@ NAME = "metadata"
 QUESTION = "Is a column of metadata tied to the label, so that a model could learn the one for the other?"
 
 
+def lacking(records: Records) -> str:
+    """Why there is nothing to look at; "" where there is."""
+    return "" if records.groups else "the data have no column of metadata with few values"
+
+
 def check(records: Records, limits: Thresholds) -> list[Finding]:
     """A finding per column that is tied to the label: what the model makes of it is for `errors` to say."""
     known = records.label >= 0

@@ -38,6 +38,11 @@ class Records:
         embedding: (n, D) float32, or None.
         classes: names by index.
         failed: images that have no row here.
+        noise: by name, NaN where no noisy copy was explained: `change` and `rank` of the map (see `store.maps`), and
+            `prediction` of the copy; None where the run has no noisy copies.
+        masks: by name, NaN where there is no mask: `inside`, the share of what speaks for the target that lies in it;
+            `strongest`, the share of the map's strongest cell that it covers; `area`, its own share of the picture.
+            None where the run has no masks.
     """
 
     position: Whole
@@ -48,6 +53,8 @@ class Records:
     embedding: Floats | None
     classes: tuple[str, ...]
     failed: int = 0
+    noise: Mapping[str, Floats] | None = None
+    masks: Mapping[str, Floats] | None = None
 
     def __len__(self) -> int:
         return len(self.position)
@@ -103,7 +110,8 @@ def records_of(run: AuditRun, method: str | None = None) -> Records:
     if method not in run.methods:
         raise ValueError(f"`method` came as {method!r}; the run has {', '.join(run.methods)}")
     metadata = [name for name in run.schema.names if name.startswith(METADATA)]
-    parts = [_part(run, index, method, metadata) for index in run.done]
+    masked = "mask_area" in run.schema.names
+    parts = [_part(run, index, method, metadata, masked) for index in run.done]
     failed = sum(run.counts.values()) - sum(len(part["position"]) for part in parts)
 
     def together(name: str) -> NDArray:
@@ -128,14 +136,26 @@ def records_of(run: AuditRun, method: str | None = None) -> Records:
         together("embedding").reshape(flat) if run.plan.fixed["attribution"]["embedding"] and parts else None,
         run.classes,
         failed,
+        {name: together(f"noise.{name}") for name in _noisy(method)} if run.plan.noisy else None,
+        {name: together(f"masks.{name}") for name in _MASKS} if masked else None,
     )
 
 
-def _part(run: AuditRun, index: int, method: str, metadata: list[str]) -> dict[str, NDArray]:
+_MASKS = ("inside", "strongest", "area")
+
+
+def _noisy(method: str) -> dict[str, str]:
+    """What is known of noisy copies, and in which column."""
+    return {"change": f"{method}.change", "rank": f"{method}.rank", "prediction": "noisy_prediction"}
+
+
+def _part(run: AuditRun, index: int, method: str, metadata: list[str], masked: bool) -> dict[str, NDArray]:
     """The arrays of a shard's images that are ok."""
     map_names = [f"{method}.{name}" for name in ("heatmap", "height", "width", "scale", "zero")]
     size = run.plan.fixed["attribution"]["embedding"]
+    noisy = _noisy(method) if run.plan.noisy else {}
     names = ["status", *_NUMBERS, *PROPERTIES, *map_names, *metadata, *(["embedding"] if size else [])]
+    names += [*noisy.values(), *(["mask_area", f"{method}.mask"] if masked else [])]
     table = run.shards.read(index, names)
     fine = pc.equal(table.column("status"), OK)  # pyright: ignore[reportAttributeAccessIssue] - made when imported
     start, _ = run.plan.span(index)
@@ -147,18 +167,25 @@ def _part(run: AuditRun, index: int, method: str, metadata: list[str]) -> dict[s
         kind = table.schema.field(name).type
         floating = pa.types.is_floating(kind) or pa.types.is_integer(kind)
         found[name] = table.column(name).to_numpy() if floating else np.array(table.column(name).to_pylist(), object)
-    found["regions"], found["grid"] = _spread(table, map_names)
+    for name, column in noisy.items():
+        found[f"noise.{name}"] = table.column(column).to_numpy().astype(np.float64)
+    covers = table.column(f"{method}.mask").to_pylist() if masked else None
+    found["regions"], found["grid"], inside = _spread(table, map_names, covers)
+    if masked:
+        found["masks.inside"], found["masks.strongest"] = inside.T
+        found["masks.area"] = table.column("mask_area").to_numpy().astype(np.float64)
     if size:
         found["embedding"] = _embedded(table.column("embedding"), size)
     return found
 
 
-def _spread(table: pa.Table, names: list[str]) -> tuple[Floats, Floats]:
-    """Where attribution lies, of maps of any shapes."""
+def _spread(table: pa.Table, names: list[str], covers: list[bytes | None] | None) -> tuple[Floats, Floats, Floats]:
+    """Where attribution lies, of maps of any shapes: in regions, on a grid, and in masks."""
     contents = table.column(names[0]).to_pylist()
     height, width, scale, zero = (table.column(name).to_numpy() for name in names[1:])
     regions = np.full((len(contents), len(REGIONS)), np.nan, np.float32)
     grid = np.full((len(contents), GRID * GRID), np.nan, np.float32)
+    inside = np.full((len(contents), 2), np.nan)
     alike: dict[tuple[int, int], list[int]] = {}
     for row, content in enumerate(contents):
         if content is not None:
@@ -167,7 +194,22 @@ def _spread(table: pa.Table, names: list[str]) -> tuple[Floats, Floats]:
         levels = np.frombuffer(b"".join(contents[row] for row in rows), np.uint8).reshape(-1, *shape)
         spread = shares(levels * scale[rows, None, None] + zero[rows, None, None])
         regions[rows], grid[rows] = masses(spread, list(REGIONS.values())), on_grid(spread)
-    return regions, grid
+        for one, row in zip(spread, rows, strict=True):
+            if covers is not None and (cover := covers[row]) is not None:
+                inside[row] = in_mask(one, np.frombuffer(cover, np.uint8).reshape(shape) / 255)
+    return regions, grid, inside
+
+
+def in_mask(spread: NDArray[np.float64], cover: NDArray[np.float64]) -> tuple[float, float]:
+    """How much of a map lies in a mask, and how much of its strongest cell, whose equals share; NaN of no map.
+
+    Args:
+        spread: (h, w) shares of what speaks for the target.
+        cover: (h, w) how much of each cell the mask covers, in [0, 1].
+    """
+    if not np.isfinite(spread).all():
+        return np.nan, np.nan
+    return float((spread * cover).sum()), float(cover[spread == spread.max()].mean())
 
 
 def _embedded(column: pa.ChunkedArray, size: int) -> Floats:

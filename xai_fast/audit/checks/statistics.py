@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,26 @@ def more_often(hits: int, of: int, other_hits: int, of_others: int) -> float:
     from scipy.stats import hypergeom
 
     return float(hypergeom.sf(hits - 1, of + of_others, hits + other_hits, of))
+
+
+def more_than(hits: int, of: int, share: float) -> float:
+    """The chance of so many hits or more where each comes with the chance `share` (binomial test, one-sided)."""
+    from scipy.stats import binom
+
+    return float(binom.sf(hits - 1, of, share))
+
+
+def mean_below(values: NDArray[np.floating], limit: float) -> float:
+    """The chance of so low a mean of values (n,), n at least 2, or a lower one, where the true one is the limit.
+
+    Student's t-test, one-sided; what does not vary at all is certain.
+    """
+    from scipy.stats import ttest_1samp
+
+    if np.ptp(values) == 0:
+        return float(values[0] >= limit)
+    found: Any = ttest_1samp(values, limit, alternative="less")
+    return float(found.pvalue)
 
 
 def rank_biserial(values: NDArray[np.floating], others: NDArray[np.floating]) -> tuple[float, float]:

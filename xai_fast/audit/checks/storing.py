@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xai_fast._printing import printable
 from xai_fast.report import write_atomically
 
+from .clusters import Group
 from .cues import cue_from
 from .finding import Change, Confirmation, Finding
 
@@ -29,6 +30,8 @@ class Findings:
         images: that were explained.
         failed: that were not.
         complete: whether the run was whole.
+        skipped: checks that had nothing to look at, by name, and why.
+        groups: into which classes fall by their maps and embeddings.
     """
 
     found: tuple[Finding, ...]
@@ -36,6 +39,8 @@ class Findings:
     images: int
     failed: int
     complete: bool
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[Group, ...] = ()
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.found)
@@ -49,6 +54,7 @@ class Findings:
     def __repr__(self) -> str:
         lines = [f"<Findings: {len(self)} in {self.images:,} images>"]
         lines += [f"  {one.severity}: {one.title} ({one.confirmation.state})" for one in self.found]
+        lines += [f"  {name} was not checked: {why}" for name, why in self.skipped.items()]
         return printable("\n".join(lines).replace("\n", "\0")).replace("\\x00", "\n")
 
     def save(self, directory: Path) -> None:
@@ -59,6 +65,8 @@ class Findings:
             "images": self.images,
             "failed": self.failed,
             "complete": self.complete,
+            "skipped": dict(self.skipped),
+            "groups": [dataclasses.asdict(one) for one in self.groups],
             "found": [_as_json(one) for one in self.found],
         }
         text = json.dumps(content, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
@@ -81,7 +89,16 @@ def findings_of(directory: str | Path) -> Findings:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"{printable(str(path))} is of another version; check the run again")
     found = tuple(_finding(one) for one in content["found"])
-    return Findings(found, *(content[name] for name in ("method", "images", "failed", "complete")))
+    facts = {name: content[name] for name in ("method", "images", "failed", "complete")}
+    groups = tuple(_group(one) for one in content.get("groups", ()))
+    return Findings(found, **facts, skipped=content.get("skipped", {}), groups=groups)
+
+
+def _group(content: dict[str, Any]) -> Group:
+    known = None if content["labels"] is None else tuple(content["labels"])
+    return Group(
+        **{**content, "labels": known, "grid": tuple(content["grid"]), "positions": tuple(content["positions"])}
+    )
 
 
 def _as_json(finding: Finding) -> dict[str, Any]:

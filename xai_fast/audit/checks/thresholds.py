@@ -18,7 +18,12 @@ class Thresholds:
         apart: least distance of two groups within a class, in their standard deviations.
         tied: least Cramér's V between metadata and label.
         property_effect: least rank-biserial correlation of a property, in [0, 1].
+        changed: how much of a map's length must change under noise for it to be another map; see `store.maps.compared`.
+        unstable: share of images whose maps become others, from which on a method's maps are not to be relied on.
+        overlap: least part of the way from chance (the mask's area) to everything inside that attribution must go.
         error_gain: by how much the error rate of a group must exceed that of the rest.
+        most_explained: wrong answers of a class, and right ones, that the model is asked to explain.
+        most_mistakes: classes whose errors it is asked to explain.
         doubt: least doubt in a label, in [0, 1], at which an image counts as mislabelled.
         many_mislabelled: share of a data set from which on they are a grave matter; `some_mislabelled` likewise.
         confirmed: least change of the probability beyond the control's, at the lower end of its interval.
@@ -37,7 +42,12 @@ class Thresholds:
     apart: float = 3.0
     tied: float = 0.3
     property_effect: float = 0.5
+    changed: float = 0.5
+    unstable: float = 0.2
+    overlap: float = 0.1
     error_gain: float = 0.1
+    most_explained: int = 48
+    most_mistakes: int = 12
     doubt: float = 0.8
     many_mislabelled: float = 0.02
     some_mislabelled: float = 0.01

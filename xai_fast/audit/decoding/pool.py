@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import queue
 import select
@@ -38,11 +39,13 @@ class Request:
         shard: it belongs to.
         position: in the shard.
         fetch: says where it is, from a thread.
+        mask: says where its mask is, likewise; None where it has none, or it is not wanted.
     """
 
     shard: int
     position: int
     fetch: Callable[[], Payload]
+    mask: Callable[[], Payload] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Decoded:
         properties: see `store.schema.PROPERTIES`.
         status: "ok", "decode_error" or "timeout".
         error: what was wrong, in words.
+        mask: (h, w) uint8, how much of each of the pixels the mask covers, in 255ths; None where it has none.
+        mask_error: what is wrong with it, in words.
     """
 
     shard: int
@@ -66,6 +71,8 @@ class Decoded:
     properties: tuple[float, ...] | None = None
     status: str = "ok"
     error: str | None = None
+    mask: NDArray[np.uint8] | None = None
+    mask_error: str | None = None
 
 
 class Decoders:
@@ -119,40 +126,78 @@ class Decoders:
     def _one(self, request: Request) -> Decoded:
         process = self._free.get()
         try:
-            return self._decoded(process, request)
+            found = self._decoded(process, request)
+            return found if request.mask is None or found.pixels is None else self._masked(process, request.mask, found)
         finally:
             self._free.put(process)
 
     def _decoded(self, process: _Process, request: Request) -> Decoded:
-        def failed(status: str, error: str) -> Decoded:
-            return Decoded(request.shard, request.position, status=status, error=error)
-
         try:
-            payload = request.fetch()
+            header, pixels = self._asked(process, request.fetch)
+        except _FailedError as failed:
+            return Decoded(request.shard, request.position, status=failed.status, error=str(failed))
+        width, height = header["view"]
+        shape = (height, width) if header["mode"] == "L" else (height, width, 3)
+        return Decoded(
+            request.shard,
+            request.position,
+            np.frombuffer(pixels, np.uint8).reshape(shape),
+            tuple(header["size"]),
+            tuple(header["properties"]),
+        )
+
+    def _masked(self, process: _Process, fetch: Callable[[], Payload], found: Decoded) -> Decoded:
+        """An image with its mask; what is wrong with that costs the mask alone."""
+        try:
+            header, pixels = self._asked(process, fetch, mask=True)
+        except _FailedError as failed:
+            return dataclasses.replace(found, mask_error=f"the mask: {failed}")
+        if (size := tuple(header["size"])) != found.size:
+            assert found.size is not None
+            (width, height), (own, high) = size, found.size
+            return dataclasses.replace(
+                found, mask_error=f"the mask has {width} x {height} pixels, and its photograph {own} x {high}"
+            )
+        width, height = header["view"]
+        mask = np.frombuffer(pixels, np.uint8).reshape(height, width)
+        if not mask.any():
+            return dataclasses.replace(found, mask_error="the mask is black wherever the model sees")
+        return dataclasses.replace(found, mask=mask)
+
+    def _asked(
+        self, process: _Process, fetch: Callable[[], Payload], mask: bool = False
+    ) -> tuple[dict[str, Any], bytes]:
+        """What a process makes of a file.
+
+        Raises:
+            _FailedError: says why there is nothing.
+        """
+        try:
+            payload = fetch()
         except Exception as error:  # what is behind a URL may fail in any way
             said = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
-            return failed(DECODE_ERROR, f"cannot be read ({said})")
+            raise _FailedError(DECODE_ERROR, f"cannot be read ({said})") from None
         crashed = ""
         for _ in range(_TRIES):
             try:
-                header, pixels = process.ask(payload)
+                header, pixels = process.ask(payload, mask)
             except TimeoutError:
-                return failed(TIME_OUT, f"decoding took more than {process.time_out:g} s")
+                raise _FailedError(TIME_OUT, f"decoding took more than {process.time_out:g} s") from None
             except _CrashedError as error:
                 crashed = str(error)
                 continue
             if "error" in header:
-                return failed(DECODE_ERROR, reason(header["error"]))
-            width, height = header["view"]
-            shape = (height, width) if header["mode"] == "L" else (height, width, 3)
-            return Decoded(
-                request.shard,
-                request.position,
-                np.frombuffer(pixels, np.uint8).reshape(shape),
-                tuple(header["size"]),
-                tuple(header["properties"]),
-            )
-        return failed(DECODE_ERROR, crashed)
+                raise _FailedError(DECODE_ERROR, reason(header["error"]))
+            return header, pixels
+        raise _FailedError(DECODE_ERROR, crashed)
+
+
+class _FailedError(Exception):
+    """An image that is not there, for the status and in the words of its row."""
+
+    def __init__(self, status: str, said: str) -> None:
+        super().__init__(said)
+        self.status = status
 
 
 class _CrashedError(Exception):
@@ -167,15 +212,15 @@ class _Process:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def ask(self, payload: Payload) -> tuple[dict[str, Any], bytes]:
-        """The answer to one request.
+    def ask(self, payload: Payload, mask: bool = False) -> tuple[dict[str, Any], bytes]:
+        """The answer to one request, of a photograph or a mask.
 
         Raises:
             TimeoutError: it took too long; the process is gone.
             _CrashedError: the process ended.
         """
         process = self._running()
-        header: dict[str, Any] = {"preprocess": self._preprocess, "time_out": self.time_out}
+        header: dict[str, Any] = {"preprocess": self._preprocess, "time_out": self.time_out, "mask": mask}
         content = payload if isinstance(payload, bytes) else b""
         if isinstance(payload, Path):
             header["path"] = os.fsencode(payload).hex()

@@ -81,4 +81,7 @@ class _Claims:
                 continue
             self._held.append(claim)
             for position, row in enumerate(self._job.manifest.rows(*self._job.plan.span(index))):
-                yield Request(index, position, partial(self._source.fetch, row))
+                mask = None
+                if self._job.masks and row["mask"] is not None:
+                    mask = partial(self._source.fetch, {**row, "uri": row["mask"]})
+                yield Request(index, position, partial(self._source.fetch, row), mask)

@@ -26,6 +26,21 @@
     if (next) { next.focus({ preventScroll: true }); next.scrollIntoView({ block: "start" }); }
   };
 
+  // Groups: of one class or all, in three orders.
+  const groups = all(".group"), gathered = one("#groups"), groupClass = one("#group-class"), groupOrder = one("#group-order");
+  const gather = () => {
+    const by = {
+      rank: (a, b) => a.dataset.rank - b.dataset.rank,
+      images: (a, b) => b.dataset.images - a.dataset.images,
+      class: (a, b) => a.dataset.class.localeCompare(b.dataset.class) || a.dataset.rank - b.dataset.rank,
+    }[groupOrder.value];
+    for (const group of [...groups].sort(by)) {
+      group.hidden = groupClass.value && group.dataset.class !== groupClass.value;
+      gathered.append(group);
+    }
+  };
+  if (gathered) for (const tool of [groupClass, groupOrder]) tool.addEventListener("change", gather);
+
   // Maps or photographs.
   const swap = one("#swap");
   const exchange = () => {

@@ -16,6 +16,8 @@ from xai_fast.report import overlay, save_jpeg
 
 COLUMNS, ROWS = 6, 4
 TILES = COLUMNS * ROWS
+GROUP_TILES = 2 * COLUMNS
+"""Tiles of a group: less than of a finding, because there are more of them."""
 _SIDE = 224  # pixels of a tile at most
 _PAPER = (128, 128, 128)
 
@@ -27,14 +29,22 @@ class Gallery:
     Attributes:
         number: names its files.
         positions: of the images in the order of the tiles; those that could not be read are left out.
+        mean: whether a tile before them shows what they have in common.
     """
 
     number: int
     positions: tuple[int, ...]
+    mean: bool = False
 
 
 def write_gallery(
-    run: AuditRun, photographs: Photographs, method: str, positions: Sequence[int], number: int, folder: Path
+    run: AuditRun,
+    photographs: Photographs,
+    method: str,
+    positions: Sequence[int],
+    number: int,
+    folder: Path,
+    mean: NDArray[np.floating] | None = None,
 ) -> Gallery | None:
     """Writes the sheets of the first images; None where none can be read.
 
@@ -45,8 +55,10 @@ def write_gallery(
         positions: of images; the first `TILES` of those that can be read are drawn.
         number: names the files `NUMBER-photos.jpg` and `NUMBER-maps.jpg`.
         folder: for them.
+        mean: (h, w) a map of them all, which comes first, over the mean of the photographs that are shown.
     """
-    wanted = list(dict.fromkeys(int(position) for position in positions))[:TILES]
+    room = TILES if mean is None else GROUP_TILES - 1
+    wanted = list(dict.fromkeys(int(position) for position in positions))[:room]
     pictures = photographs.pictures(wanted)
     shown = [position for position in wanted if position in pictures]
     if not shown:
@@ -59,9 +71,21 @@ def write_gallery(
         position: overlay(view, maps[position], signed=signed) if position in maps else view
         for position, view in views.items()
     }
-    save_jpeg(_sheet([views[position] for position in shown], side), folder / f"{number}-photos.jpg")
-    save_jpeg(_sheet([drawn[position] for position in shown], side), folder / f"{number}-maps.jpg")
-    return Gallery(number, tuple(shown))
+    photos, overlays = ([pictures[position] for position in shown] for pictures in (views, drawn))
+    if mean is not None:
+        photos.insert(0, _mean_of(photos))
+        overlays.insert(0, overlay(photos[0], mean.astype(np.float32), signed=False))
+    save_jpeg(_sheet(photos, side), folder / f"{number}-photos.jpg")
+    save_jpeg(_sheet(overlays, side), folder / f"{number}-maps.jpg")
+    return Gallery(number, tuple(shown), mean is not None)
+
+
+def _mean_of(pictures: Sequence[Image.Image]) -> Image.Image:
+    """What pictures have in common, at the size of the first."""
+    size = pictures[0].size
+    alike = [one if one.size == size else one.resize(size, Image.Resampling.BILINEAR) for one in pictures]
+    mean = np.mean([np.asarray(one.convert("RGB"), np.float32) for one in alike], axis=0)
+    return Image.fromarray(mean.round().astype(np.uint8))
 
 
 def maps_at(run: AuditRun, method: str, positions: Sequence[int]) -> dict[int, NDArray[np.float32]]:

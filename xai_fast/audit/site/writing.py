@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xai_fast._printing import printable
 from xai_fast.audit.checks.checking import CHECKS
+from xai_fast.audit.checks.clusters import Group
 from xai_fast.audit.checks.records import Records, records_of
+from xai_fast.audit.checks.regions import GRID
 from xai_fast.audit.checks.storing import Findings, findings_of
 from xai_fast.audit.photographs import Photographs, photographs_of
 from xai_fast.audit.reading import AuditRun, read
@@ -25,6 +28,10 @@ from .rows import chunks, escaped
 from .sheets import COLUMNS, ROWS, TILES, Gallery, write_gallery
 
 _FAILURES = 100  # that are listed beside the table
+_GROUPS = 60  # that are shown
+
+_Wanted = tuple[Sequence[int], NDArray[np.floating] | None]
+"""What a gallery shows: images by their places, and a map of them all."""
 
 
 def report(run: AuditRun | str | Path, *, out: str | Path | None = None, data: Any = None) -> Path:
@@ -47,8 +54,10 @@ def report(run: AuditRun | str | Path, *, out: str | Path | None = None, data: A
     run = run if isinstance(run, AuditRun) else read(run)
     findings, folder = findings_of(run.directory), Path(out or run.directory / "report")
     records = records_of(run, findings.method)
-    wrong = _surest_errors(records)
-    galleries: list[Gallery | None] = [None] * (len(findings) + 1)
+    groups = findings.groups[:_GROUPS]
+    wanted: list[_Wanted] = [(one.positions, None) for one in findings]
+    wanted += [(_surest_errors(records), None), *((one.positions, _mean_map(one)) for one in groups)]
+    galleries: list[Gallery | None] = [None] * len(wanted)
     said = ""
     with ExitStack() as stack:
         try:
@@ -56,19 +65,24 @@ def report(run: AuditRun | str | Path, *, out: str | Path | None = None, data: A
         except (ValueError, TypeError, OSError) as error:
             said = str(error)
         else:
-            wanted = [*(one.positions for one in findings), wrong]
             galleries = _galleries(run, photographs, findings.method, wanted, folder / "pictures")
     html = _page(run, findings, records, galleries, said)
     return write_atomically(folder / "index.html", lambda file: file.write(html.encode("utf-8", "replace")))
 
 
 def _galleries(
-    run: AuditRun, photographs: Photographs, method: str, wanted: Sequence[Sequence[int]], folder: Path
+    run: AuditRun, photographs: Photographs, method: str, wanted: Sequence[_Wanted], folder: Path
 ) -> list[Gallery | None]:
     return [
-        write_gallery(run, photographs, method, positions[: 2 * TILES], number, folder) if len(positions) else None
-        for number, positions in enumerate(wanted)
+        write_gallery(run, photographs, method, positions[: 2 * TILES], number, folder, mean)
+        if len(positions)
+        else None
+        for number, (positions, mean) in enumerate(wanted)
     ]
+
+
+def _mean_map(group: Group) -> NDArray[np.floating]:
+    return np.array(group.grid).reshape(GRID, GRID)
 
 
 def _surest_errors(records: Records) -> list[int]:
@@ -114,8 +128,13 @@ def _page(
         findings=findings.found,
         states=sorted({one.confirmation.state for one in findings}),
         checks=sorted({one.check for one in findings}),
-        galleries=galleries[:-1],
-        errors=galleries[-1],
+        galleries=galleries[: len(findings)],
+        errors=galleries[len(findings)],
+        groups=list(zip(findings.groups, galleries[len(findings) + 1 :], strict=False)),
+        n_groups=len(findings.groups),
+        group_classes=[records.name(index) for index in sorted({one.class_index for one in findings.groups[:_GROUPS]})],
+        named=records.name,
+        skipped=findings.skipped,
         n_wrong=int(records.wrong.sum()),
         failures=failed,
         names=_names(run, records, galleries),

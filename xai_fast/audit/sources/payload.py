@@ -37,6 +37,8 @@ class Source(Protocol):
     def fetch(self, row: dict[str, Any]) -> Payload:
         """Where the image of a row of the manifest is; called from several threads.
 
+        A mask is asked for as an image is, by a row whose `uri` is the mask's.
+
         Raises:
             OSError, ValueError: it cannot be read.
         """

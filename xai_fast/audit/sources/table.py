@@ -49,7 +49,8 @@ class PathTable:
         path = next((name for name in _PATHS if name in names), None)
         if path is None:
             raise ValueError(f"`data` {shown} has no column `path`, but {', '.join(names)}; name the images' paths so")
-        found = {"uri": _texts(table, path), **{name: _texts(table, name) for name in ("label", "mask")}}
+        found = {"uri": _texts(table, path), "label": _texts(table, "label")}
+        found["mask"] = [name or None for name in _texts(table, "mask")]  # an empty cell of a CSV
         found["id"] = table.column("id").to_pylist() if "id" in names else [None] * len(table)
         if not all(isinstance(number, int | None) for number in found["id"]) or None in found["uri"]:
             raise ValueError(f"`data` {shown}: ids must be whole numbers, and no path may be missing")

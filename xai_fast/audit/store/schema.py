@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .maps import SUMMARIES
+from .maps import COMPARED, SUMMARIES
 
 OK = "ok"
 PROPERTIES = ("brightness", "contrast", "red", "green", "blue", "sharpness")
@@ -28,13 +28,24 @@ class Map:
     shape: tuple[int, int] | None
 
 
-def schema_of(maps: tuple[Map, ...], embedding: int | None, metadata: Mapping[str, Any]) -> pa.Schema:
+def schema_of(
+    maps: tuple[Map, ...],
+    embedding: int | None,
+    metadata: Mapping[str, Any],
+    *,
+    noise: bool = False,
+    masks: bool = False,
+) -> pa.Schema:
     """The columns.
 
     Args:
         maps: one per method.
         embedding: its length; None where there is none.
         metadata: further columns of the manifest with their Arrow types.
+        noise: whether some images are explained once more on a noisy copy: what the model predicts there, and per
+            method `change` and `rank` (see `store.maps.compared`).
+        masks: whether some images have a mask: `mask_area`, its share of the picture that the model sees, `mask_error`,
+            and per method `mask`, the share of each cell of the map that it covers, in 255ths.
     """
     fields = [
         pa.field("id", pa.int64(), nullable=False),
@@ -54,6 +65,10 @@ def schema_of(maps: tuple[Map, ...], embedding: int | None, metadata: Mapping[st
     ]
     if embedding is not None:
         fields.append(pa.field("embedding", pa.list_(pa.float32())))
+    if noise:
+        fields.append(pa.field("noisy_prediction", pa.int32()))
+    if masks:
+        fields += [pa.field("mask_area", pa.float32()), pa.field("mask_error", pa.string())]
     for one in maps:
         size = -1 if one.shape is None else one.shape[0] * one.shape[1]
         fields += [
@@ -64,6 +79,8 @@ def schema_of(maps: tuple[Map, ...], embedding: int | None, metadata: Mapping[st
             pa.field(f"{one.label}.zero", pa.float32()),
             pa.field(f"{one.label}.evaluations", pa.int64()),
             *(pa.field(f"{one.label}.{name}", pa.float32()) for name in SUMMARIES),
+            *(pa.field(f"{one.label}.{name}", pa.float32()) for name in COMPARED if noise),
+            *([pa.field(f"{one.label}.mask", pa.binary(size))] if masks else []),
         ]
     fields += [pa.field(name, kind) for name, kind in metadata.items()]
     return pa.schema(fields)
