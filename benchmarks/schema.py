@@ -119,6 +119,20 @@ _ALARMS = {
     "first_is_planted": int,
     "audits": list,
 }
+_CHECKS = {
+    "checks": str,
+    "rows": int,
+    "classes": int,
+    "seconds": dict,
+    "peak_bytes": int,
+    "bare_bytes": int,
+    "found": dict,
+    "report_seconds": _NUMBER,
+    "report_peak_bytes": int,
+    "site_bytes": int,
+    "site_files": int,
+    "open_seconds": _NUMBER,
+}
 _KILLS = {
     "kills": str,
     "rounds": int,
@@ -256,6 +270,7 @@ def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
         "memory": lambda record: _fields(record, _MEMORY, f"record {record['memory']!r}"),
         "audit": _audit,
         "alarms": lambda record: _fields(record, _ALARMS, f"record {record['alarms']!r}"),
+        "checks": lambda record: _fields(record, _CHECKS, f"record {record['checks']!r}"),
         "kills": lambda record: _fields(record, _KILLS, f"record {record['kills']!r}"),
         "scale": lambda record: _fields(record, _SCALE, f"record {record['scale']!r}"),
         "flat": lambda record: _fields(record, _FLAT, f"record {record['flat']!r}"),
