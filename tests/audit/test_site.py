@@ -24,6 +24,7 @@ from xai_fast.audit.checks.storing import findings_of
 from xai_fast.audit.site.performance import performance
 from xai_fast.audit.site.rows import escaped
 from xai_fast.audit.site.sheets import maps_at
+from xai_fast.report import overlay
 
 ATTACK = "</script><script>document.title='broken'</script>"
 
@@ -183,9 +184,16 @@ def test_the_mean_of_a_group_is_over_its_photographs(site):
     side = sheet.width // 6
     tiles = [np.asarray(sheet.crop((n * side, 0, (n + 1) * side, side)), float) for n in range(6)]
     assert np.abs(np.mean(tiles[1:6], axis=0) - tiles[0]).mean() < 6  # as far as JPEG keeps noise
-    heat = np.asarray(Image.open(page.parent / "pictures" / "4-maps.jpg").crop((0, 0, side, side)), float)
-    changed = np.abs(heat - tiles[0]).mean(2)
-    assert changed[-side // 8 :, -side // 8 :].mean() > 2 * changed[: side // 2, : side // 2].mean()
+    shown = np.asarray(Image.open(page.parent / "pictures" / "4-maps.jpg").crop((0, 0, side, side)), float)
+    view = Image.fromarray(tiles[0].round().astype(np.uint8))
+
+    def apart(place):
+        grid = np.zeros((GRID, GRID), np.float32)
+        grid[place] = 1
+        return np.abs(shown - np.asarray(overlay(view, grid, signed=False), float)).mean()
+
+    assert apart((-1, -1)) < 8
+    assert all(apart(place) > apart((-1, -1)) for place in ((0, 0), (0, -1), (4, 4)))
 
 
 def test_findings_of_a_site_are_kept_whole(site):
