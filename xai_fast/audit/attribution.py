@@ -28,6 +28,8 @@ from .answers import NOT_FINITE, Answer
 from .decoding.pool import Decoded
 from .identity import identity
 from .noise import Noise
+from .noting import keep, note
+from .settling import settled
 from .store.schema import OK
 from .together import Together
 
@@ -166,14 +168,7 @@ class EngineAttributor:
         labels: Sequence[int | None],
         targets: Sequence[int | None] | None = None,
     ) -> list[Answer]:
-        """Answers; those whose model answers NaN are taken out, and the others asked again.
-
-        Args:
-            inputs: of one shape.
-            ids: key random draws.
-            labels: where they are known.
-            targets: the classes to explain; None: those of the run.
-        """
+        """Answers, about `targets` or the run's; where the model answers NaN, the others are asked again."""
         answers, left = [Answer() for _ in inputs], list(range(len(inputs)))
         batch, keys = torch.stack(list(inputs)), torch.tensor(ids)
         while left:
@@ -245,15 +240,15 @@ class EngineAttributor:
             answer.embedding = embedding[n] if embedding is not None and answer.embedding is None else answer.embedding
         maps = [outcome.values, *(maps[:, 0] for maps in shared[0].maps[1:])]
         for (label, method), values in zip(group.members, maps[: len(group.members)], strict=True):
-            _keep(answers, label, values.sum(1) if method.signed else values.amax(1), outcome.evaluations)
-        return _note(answers, outcome.outputs, objective.record)
+            keep(answers, label, values.sum(1) if method.signed else values.amax(1), outcome.evaluations)
+        return note(answers, outcome.outputs, objective.record)
 
     def _alone(self, group: _Group, inputs: Tensor, ids: Tensor, target: Any, answers: list[Answer]) -> Any:
         """A method's own run; returns the classes that were explained."""
         ((label, method),) = group.members
         found = method(inputs, target, resolution="native", sample_ids=ids)
-        _keep(answers, label, found.heatmap(), found.evaluations)
-        return _note(answers, found.outputs, found.target)
+        keep(answers, label, found.heatmap(), found.evaluations)
+        return note(answers, found.outputs, found.target)
 
     def _plain(self) -> Recipe:
         """The scores, and the layer that is embedded."""
@@ -291,41 +286,6 @@ class EngineAttributor:
         plain = [_Group(())] if self._embeds is not None and not first else []
         ordered = [*first, *(clean for clean in shared if clean not in first)]
         return [*plain, *(_Group(tuple(shared[clean])) for clean in ordered), *alone]
-
-
-def _keep(answers: list[Answer], label: str, maps: Tensor, evaluations: Tensor) -> None:
-    """Maps (N, h, w) of a method.
-
-    Raises:
-        NonFiniteError: some are not finite; names them.
-    """
-    if not (finite := maps.flatten(1).isfinite().all(1)).all():
-        raise NonFiniteError((~finite).nonzero()[:, 0].tolist(), maps)
-    for answer, one, rows in zip(answers, maps.float().cpu().numpy(), evaluations.tolist(), strict=True):
-        answer.maps[label], answer.evaluations[label] = one, rows
-
-
-def _note(answers: list[Answer], outputs: Tensor | None, target: Any) -> Any:
-    """What the first run with class scores, and with classes that were explained, says of them."""
-    classes = target.tolist() if isinstance(target, Tensor) else None
-    for n, answer in enumerate(answers):
-        if answer.target is None and classes is not None:
-            answer.target = classes[n]
-        if answer.outputs is None and outputs is not None:
-            answer.outputs = outputs[n].float().cpu().numpy()
-    return target
-
-
-def settled(method: AbstractMethod, engine: Engine, example: Tensor) -> AbstractMethod:
-    """The method bound to an engine, with the layers that "auto" means for the example."""
-    wrapped = getattr(method, "method", None)
-    if isinstance(wrapped, AbstractMethod):
-        return dataclasses.replace(method, model=settled(wrapped, engine, example))
-    bound: Any = dataclasses.replace(method, model=engine)
-    if isinstance(layer := getattr(bound, "layer", None), str) and layer == "auto":
-        names = bound.layers(example)
-        bound = dataclasses.replace(bound, layer=names[0] if len(names) == 1 else list(names))
-    return bound
 
 
 def input_of(pixels: NDArray[np.uint8] | None, preprocess: Any) -> Tensor:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import queue
-import select
-import signal
-import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xai_fast._printing import reason
-from xai_fast.audit.sources.payload import Part, Payload
+from xai_fast.audit.sources.payload import Payload
 
-from .wire import packed, unpacked
+from .process import CrashedError, Process
 
 DECODE_ERROR, TIME_OUT = "decode_error", "timeout"
-_START = 120.0  # seconds in which a process must have started, on a machine that is busy with something else
 _TRIES = 2  # of a file whose decoder crashed: something else may have killed the process
 
 
@@ -97,8 +89,8 @@ class Decoders:
         command: Sequence[str] = (sys.executable, "-m", "xai_fast.audit.decoding.worker"),
     ) -> None:
         self._ahead = ahead
-        self._processes = [_Process(command, preprocess, time_out) for _ in range(workers)]
-        self._free: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        self._processes = [Process(command, preprocess, time_out) for _ in range(workers)]
+        self._free: queue.SimpleQueue[Process] = queue.SimpleQueue()
         for process in self._processes:
             self._free.put(process)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -131,7 +123,7 @@ class Decoders:
         finally:
             self._free.put(process)
 
-    def _decoded(self, process: _Process, request: Request) -> Decoded:
+    def _decoded(self, process: Process, request: Request) -> Decoded:
         try:
             header, pixels = self._asked(process, request.fetch)
         except _FailedError as failed:
@@ -146,7 +138,7 @@ class Decoders:
             tuple(header["properties"]),
         )
 
-    def _masked(self, process: _Process, fetch: Callable[[], Payload], found: Decoded) -> Decoded:
+    def _masked(self, process: Process, fetch: Callable[[], Payload], found: Decoded) -> Decoded:
         """An image with its mask; what is wrong with that costs the mask alone."""
         try:
             header, pixels = self._asked(process, fetch, mask=True)
@@ -165,7 +157,7 @@ class Decoders:
         return dataclasses.replace(found, mask=mask)
 
     def _asked(
-        self, process: _Process, fetch: Callable[[], Payload], mask: bool = False
+        self, process: Process, fetch: Callable[[], Payload], mask: bool = False
     ) -> tuple[dict[str, Any], bytes]:
         """What a process makes of a file.
 
@@ -183,7 +175,7 @@ class Decoders:
                 header, pixels = process.ask(payload, mask)
             except TimeoutError:
                 raise _FailedError(TIME_OUT, f"decoding took more than {process.time_out:g} s") from None
-            except _CrashedError as error:
+            except CrashedError as error:
                 crashed = str(error)
                 continue
             if "error" in header:
@@ -198,111 +190,3 @@ class _FailedError(Exception):
     def __init__(self, status: str, said: str) -> None:
         super().__init__(said)
         self.status = status
-
-
-class _CrashedError(Exception):
-    """A process ended while it decoded."""
-
-
-class _Process:
-    """One process, started when it is needed and again after it ended."""
-
-    def __init__(self, command: Sequence[str], preprocess: dict[str, Any] | None, time_out: float) -> None:
-        self._command, self._preprocess, self.time_out = command, preprocess, time_out
-        self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
-
-    def ask(self, payload: Payload, mask: bool = False) -> tuple[dict[str, Any], bytes]:
-        """The answer to one request, of a photograph or a mask.
-
-        Raises:
-            TimeoutError: it took too long; the process is gone.
-            _CrashedError: the process ended.
-        """
-        process = self._running()
-        header: dict[str, Any] = {"preprocess": self._preprocess, "time_out": self.time_out, "mask": mask}
-        content = payload if isinstance(payload, bytes) else b""
-        if isinstance(payload, Path):
-            header["path"] = os.fsencode(payload).hex()
-        elif isinstance(payload, Part):
-            header |= {"path": os.fsencode(payload.path).hex(), "offset": payload.offset, "length": payload.length}
-        until = time.monotonic() + self.time_out
-        try:
-            self._send(process, packed(header, content), until)
-            return unpacked(lambda count: self._receive(process, count, until))
-        except TimeoutError:
-            self._end()
-            raise
-        except (EOFError, OSError, ValueError, KeyError) as error:
-            code = self._end(grace=1.0)
-            how = f"signal {-code}, {signal.Signals(-code).name}" if code is not None and code < 0 else f"code {code}"
-            raise _CrashedError(f"the decoder crashed ({how})") from error
-
-    def close(self) -> None:
-        """Ends the process for good."""
-        self._closed = True
-        self._end()
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._closed:
-            raise _CrashedError("the decoders were closed")
-        if self._process is None:
-            # In a session of its own: Ctrl-C in a terminal is for us to handle. One thread: it is one of several.
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                env=environment,
-            )
-            assert self._process.stdin is not None
-            os.set_blocking(self._process.stdin.fileno(), False)
-            process, until = self._process, time.monotonic() + _START
-            try:
-                unpacked(lambda count: self._receive(process, count, until))
-            except (EOFError, TimeoutError, OSError, ValueError) as error:
-                self._end()
-                raise _CrashedError("the decoder did not start") from error
-        return self._process
-
-    def _send(self, process: subprocess.Popen[bytes], message: bytes, until: float) -> None:
-        assert process.stdin is not None
-        number, left = process.stdin.fileno(), memoryview(message)
-        while left:
-            _, ready, _ = select.select([], [number], [], max(until - time.monotonic(), 0))
-            if not ready:
-                raise TimeoutError
-            left = left[os.write(number, left) :]
-
-    def _receive(self, process: subprocess.Popen[bytes], count: int, until: float) -> bytes:
-        assert process.stdout is not None
-        number, parts = process.stdout.fileno(), []
-        while count:
-            ready, _, _ = select.select([number], [], [], max(until - time.monotonic(), 0))
-            if not ready:
-                raise TimeoutError
-            part = os.read(number, min(count, 1 << 20))
-            if not part:
-                raise EOFError
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
-
-    def _end(self, grace: float = 0.0) -> int | None:
-        """Ends the process, and returns how it ended by itself within `grace` seconds; None where it did not."""
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(grace)
-        code = process.returncode
-        if code is None:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        return code
