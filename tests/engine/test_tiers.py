@@ -144,3 +144,100 @@ def test_what_cannot_run_plainly_is_prepared():
             assert reason in tier_of(xf.Saliency(engine), x)
         assert "depends on answers" in tier_of(xf.ScoreCAM(xf.Engine(network())), x)
         assert "more than scores" in tier_of(xf.DeepLift(xf.Engine(network())), x)
+
+
+class Watched(nn.Module):
+    """A network that writes down its forwards where its copies do, too."""
+
+    def __init__(self, before):
+        super().__init__()
+        self.net, self.before, self.forwards = network().double(), before, FORWARDS
+
+    def forward(self, x):
+        self.forwards.append(len(x))
+        return self.net(self.before(x))
+
+
+class Forwards(list):
+    """Copies of a model share it."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+FORWARDS = Forwards()
+
+
+class Kept(nn.Module):
+    """A convolution whose result somebody else holds, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(3, 3, 1))
+        self.held = []
+
+    def forward(self, x):
+        self.held[:] = [self.inner[0](x)]
+        return self.held[0]
+
+
+class Later(nn.Module):
+    """Writes into what a module has returned, and reads what another still holds of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = nn.Sequential(Kept())
+
+    def forward(self, x):
+        self.kept(x).mul_(0.5)
+        return self.kept[0].held[0] + x
+
+
+class Counts(nn.Module):
+    """Answers otherwise from its second forward on."""
+
+    def __init__(self):
+        super().__init__()
+        self.forwards = 0
+
+    def forward(self, x):
+        self.forwards += 1
+        return x * self.forwards
+
+
+class Draws(nn.Module):
+    """Draws a number that changes nothing."""
+
+    def forward(self, x):
+        return x + 0 * torch.rand(1).to(x)
+
+
+# What runs before the network, and how many forwards a first call takes: the one in which the layer is found and which
+# answers, and one with a changed corner; one more where the first could have been another than a forward by itself.
+BEFORE = {
+    "nothing": (nn.Identity(), 2),
+    "in place": (nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True)), 2),
+    "a view": (nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(2), nn.Unflatten(2, (32, 32))), 2),
+    "held and written into": (Later(), 3),
+    "a number of forwards": (Counts(), 2),
+    "random numbers": (Draws(), 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_the_forward_in_which_a_layer_is_found_is_the_answer(name):
+    before, forwards = BEFORE[name]
+    model, x = Watched(copy.deepcopy(before)).double().eval(), torch.randn(1, 3, 32, 32).double()
+    plain = copy.deepcopy(model)
+    with tiers.assuming("plain"):
+        FORWARDS.clear()
+        first = xf.GradCAM(xf.Engine(model)).attribute(x, 1, resolution="native")
+        assert len(FORWARDS) == forwards
+        again = xf.GradCAM(xf.Engine(copy.deepcopy(plain)), layer="net.8").attribute(x, 1, resolution="native")
+    assert torch.equal(first, again)
+    activations = []
+    plain.net[8].register_forward_hook(lambda _m, _a, output: activations.append(output.clone()) or activations[-1])
+    scores = plain(x)
+    (gradient,) = torch.autograd.grad(scores[0, 1], activations[0])
+    truth = (gradient.mean((2, 3), keepdim=True) * activations[0]).sum(1).relu()
+    assert torch.allclose(first[0], truth[0].to(first), rtol=1e-9, atol=1e-12)

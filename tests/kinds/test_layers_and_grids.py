@@ -371,7 +371,7 @@ class Turned(nn.Module):
 CORNERS = {
     "maps": (pooled(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1), nn.ReLU()), "3", 2),
     "channels last": (ChannelsLast(), "mix", 2),
-    "tokens": (Transformer(lambda tokens: tokens.mean(1)), "norm", 4),
+    "tokens": (Transformer(lambda tokens: tokens.mean(1)), "norm", 2),
     "a map made of a vector": (Decoded(), "encoder", None),
     "rows and columns exchanged": (Turned(), "first", None),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _BATCH_NORM = ("NativeBatchNormBackward", "BatchNormWithUpdateBackward", "NativeBatchNormLegit")
@@ -21,7 +22,7 @@ _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 def grad(
     outputs: Tensor | Sequence[Tensor],
-    inputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor | GradientEdge],
     grad_outputs: Tensor | Sequence[Tensor] | None = None,
     **options: Any,
 ) -> tuple[Tensor, ...]:

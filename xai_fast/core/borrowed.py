@@ -1,8 +1,9 @@
-"""A copy of the caller's model that borrows its weights: ready at once, and kept from writing to them."""
+"""What a forward of ours writes to: seen as it happens, so that it never writes to weights that are the caller's."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,18 +30,49 @@ def read_only(module: nn.Module) -> Iterator[None]:
     Raises:
         WritesWeightsError: from inside.
     """
-    with _ReadOnly({weight.untyped_storage().data_ptr() for weight in module.parameters() if _has_memory(weight)}):
+    memory = {weight.untyped_storage().data_ptr() for weight in module.parameters() if _has_memory(weight)}
+
+    def refuse(func: Any, address: int) -> None:
+        if address in memory:
+            raise WritesWeightsError(f"{func} writes into a weight")
+
+    with seeing_writes(refuse):
         yield
+
+
+@contextmanager
+def seeing_writes(see: Callable[[Any, int], None]) -> Iterator[None]:
+    """Calls `see` with the operator and the address of the memory before anything of this thread is written in place.
+
+    Beneath autograd, so that no `.data` hides it; what writes past torch's operators is not seen.
+    """
+    running = getattr(_here, "mode", None)
+    mode = running or _Writes()
+    mode.watchers.append(see)
+    try:
+        if running is not None:
+            yield
+            return
+        _here.mode = mode
+        with mode:
+            yield
+    finally:
+        mode.watchers.remove(see)
+        if running is None:
+            _here.mode = None
+
+
+_here = threading.local()
 
 
 def _has_memory(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and not tensor.is_meta
 
 
-class _ReadOnly(TorchDispatchMode):
-    def __init__(self, memory: Collection[int]) -> None:
+class _Writes(TorchDispatchMode):
+    def __init__(self) -> None:
         super().__init__()
-        self._memory = memory
+        self.watchers: list[Callable[[Any, int], None]] = []
         self._written: dict[Any, list[tuple[int, str]]] = {}  # by operator: which of its arguments it writes to
 
     @classmethod
@@ -58,9 +90,8 @@ class _ReadOnly(TorchDispatchMode):
         for at, name in written:
             into = args[at] if at < len(args) else kwargs.get(name)
             for tensor in into if isinstance(into, list | tuple) else (into,):
-                if isinstance(tensor, Tensor) and _has_memory(tensor) and self._borrowed(tensor):
-                    raise WritesWeightsError(f"{func} writes into a weight")
+                if isinstance(tensor, Tensor) and _has_memory(tensor):
+                    address = tensor.untyped_storage().data_ptr()
+                    for see in self.watchers:
+                        see(func, address)
         return func(*args, **kwargs)
-
-    def _borrowed(self, tensor: Tensor) -> bool:
-        return tensor.untyped_storage().data_ptr() in self._memory

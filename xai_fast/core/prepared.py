@@ -21,6 +21,7 @@ from .borrowed import read_only
 from .copies import copied, traits
 from .draws import drawn_by, note
 from .guard import own_model
+from .layers import Recorded
 from .scores import named_parts
 from .shelf import Shelves
 from .snapshot import Path
@@ -69,6 +70,7 @@ class Prepared:
             what the forward leaves behind on every call, and what the copy shares with it and looks up when it runs.
         anchors: names of the layers that somebody looks at.
         borrows: whether the weights of `module` are the caller's own, to which its first forward must not write.
+        recorded: a forward that has run, whose row is the only one to be asked about.
     """
 
     module: Callable[[Tensor], Any]
@@ -96,6 +98,7 @@ class Prepared:
     draws: set[str] = field(default_factory=set)
     compiled: Callable[[Tensor], Any] | None = None
     borrows: bool = False
+    recorded: Recorded | None = None
     _unseen: bool = False
 
     def __call__(self, batch: Tensor) -> Any:
@@ -125,6 +128,15 @@ class Prepared:
             raw, draws = drawn_by(run)
         self.draws |= draws
         return raw
+
+    def already(self, row: Tensor, layers: Sequence[str]) -> tuple[Any, list[Tensor]] | None:
+        """The raw output for a row (1, C, *S), and what layers returned, parts of one graph, where it has run already.
+
+        Only once, since a backward may free the graph.
+        """
+        recorded, self.recorded = self.recorded, None
+        shown = None if recorded is None else recorded.answers(row, layers)
+        return None if recorded is None or shown is None else (recorded.raw, shown)
 
     def shelves(self, shape: Sequence[int]) -> Shelves:
         """What was made for inputs of shape (C, *S)."""
@@ -207,12 +219,17 @@ class Prepared:
         return LAYOUTS.get(ndim, torch.contiguous_format) if self.channels_last else torch.contiguous_format
 
 
-def plain_copy(model: nn.Module) -> Prepared:
-    """A copy that borrows the caller's weights, of which nothing is known: rows run alone. Anything may raise."""
+def plain_copy(model: nn.Module, recorded: Recorded | None = None) -> Prepared:
+    """A copy that borrows the caller's weights, of which nothing is known: rows run alone. Anything may raise.
+
+    With `recorded` it is the copy that has run, for nothing but the row that it ran on.
+    """
     dtype, device = traits(model)
     note = "on the plain tier the model's own forward runs"
-    module = copied(model, borrowing=True)
-    return Prepared(module, copied=True, dtype=dtype, device=device, alone=True, resists=note, borrows=True)
+    module = copied(model, borrowing=True) if recorded is None else recorded.module
+    made = Prepared(module, copied=True, dtype=dtype, device=device, alone=True, resists=note, borrows=True)
+    made.recorded = recorded
+    return made
 
 
 def widened(output: Any) -> Any:

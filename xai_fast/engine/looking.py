@@ -18,6 +18,7 @@ from xai_fast.core.layers import (
     Function,
     Grid,
     Reading,
+    Recorded,
     TokenPlaces,
     blocks_of,
     choose_layers,
@@ -70,11 +71,13 @@ class Looking:
         model: the caller's; a copy of it runs, without hooks, or its own object under guard.
         looked: what is known.
         output: from the raw output to class scores; None: found.
+        ran: takes forwards of copies that borrow its weights, which may be the answer to the call at hand.
     """
 
     model: Any
     looked: Looked
     output: Callable[[Any], Tensor] | None
+    ran: list[Recorded]
 
     def chosen(self, inputs: Tensor, *, several: bool = False) -> tuple[str, ...]:
         """Names of what "auto" means: the deepest layer whose positions answer to the input's.
@@ -95,6 +98,8 @@ class Looking:
                         module, self._example(inputs), asked.score, ours=ours, boxes=asked.boxes is not None
                     )
                 )
+            if choice.record is not None and choice.record.module is not unwrapped(self.model):
+                self.ran.append(choice.record)
             self.looked.chosen[key] = choice.layers
             for name, reading in zip(choice.layers, choice.readings, strict=True):
                 self.looked.readings[name, shape, None] = reading

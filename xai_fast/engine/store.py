@@ -17,7 +17,7 @@ from xai_fast.core.copies import has_hooks, traits
 from xai_fast.core.fingerprint import Fingerprint
 from xai_fast.core.guard import untouched
 from xai_fast.core.hooks import on_all_modules
-from xai_fast.core.layers import modules_of
+from xai_fast.core.layers import Recorded, modules_of
 from xai_fast.core.prepared import HALVES, Prepared, reducible
 from xai_fast.core.turns import turn_of
 from xai_fast.graph.timed import recording
@@ -88,6 +88,7 @@ class ModelStore:
         self._decisions = decisions
         self._own = self._given()
         self._compared: Contents | None = None  # in this turn, or once where frozen, with the model as it is
+        self._ran: list[Recorded] = []
         self._running: tuple[int, int] | None = None  # the thread whose turn it is, and in which fork
 
     @contextmanager
@@ -112,6 +113,7 @@ class ModelStore:
                 self._let_go()
             finally:
                 self._running = None
+                self._ran.clear()
 
     def prepare(self, settings: Settings, anchors: frozenset[str], inputs: Tensor, *, exact: bool = False) -> Prepared:
         """The model made ready for these anchors and verified on inputs of this shape: now, unless it is already.
@@ -181,7 +183,12 @@ class ModelStore:
 
     def looking(self, output: Callable[[Any], Tensor] | None) -> Looking:
         """What looks at the model's layers, in a turn, and remembers what it sees."""
-        return Looking(self.model, self.current().looked, output)
+        return Looking(self.model, self.current().looked, output, self._ran)
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """The last forward of a plain copy that has run in this turn beside the answers."""
+        return self._ran[-1] if self._ran else None
 
     def run_next(self, sample: Tensor | None) -> None:
         """The rows that run next are variants of these samples, whose further inputs follow them."""

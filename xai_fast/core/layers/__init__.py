@@ -2,6 +2,7 @@
 
 from .answering import coordinates, reading_of
 from .blocks import blocks_of
+from .calls import Recorded
 from .choosing import Choice, choose_layers
 from .grids import Axes, Flat, Function, Grid, Reading, Tokens, checked_grid
 from .naming import Layer, layer_names
@@ -17,6 +18,7 @@ __all__ = [
     "Grid",
     "Layer",
     "Reading",
+    "Recorded",
     "TokenPlaces",
     "Tokens",
     "at_layers",

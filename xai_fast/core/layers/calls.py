@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_leaves
 
 from xai_fast.core import autograd
+from xai_fast.core.borrowed import seeing_writes
+from xai_fast.core.draws import Generators
 from xai_fast.core.scores import SCORE_NAMES, find_scores, named_parts
 from xai_fast.graph.address import Address
 
-from .places import first_tensor, with_first
+from .places import Take, at_layers, first_tensor, with_first
 
 _PYRAMIDS = (dict, OrderedDict, list, tuple)  # and not a library's record of outputs, whose parts may feed nothing
 
@@ -29,29 +32,48 @@ class Seen:
     Attributes:
         path: of the module.
         call: which of its calls, from 1.
-        activation: what it returned.
+        own: what it returned, part of the forward's graph.
+        edge: where that begins in the backward, which stays so if `own` is written into; None where nothing does.
+        shape: of it.
         maker: path of the module that made the map, which others only pass on.
         parts: paths of the modules that made each of the maps, where it returned several.
+        intact: whether nothing has written into it since.
         gradient: of the score by `activation`; None where nothing leads from there to the score, or nobody asked.
         calls: how often the module ran in all.
     """
 
     path: str
     call: int
-    activation: Tensor
+    own: Tensor
+    edge: GradientEdge | None
     maker: str
     parts: tuple[str, ...]
+    shape: torch.Size = field(init=False)
+    intact: bool = True
     gradient: Tensor | None = None
     calls: int = 1
+    restore: Callable[[], None] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.shape = self.own.shape
 
     @property
     def name(self) -> str:
         """As a caller would write it."""
         return str(Address(self.path, None if self.calls == 1 else self.call))
 
+    @property
+    def activation(self) -> Tensor:
+        """What it returned, detached."""
+        if not self.intact:
+            self.restore()
+        return self.own.detach()
+
 
 class Recorded:
     """One forward of the model, with every call of its modules.
+
+    Little is copied: what was written into later takes a further run where it is asked for.
 
     Args:
         module: the model.
@@ -60,33 +82,42 @@ class Recorded:
         boxes: whether that is about a detector's boxes, and what it returns says nothing of classes.
 
     Attributes:
+        module, example: as given.
+        raw: what it returned, part of the graph.
         seen: the calls in order of completion.
         read: paths of the modules that made the maps which one module took together, as a detector's head does;
             the last one's are last.
         scores: what the output says of classes; None where it only passes features on.
+        own: whether a forward without hooks might have answered otherwise: random numbers were drawn, or something was
+            written into that went on as a copy.
     """
 
     def __init__(
         self, module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor], *, boxes: bool = False
     ) -> None:
+        self.module, self.example = module, example
         self._leaf = example.detach().clone().requires_grad_()
-        with torch.enable_grad(), _hooked(module) as (self.seen, self.read):
-            raw = module(self._leaf * 1)  # a model may write into its input, which must not be a leaf then
-            scores = score_of(raw)
+        generators, hooks = Generators(), _Hooks()
+        with torch.enable_grad(), hooks.on(module):
+            # A model may write into its input, which must not be a leaf then.
+            self.raw = module(self._leaf * 1)
+            scores = score_of(self.raw)
             self._sum = None
             if scores.requires_grad:
                 generator = torch.Generator().manual_seed(0)
                 direction = torch.rand(scores.shape, generator=generator).to(scores) + 0.5
                 self._sum = (scores * direction).sum()
-        self.scores = None if boxes else _class_scores(raw)
+        self.seen, self.read = hooks.seen, hooks.read
+        self.own = hooks.differs or bool(generators.changed())
+        self.scores = None if boxes else _class_scores(self.raw)
         counts: dict[str, int] = {}
         for one in self.seen:
             counts[one.path] = counts.get(one.path, 0) + 1
         # What no gradient leads through counts as asked about.
-        self._waiting = {id(one): one.activation for one in self.seen if one.activation.requires_grad}
+        self._waiting = {id(one): one.edge for one in self.seen if one.edge is not None}
         for one in self.seen:
             one.calls = counts[one.path]
-            one.activation = one.activation.detach()
+            one.restore = self._run_again
 
     def matters(self, some: Sequence[Seen]) -> list[Seen]:
         """Those of some calls that the score depends on, whose gradients are known from then on.
@@ -99,16 +130,44 @@ class Recorded:
             one.gradient = gradient
         return [one for one in some if one.gradient is not None and bool(one.gradient.count_nonzero())]
 
-    @cached_property
+    @functools.cached_property
     def depends(self) -> bool:
         """Whether the score depends on the input."""
         (own,) = self._gradients([self._leaf])
         return own is not None and bool(own.count_nonzero())
 
-    def _gradients(self, at: list[Tensor]) -> Sequence[Tensor | None]:
+    def _gradients(self, at: Sequence[Tensor | GradientEdge]) -> Sequence[Tensor | None]:
         if self._sum is None or not at:
             return [None] * len(at)
         return autograd.grad(self._sum, at, allow_unused=True, retain_graph=True)
+
+    def answers(self, row: Tensor, layers: Sequence[str]) -> list[Tensor] | None:
+        """What the layers returned, part of the graph, if this was a forward of that row (1, C, *S) and shows them."""
+        alike = (
+            row.shape == self.example.shape and row.stride() == self.example.stride() and row.dtype == self._leaf.dtype
+        )
+        shown = {one.name: one.own for one in self.seen if one.intact and one.edge is not None}
+        if self.own or not alike or not all(layer in shown for layer in layers) or not torch.equal(row, self.example):
+            return None
+        return [shown[layer] for layer in layers]
+
+    @torch.no_grad()
+    def _run_again(self) -> None:
+        """Runs the model once more for what calls returned that was written into later."""
+        lost = {one.name: one for one in self.seen if not one.intact}
+
+        def taker(one: Seen) -> Take:
+            def take(activation: Tensor) -> None:
+                one.own, one.intact = activation.clone(), True
+
+            return take
+
+        with at_layers(self.module, {name: taker(one) for name, one in lost.items()}):
+            self.module(self.example.clone())
+
+
+def _laid(row: Tensor) -> tuple[Any, ...]:
+    return row.shape, row.stride(), row.dtype
 
 
 def _class_scores(raw: Any) -> Tensor | None:
@@ -120,55 +179,96 @@ def _class_scores(raw: Any) -> Tensor | None:
         return None
 
 
-def _passed_on(output: Tensor, given: Any) -> bool:
-    """Whether an output lies in memory that its module was given, or in none that can be told."""
-    if output.layout is not torch.strided:
-        return True
-    memory = output.untyped_storage().data_ptr()
-    leaves = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor) and leaf.layout is torch.strided]
-    return any(leaf.untyped_storage().data_ptr() == memory for leaf in leaves)
+class _Hooks:
+    """Hooks on every module: collect every call in order of completion, and what is written into afterwards.
+
+    What a module passes on as it came goes on as another tensor in the same memory, so that passing on is not making.
+
+    Attributes:
+        seen, read: as in `Recorded`.
+        differs: whether something was written into that went on as a copy, which whoever holds the other does not see.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.read: list[tuple[str, ...]] = []
+        self.differs = False
+        self._parted: set[int] = set()  # where what was copied lies, and its copy
+        self._counts: dict[str, int] = {}
+        self._makers: dict[int, str] = {}  # of the tensors that were handed on
+        self._alive: list[Tensor] = []  # those, also where a call was restored and holds another
+        self._given: dict[str, list[dict[int, int]]] = {}  # by path, the versions of what running calls were given
+        self._memory: dict[int, list[Seen]] = {}  # which calls returned what lies there
+
+    @contextmanager
+    def on(self, module: nn.Module) -> Iterator[None]:
+        """They fire inside."""
+        handles = []
+        for path, part in module.named_modules():
+            if path:
+                begin, end = functools.partial(self._enter, path), functools.partial(self._record, path)
+                handles.append(part.register_forward_pre_hook(begin, with_kwargs=True))
+                handles.append(part.register_forward_hook(end, with_kwargs=True))
+        try:
+            with seeing_writes(self._lose):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, path: str, _layer: nn.Module, args: Any, kwargs: Any) -> None:
+        given = {id(leaf): _version(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        self._given.setdefault(path, []).append(given)
+
+    def _record(self, path: str, _layer: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        given, makers = self._given[path].pop(), self._makers
+        call = self._counts[path] = self._counts.get(path, 0) + 1
+        for several in args:
+            if type(several) in _PYRAMIDS:
+                taken = tuple(filter(None, (makers.get(id(leaf)) for leaf in tree_leaves(several))))
+                if len(set(taken)) > 1:
+                    self.read = [*(other for other in self.read if other != taken), taken]
+        try:
+            first = first_tensor(output)
+        except TypeError:
+            return None
+        maps = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        # The module's own name stands for its first map; others that no module made have none.
+        made = [makers.get(id(leaf), path if leaf is first else "") for leaf in maps]
+        parts = tuple(filter(None, made)) if type(output) in _PYRAMIDS else ()
+        maker, handed = makers.get(id(first), path), _handed(first, given, known=id(first) in makers)
+        makers[id(handed)] = maker
+        self._alive.append(handed)
+        edge = get_gradient_edge(handed) if handed.requires_grad else None
+        self.seen.append(Seen(path, call, handed, edge, maker, parts))
+        if handed is not first and not handed._is_view():
+            self._parted |= {_address(first), _address(handed)}
+        self._memory.setdefault(_address(handed), []).append(self.seen[-1])
+        return None if handed is first else with_first(output, handed)
+
+    def _lose(self, _func: Any, address: int) -> None:
+        self.differs |= address in self._parted
+        for one in self._memory.pop(address, ()):
+            one.intact = False
 
 
-@contextmanager
-def _hooked(module: nn.Module) -> Iterator[tuple[list[Seen], list[tuple[str, ...]]]]:
-    """Collects every call in order of completion; a copy goes on, so that passing something on is not making it."""
-    seen: list[Seen] = []
-    read: list[tuple[str, ...]] = []
-    counts: dict[str, int] = {}
-    makers: dict[int, str] = {}  # of the tensors that were handed on; `seen` keeps none of them from being freed
-    alive: list[Tensor] = []
+def _handed(first: Tensor, given: dict[int, int], *, known: bool) -> Tensor:
+    """What goes on in place of what a module returned: itself, if that can be told from all else by autograd.
 
-    def recorder(path: str) -> Any:
-        def record(_layer: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            counts[path] = counts.get(path, 0) + 1
-            for several in args:
-                if type(several) in _PYRAMIDS:
-                    taken = tuple(filter(None, (makers.get(id(leaf)) for leaf in tree_leaves(several))))
-                    if len(set(taken)) > 1:
-                        read[:] = [*(other for other in read if other != taken), taken]
-            try:
-                first = first_tensor(output)
-            except TypeError:
-                return None
-            maps = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-            # The module's own name stands for its first map; others that no module made have none.
-            made = [makers.get(id(leaf), path if leaf is first else "") for leaf in maps]
-            parts = tuple(filter(None, made)) if type(output) in _PYRAMIDS else ()
-            # What it was given may be written into by whoever holds it; what it has made, nobody else holds.
-            own = first.clone() if _passed_on(first, (args, kwargs)) else first.view_as(first)
-            handed = own.clone()
-            makers[id(handed)] = makers.get(id(first), path)
-            alive.append(handed)
-            seen.append(Seen(path, counts[path], own, makers[id(handed)], parts))
-            return with_first(output, handed)
+    Args:
+        first: what it returned.
+        given: the versions of what it was given when it began, by id.
+        known: whether a module inside of it has handed it on already, perhaps to others as well.
+    """
+    if given.get(id(first), -1) == _version(first):
+        return first.view_as(first)  # passed on
+    # Writing into a view takes its place in the backward away.
+    return first.clone() if known or first.layout is not torch.strided or first._is_view() else first
 
-        return record
 
-    handles = [
-        part.register_forward_hook(recorder(path), with_kwargs=True) for path, part in module.named_modules() if path
-    ]
-    try:
-        yield seen, read
-    finally:
-        for handle in handles:
-            handle.remove()
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version

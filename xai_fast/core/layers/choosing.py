@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from xai_fast.graph.deadline import out_of_time, takes
 
 from .answering import BANDS, CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
 from .calls import Recorded, Seen
-from .corners import quick_readings
+from .corners import Corners
 from .fitting import are_features, could_be_map, is_class_scores, sees_positions, small_parts
 from .grids import Reading, Tokens
 
@@ -26,7 +27,7 @@ _PASSED_OVER = (
 )
 _ATTENTION = re.compile(r"attention|attn|mha", re.IGNORECASE)
 _HEAD = re.compile(r"head|predictor|detect", re.IGNORECASE)
-_DEEPEST = 24  # calls at which the score's gradient is asked for first
+_DEEPEST = (0, 6, 24)  # how many calls the score's gradient is asked for at first, and then
 _AT_ONCE = 6  # candidates whose answers are measured in one run, at first
 _KEPT = 1 << 25  # elements of theirs that one run may keep, each once per changed band
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # what lies in them is blocks, not the inside of one
@@ -39,10 +40,12 @@ class Choice:
     Attributes:
         layers: names, more than one where a detector reads several maps.
         readings: of each.
+        record: the forward in which that was seen; None where weights were changed for it.
     """
 
     layers: tuple[str, ...]
     readings: tuple[Reading, ...]
+    record: Recorded | None = None
 
 
 def choose_layers(
@@ -75,7 +78,9 @@ def choose_layers(
     takes(time.perf_counter() - began)
     search = _Search(module, record, example, depends=True)
     choice = (search.read_together() if boxes else None) or search.choice()
-    if choice is None and not record.depends:
+    if choice is not None:
+        return dataclasses.replace(choice, record=record)
+    if not record.depends:
         if ours:
             wake(module)
             record = Recorded(module, example, score_of, boxes=boxes)
@@ -85,7 +90,7 @@ def choose_layers(
     if choice is not None:
         return choice
     near = search.usual or record.seen
-    names = ", ".join(f"{one.name!r} {tuple(one.activation.shape[1:])}" for one in near[:-7:-1])
+    names = ", ".join(f"{one.name!r} {tuple(one.shape[1:])}" for one in near[:-7:-1])
     raise ValueError(
         '`layer` "auto" found no layer that keeps the axes of the input and on which the score depends; '
         f"name one{f': the deepest are {names}' if near else ''}"
@@ -116,11 +121,11 @@ class _Search:
         self._inside = small_parts(module, _ATTENTION, itself=False)
         self._small = small_parts(module, re.compile(""), itself=True)
         kinds = {path for path, part in module.named_modules() if isinstance(part, CHANNELS_FIRST)}
-        self._plain = {tuple(one.activation.shape[1:]) for one in seen if one.path in kinds}
+        self._plain = {tuple(one.shape[1:]) for one in seen if one.path in kinds}
         self._at_once = _AT_ONCE
         self._answered: set[str] = set()  # paths of calls that could be read, outside of blocks that could not
-        stream = [one for one in seen if one.path not in self._inside and one.activation.ndim == 3]
-        self._widths = {one.activation.shape[1]: one.activation.shape[2] for one in stream}
+        stream = [one for one in seen if one.path not in self._inside and len(one.shape) == 3]
+        self._widths = {one.shape[1]: one.shape[2] for one in stream}
 
     def choice(self) -> Choice | None:
         """The deepest that fits, or None."""
@@ -144,7 +149,7 @@ class _Search:
                 self._answered.add(one.path)
             if not sees_positions(one, reading, depends=self._depends):
                 continue
-            if isinstance(reading, Tokens) and one.activation.shape[2] != self._widths[one.activation.shape[1]]:
+            if isinstance(reading, Tokens) and one.shape[2] != self._widths[one.shape[1]]:
                 continue  # inside a block tokens are wider; the stream has one width
             width = reading(one.activation).shape[1]
             if width == classes or is_class_scores(one, reading, self._record.scores):
@@ -171,7 +176,8 @@ class _Search:
         for some in ([one for one in possible if one.calls == 1], [one for one in possible if one.calls > 1]):
             some.reverse()
             # Mostly the answer lies among the last few layers, and a backward to those is short.
-            for few in (some[:_DEEPEST], some[_DEEPEST:]):
+            for start, end in zip(_DEEPEST, (*_DEEPEST[1:], None), strict=True):
+                few = some[start:end]
                 usual = self._record.matters(few) if self._depends else few
                 self.usual = usual[::-1] + self.usual
                 yield from self._answering(usual)
@@ -181,8 +187,8 @@ class _Search:
         passed_over = {path for path, part in self._module.named_modules() if isinstance(part, _PASSED_OVER)}
         found = [
             one for one in self._record.seen
-            if one.path not in self._inside | passed_over and one.activation.ndim >= 3
-            and len(one.activation) == len(self._example)
+            if one.path not in self._inside | passed_over and len(one.shape) >= 3
+            and one.shape[0] == len(self._example)
         ]  # fmt: skip
         # What returns boxes makes them in heads, level by level; the features are what those read.
         heads = small_parts(self._module, _HEAD, itself=True) if self._record.scores is None else set()
@@ -202,7 +208,7 @@ class _Search:
                 )
             few, kept = [], 0
             for one in some[start : start + self._at_once]:
-                kept += changes * one.activation.numel()
+                kept += changes * one.shape.numel()
                 if len(few) >= _AT_ONCE and kept > _KEPT:
                     break
                 few.append(one)
@@ -212,9 +218,10 @@ class _Search:
 
     def _measured(self, few: Sequence[Seen]) -> Iterator[tuple[Seen, Reading]]:
         names = {one.name: one for one in few if self._may_be_map(one)}
-        clean = {name: one.activation for name, one in names.items()}
-        quick = quick_readings(self._module, clean, self._example, plain=self._plain) if clean else {}
         whole: dict[bool, dict[str, Tensor]] = {}
+        # What was written into later takes a forward to bring back, and is seldom what is meant.
+        lost = [one for one in names.values() if not one.intact]
+        corners = [self._corners([one for one in names.values() if one not in lost])]
 
         def measured(name: str, *, around: bool) -> Reading | None:
             if around not in whole:
@@ -222,12 +229,18 @@ class _Search:
             return reading_of(whole[around][name]) if name in whole[around] else None
 
         for name, one in names.items():
-            coarse = reading_by_kind(one.activation.shape[1:], self._plain, self._example.shape[2:])
-            reading = quick.get(name) or coarse or measured(name, around=False)
+            coarse = reading_by_kind(one.shape[1:], self._plain, self._example.shape[2:])
+            if not one.intact:
+                corners.append(self._corners(lost))
+            plain = next((reading for each in corners if (reading := each.read(name)) is not None), None)
+            reading = plain or coarse or measured(name, around=False)
             if reading is None and could_be_map(one, self._example):
                 reading = measured(name, around=True)
             if reading is not None:
                 yield one, reading
+
+    def _corners(self, some: Sequence[Seen]) -> Corners:
+        return Corners(self._module, {one.name: one.activation for one in some}, self._example, plain=self._plain)
 
     def _may_be_map(self, one: Seen) -> bool:
         """Not where the score reads a single one of several tokens."""
@@ -252,7 +265,7 @@ class _Search:
 
     def _pyramid(self, one: Seen) -> Choice | None:
         """The maps that a module returns together, each by the layer that makes it; None where it returns one."""
-        makers = [other for other in self._makers(one.parts) if other.activation.ndim == one.activation.ndim]
+        makers = [other for other in self._makers(one.parts) if len(other.shape) == len(one.shape)]
         if len(makers) < 2:
             return None
         fitting = [

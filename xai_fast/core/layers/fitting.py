@@ -30,7 +30,7 @@ def small_parts(module: nn.Module, named: re.Pattern[str], *, itself: bool) -> s
 
 def could_be_map(one: Seen, example: Tensor) -> bool:
     """Whether it keeps the axes of the input, several cells along them."""
-    return one.activation.ndim == example.ndim and one.activation.shape[2:].numel() > 1
+    return len(one.shape) == example.ndim and one.shape[2:].numel() > 1
 
 
 def sees_positions(one: Seen, reading: Reading, *, depends: bool) -> bool:
@@ -68,8 +68,4 @@ def are_features(scores: Tensor | None, one: Seen, before: Sequence[Seen]) -> bo
         one: the call that returned such a map.
         before: calls ahead of others that returned another width.
     """
-    return (
-        scores is not None
-        and scores.ndim == 2
-        and any(other.activation.shape == one.activation.shape for other in before)
-    )
+    return scores is not None and scores.ndim == 2 and any(other.shape == one.shape for other in before)

@@ -14,7 +14,7 @@ from xai_fast.core.copies import unwrapped
 from xai_fast.graph.address import address
 
 from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
-from .corners import quick_readings
+from .corners import Corners
 from .grids import Axes, Flat, Function, Grid, Reading, Tokens, candidates
 from .places import Take, at_layers, first_tensor
 
@@ -79,7 +79,8 @@ class _Look:
 
     def plainly(self, rest: Sequence[str]) -> Mapping[str, Reading | None]:
         maps = {layer: self._clean[layer] for layer in rest if self._clean[layer].ndim > 2}
-        return quick_readings(self._module, maps, self._example, self._grid, self._plain) if maps else {}
+        corners = Corners(self._module, maps, self._example, self._grid, self._plain)
+        return {layer: reading for layer in maps if (reading := corners.read(layer)) is not None}
 
     def answering(self, rest: Sequence[str], *, around: bool) -> dict[str, Reading | None]:
         found = coordinates(self._module, rest, self._example, around=around)

@@ -53,6 +53,9 @@ class LayerResponse:
             if tail is not None:
                 raw, activations = tail.differentiable(tail.keep(batch))
                 scores = score_of(raw)
+            elif self.rule == "gradient" and (ran := prepared.already(batch, self.layers)) is not None:
+                raw, activations = ran
+                scores = score_of(raw)
             else:
                 with watched(prepared, self.layers) as captured:
                     scores = score_of(prepared(batch))
