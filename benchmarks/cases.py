@@ -61,17 +61,25 @@ def _cam_case(name: str, method: Callable[[str], Method], peer: str, layer: str,
     )
 
 
-def _score_case() -> Case:
-    """The smaller network: torchcam takes as many forwards as we do, 512 of them."""
+def _torchcam_case(name: str, method: Any, peer: str) -> Case:
+    peer_of = peers.torchcam_method(peer)("layer4")
     return Case(
-        "score-cam-resnet18",
+        f"{name}-resnet50-torchcam", "resnet50", _on(method)("layer4"), "torchcam", peer_of, bar=1.3, scaled=True
+    )
+
+
+def _score_case(library: str, peer: Callable[[str], Peer], default: int) -> Case:
+    """The smaller network: the libraries take as many forwards as we do, 512 of them."""
+    return Case(
+        "score-cam-resnet18" + ("" if library == "torchcam" else f"-{library}"),
         "resnet18",
         _on(xf.ScoreCAM)("layer4"),
-        "torchcam",
-        peers.torchcam_score("layer4"),
-        default=32,
+        library,
+        peer("layer4"),
+        default=default,
         sweep=(8, 16, 32),
         bar=1.3,
+        bar_growth=0.5e9,
         scaled=True,
     )
 
@@ -217,13 +225,20 @@ CASES = (
     _gradcam_case("torchcam", peers.torchcam_gradcam, 16, 1.6, scaled=True),
     _gradcam_case("grad-cam", peers.gradcam_gradcam, 1, 2.5, scaled=True),
     _gradcam_case("grad-cam", peers.gradcam_gradcam, 16, 3.0, scaled=True),
-    _cam_case("gradcam-plus-plus", _on(xf.GradCAMPlusPlus), "GradCAMPlusPlus", "layer4", None),
+    _cam_case("gradcam-plus-plus", _on(xf.GradCAMPlusPlus), "GradCAMPlusPlus", "layer4", 4.0),
     _cam_case("layer-cam", _on(xf.LayerCAM), "LayerCAM", "layer4", 4.0),
     _cam_case("hirescam", _on(xf.HiResCAM), "HiResCAM", "layer4", 4.0),
     _cam_case("xgradcam", _on(xf.XGradCAM), "XGradCAM", "layer4", 4.0),
+    _cam_case("gradcam-elementwise", _on(xf.GradCAMElementWise), "GradCAMElementWise", "layer4", 4.0),
+    _torchcam_case("gradcam-plus-plus", xf.GradCAMPlusPlus, "GradCAMpp"),
+    _torchcam_case("layer-cam", xf.LayerCAM, "LayerCAM"),
+    _torchcam_case("xgradcam", xf.XGradCAM, "XGradCAM"),
+    _cam_case("eigen-cam", _on(xf.EigenCAM), "EigenCAM", "layer4", 8.0),
     _cam_case("seg-eigen-cam", _on(xf.SegEigenCAM), "SegEigenCAM", "layer4", 8.0),
     _cam_case("full-grad", lambda _layer: xf.FullGrad, "FullGrad", "layer4", 20.0),
-    _score_case(),
+    _score_case("torchcam", peers.torchcam_score, 32),
+    _score_case("grad-cam", peers.gradcam_score, 16),
+    Case("attention-rollout-vit_b_16", "vit_b_16", xf.AttentionRollout, "torch", peers.torch_rollout),
     _ablation_case("resnet50", "resnet50", "layer4", 2048, 1000, 1500),
     _ablation_case("resnet50-layer3", "resnet50", "layer3.5", 1024, None, 8),
     _ablation_case(

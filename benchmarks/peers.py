@@ -218,21 +218,28 @@ def captum_gradcam(layer: str) -> Peer:
 
 
 def torchcam_gradcam(layer: str) -> Peer:
-    """Its own scaling to [0, 1], which is on by default, and the upsampling that it leaves to its user."""
+    return torchcam_method("GradCAM")(layer)
 
-    def peer(model: nn.Module, _setting: int) -> Explain:
-        from torchcam.methods import GradCAM
 
-        extractor = GradCAM(model, layer)
+def torchcam_method(name: str) -> Callable[[str], Peer]:
+    """A CAM of torchcam that reads gradients, scaled to [0, 1] by it, with the upsampling that it leaves to users."""
 
-        def explain(x: Tensor, target: Tensor) -> Tensor:
-            scores = model(x)
-            (grid,) = extractor(target.tolist(), scores)
-            return _upsampled(grid[:, None], x)
+    def of(layer: str) -> Peer:
+        def peer(model: nn.Module, _setting: int) -> Explain:
+            from torchcam import methods
 
-        return explain
+            extractor = getattr(methods, name)(model, layer)
 
-    return peer
+            def explain(x: Tensor, target: Tensor) -> Tensor:
+                scores = model(x)
+                (grid,) = extractor(target.tolist(), scores)
+                return _upsampled(grid[:, None], x)
+
+            return explain
+
+        return peer
+
+    return of
 
 
 def torchcam_score(layer: str) -> Peer:
@@ -271,6 +278,49 @@ def gradcam_method(name: str) -> Callable[[str], Peer]:
         return peer
 
     return of
+
+
+def gradcam_score(layer: str) -> Peer:
+    """Its Score-CAM with `setting` masked inputs per forward."""
+
+    def peer(model: nn.Module, batch_size: int) -> Explain:
+        from pytorch_grad_cam import ScoreCAM
+
+        cam = ScoreCAM(model, [model.get_submodule(layer)])
+        cam.batch_size = batch_size
+        return lambda x, target: torch.from_numpy(cam(x, _outputs(target)))[:, None]
+
+    return peer
+
+
+def torch_rollout(model: nn.Module, _setting: int) -> Explain:
+    """Attention rollout as users of torchvision write it: hooks that ask every attention for its weights."""
+    kept: list[Tensor] = []
+
+    def ask(_attention: nn.Module, args: Any, kwargs: Any) -> Any:
+        return args, {**kwargs, "need_weights": True, "average_attn_weights": True}
+
+    def keep(_attention: nn.Module, _args: Any, output: Any) -> None:
+        kept.append(output[1])
+
+    for part in model.modules():
+        if isinstance(part, nn.MultiheadAttention):
+            part.register_forward_pre_hook(ask, with_kwargs=True)
+            part.register_forward_hook(keep)
+
+    @torch.no_grad()
+    def explain(x: Tensor, _target: Tensor) -> Tensor:
+        kept.clear()
+        model(x)
+        rolled = torch.eye(kept[0].shape[-1], dtype=x.dtype).expand_as(kept[0])
+        for weights in kept:
+            half = (weights + torch.eye(weights.shape[-1], dtype=x.dtype)) / 2
+            rolled = half / half.sum(-1, keepdim=True) @ rolled
+        patches = rolled[:, 0, 1:]
+        side = round(patches.shape[1] ** 0.5)
+        return _upsampled(patches.view(-1, 1, side, side), x)
+
+    return explain
 
 
 def gradcam_ablation(layer: str) -> Peer:
