@@ -41,8 +41,11 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=named, help="default: all on ResNet-18 and ResNet-50")
     parser.add_argument("--pairs", type=int, default=15, help="interleaved pairs, at most")
     parser.add_argument("--seconds", type=float, default=60, help="no further pair of a case begins after these")
+    parser.add_argument("--threads", type=int, help="of torch; one leaves a core to whatever else runs")
     parser.add_argument("--json", type=Path, help="goes on where this file stops")
     arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     records = json.loads(arguments.json.read_text())["records"] if arguments.json and arguments.json.exists() else []
     done = {record["guarded"] for record in records}
     for name in arguments.case or named:
@@ -59,10 +62,11 @@ def measure(case: Case, pairs: int, seconds: float) -> dict[str, Any]:
     """One record."""
     torch.manual_seed(0)
     x = inputs(case)
-    target = targets(network(case), x, case.outputs)
     calls, sides = {}, {"guarded": nullcontext, "bare": unguarded}
+    net = network(case)  # of both, so that what is prepared, and what was timed for it, is the same
+    target = targets(net, x, case.outputs)
     for side, context in sides.items():
-        engine = xf.Engine(network(case), plan=case.plan, prepare=True, frozen=side == "bare")
+        engine = xf.Engine(net, plan=case.plan, prepare=True, frozen=side == "bare")
         calls[side] = _call(case.method(engine), x, target)
         with context():
             values = [calls[side]() for _ in range(2)]

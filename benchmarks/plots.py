@@ -331,7 +331,7 @@ def zoo(records: Iterable[tuple[Record, str]]) -> Section:
         ("family", "network", "captured", "layer", "Saliency", "Occlusion", "GradCAM", "machine"),
     )
     for record, where in records:
-        if "zoo" in record:
+        if "zoo" in record and "captured" in record:
             found = (record["errors"].get(name) for name in ("Saliency", "Occlusion", "GradCAM"))
             maps = (f"{error(of['ours'])} ({error(of['plain'])})" if of else "refused" for of in found)
             name = f"{record['zoo']}: {record['family']}"

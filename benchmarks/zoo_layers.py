@@ -74,7 +74,8 @@ def measure(library: str, network: str, size: int | None) -> dict[str, Any]:
     names = [found.layer] if isinstance(found.layer, str) else list(found.layer or ())
     record |= {"chosen": names, "grid": list(found.values.shape[2:])}
     record["facts"] = facts(model, row, target, names[0], tuple(record["grid"]))
-    return record | {"right": fits(record["facts"]), "by": "criterion"}
+    right = fits(record["facts"])
+    return record | {"right": right, "by": "criterion", "reason": "" if right else "not by the criterion; see facts"}
 
 
 def fits(facts: dict[str, Any]) -> bool:
