@@ -30,6 +30,9 @@ SOURCE = """
                 raise AssertionError("inputs must be given")
             return ("library", 2 * inputs, target, kwargs)
 
+        def several(self, *parts, times=1):
+            return ("library", *(times * part for part in parts))
+
     class Other(Double):
         pass
 """
@@ -45,6 +48,11 @@ def served(call):
     return ("ours", 2 * call["inputs"], call["target"], {})
 
 
+def served_several(call):
+    """Asks the library for one part more."""
+    return ("ours", call.plain(times=call["times"] + 1), call.positional)
+
+
 @pytest.fixture
 def library(tmp_path, monkeypatch):
     """A library `pretend`, importable and not imported; and how it is accelerated."""
@@ -55,7 +63,8 @@ def library(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     accelerated = Accelerated("Double", "pretend.attr", f"{__name__}:served", draws=True)
     missing = Accelerated("Gone", "pretend.attr", f"{__name__}:served")
-    library = Library("pretend", "pretend.attr", (accelerated, missing))
+    several = Accelerated("Double", "pretend.attr", f"{__name__}:served_several", "several")
+    library = Library("pretend", "pretend.attr", (accelerated, missing, several))
     TALLY.reset()
     yield library
     switch_off([library], for_all=True)
@@ -156,6 +165,13 @@ def test_exceptions_stay_the_librarys(library):
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         pretend.Double().attribute()
     assert TALLY.report().rows[0].reason == "RuntimeError: ours fell over"
+
+
+def test_what_came_by_position_goes_on_by_position(library):
+    pretend = imported()
+    switch_on([library])
+    assert pretend.Double().several(1, 2, times=3) == ("ours", ("library", 4, 8), (1, 2))
+    assert pretend.Double().several() == ("ours", ("library",), ())
 
 
 def test_threads_are_counted(library):

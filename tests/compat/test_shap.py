@@ -124,3 +124,38 @@ def test_exceptions_stay_shaps():
         with pytest.raises(type(plain.value)) as ours:
             accelerated(ask)
         assert str(ours.value) == str(plain.value)
+
+
+def test_partitions_of_a_function_around_a_model():
+    """Its splits and sums, for which the engine answers in the model's place."""
+    pytest.importorskip("cv2", reason="shap blurs by OpenCV")
+    model = Small()
+    pictures = (255 * torch.rand(2, 12, 10, 3, generator=torch.Generator().manual_seed(0))).numpy()
+
+    def predict(images):
+        return model(torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255).softmax(1)
+
+    def run():
+        explainer = shap.Explainer(predict, shap.maskers.Image("blur(3,3)", (12, 10, 3)))
+        found = explainer(pictures, max_evals=60, batch_size=9, outputs=[1, 3], silent=True)
+        return found.values, found.base_values, found.output_indexes
+
+    plain, ours = run(), accelerated(run)
+    for one, other in zip(plain, ours, strict=True):
+        assert np.asarray(one).shape == np.asarray(other).shape
+        np.testing.assert_allclose(other, one, rtol=0, atol=2e-7)  # differences of probabilities in float32
+    assert np.abs(plain[0]).max() > 1e-3
+    (row,) = accelerate.report().rows
+    assert (row.method, row.reason, row.calls) == ("PartitionExplainer", "", 2)
+    assert "forward" not in vars(model)
+
+
+def test_partitions_of_a_function_that_cannot_be_seen_into():
+    def run():
+        explainer = shap.Explainer(lambda images: images.mean((1, 2)), shap.maskers.Image(0, (6, 6, 3)))
+        return explainer(np.random.default_rng(0).random((1, 6, 6, 3)), max_evals=20, silent=True).values
+
+    # NumPy's means depend on where an array lies in memory.
+    np.testing.assert_allclose(accelerated(run), run(), rtol=0, atol=1e-15)
+    (row,) = accelerate.report().rows
+    assert row.reason == "a function in which no torch module in eval mode is seen"

@@ -36,6 +36,7 @@ class Call:
         defaults: of the arguments that have some.
         reason: why (a part of) the call ran the library's own code; "" where nothing did.
         note: what the report says of the result, such as an error of the library's that is in it.
+        positional: what the caller gave to the function's `*args`, where it has some.
     """
 
     explainer: Any
@@ -44,6 +45,7 @@ class Call:
     defaults: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     note: str = ""
+    positional: tuple[Any, ...] = ()
 
     def __getitem__(self, name: str) -> Any:
         """An argument as given, or its default."""
@@ -52,7 +54,8 @@ class Call:
 
     def plain(self, explainer: Any = None, **changed: Any) -> Any:
         """The library's own code, of another explainer or with other arguments where given."""
-        return self.original(self.explainer if explainer is None else explainer, **{**self.arguments, **changed})
+        asked = self.explainer if explainer is None else explainer
+        return self.original(asked, *self.positional, **{**self.arguments, **changed})
 
     def passed_on(self, error: Exception) -> None:
         """Remembers why a part of the call ran the library's own code."""
@@ -72,19 +75,25 @@ def call_of(original: Callable[..., Any], explainer: Any, args: tuple[Any, ...],
     Raises:
         TypeError: they do not fit the library's function.
     """
-    signature, defaults, extra = _signature(original)
+    signature, defaults, several, extra = _signature(original)
     arguments = dict(signature.bind(explainer, *args, **kwargs).arguments)
     del arguments[next(iter(signature.parameters))]
     arguments |= arguments.pop(extra, {})
-    return Call(explainer, arguments, original, defaults)
+    positional = arguments.pop(several, ())
+    return Call(explainer, arguments, original, defaults, positional=positional)
 
 
 @functools.cache
-def _signature(original: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, Any], str]:
+def _signature(original: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, Any], str, str]:
+    """The signature, its defaults, and the names of its `*args` and `**kwargs`; "" where it has none."""
     signature = inspect.signature(original)
     parameters = signature.parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return signature, defaults, next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), "")
+    several, extra = (
+        next((p.name for p in parameters if p.kind is kind), "")
+        for kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    )
+    return signature, defaults, several, extra
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def model_of(forward: Any) -> Any:
         raise Uncovered("the model is in training mode, in which it answers otherwise; call .eval()")
     behind = getattr(forward, "__self__", None)
     if isinstance(behind, nn.Module) and getattr(forward, "__func__", None) is type(behind).forward:
-        return forward if _hooked(behind) else behind
+        return forward if hooked(behind) else behind
     return forward
 
 
@@ -114,13 +114,19 @@ def modules_in(forward: Any) -> Sequence[nn.Module]:
     """All modules of a model; of a function, those that it holds or is bound to."""
     if isinstance(forward, nn.Module):
         return list(forward.modules())
-    held = (value.__self__ if isinstance(value, types.MethodType) else value for value in _held(forward))
-    return [module for value in held if isinstance(value, nn.Module) for module in value.modules()]
+    return [module for held in modules_held(forward) for module in held.modules()]
+
+
+def modules_held(function: Any) -> Sequence[nn.Module]:
+    """The modules that a function holds or is bound to, each once, without those in them."""
+    held = (value.__self__ if isinstance(value, types.MethodType) else value for value in _held(function))
+    return list({id(value): value for value in held if isinstance(value, nn.Module)}.values())
 
 
 def _held(function: Any) -> Iterator[Any]:
     """What a function has around it."""
     yield from (function, getattr(function, "func", None), *getattr(function, "args", ()))
+    yield from getattr(getattr(function, "__self__", function), "__dict__", {}).values()
     for cell in getattr(function, "__closure__", None) or ():
         try:
             yield cell.cell_contents
@@ -130,7 +136,8 @@ def _held(function: Any) -> Iterator[Any]:
     yield from (getattr(function, "__globals__", {}).get(name) for name in names)
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
+    """Whether hooks run around the module itself."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 

@@ -3,7 +3,8 @@
 lime compares the label map with every hidden segment, for every sample. A classifier function is called as lime calls
 it: with arrays (rows, H, W, 3) of the image's own type, `batch_size` at a time, in order. A torch module or an
 `xf.Engine` in its place gets (rows, 3, H, W), its class scores are taken as they are (lime expects probabilities), and
-rows are as many at a time as the engine likes; images of bytes need the engine's `preprocess`.
+rows are as many at a time as the engine likes; images of bytes need the engine's `preprocess`. For a torch module that
+is seen in a classifier function the engine answers, too.
 
 Not covered: images and label maps of other kinds.
 """
@@ -11,6 +12,7 @@ Not covered: images and label maps of other kinds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from xai_fast.compat.calls import Call, CallersError, Uncovered
+from xai_fast.compat.held import answering, may_answer
 
 _ROWS = 64  # that one question to the engine holds
 _QUIRK = "as lime, segments are hidden by the number of their column, and these are not numbered 0, 1, 2, ..."
@@ -43,8 +46,9 @@ def data_labels(call: Call) -> Any:
     ask: Callable[..., Any] = classifier if asks is None else asks
     labels: list[Any] = []
     try:
-        for images in _images(data, image, fudged, segments, at_once):
-            labels.extend(ask(images))
+        with answering(classifier) if asks is None and may_answer(classifier) else nullcontext():
+            for images in _images(data, image, fudged, segments, at_once):
+                labels.extend(ask(images))
         return data, np.array(labels)
     except Exception as error:  # whatever the caller's classifier raises stays the caller's
         raise CallersError from error

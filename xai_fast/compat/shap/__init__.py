@@ -1,7 +1,8 @@
 """shap 0.51 over our engine: which of its explainers of torch models are served.
 
-`GradientExplainer` (our sums over shap's draws) and `DeepExplainer` (our multipliers). PartitionExplainer, and every
-other explainer of a function from arrays to arrays, runs shap's code: what is behind the function cannot be seen.
+`GradientExplainer` (our sums over shap's draws), `DeepExplainer` (our multipliers), and `PartitionExplainer`, whose own
+code runs while the engine answers for torch modules that are seen in the function. Other explainers of functions run
+shap's code.
 """
 
 from __future__ import annotations
@@ -25,5 +26,6 @@ _METHODS = (
         "shap_values",
         title="DeepExplainer",
     ),
+    Accelerated("PartitionExplainer", "shap.explainers._partition", f"{__name__}.explainers:partition", "explain_row"),
 )
 LIBRARY = Library("shap", trigger="shap", methods=_METHODS)

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.calls import Call, CallersError, Uncovered
+from xai_fast.compat.held import answering
 from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, pays, refuse_changed
 from xai_fast.compat.watched import Answer
 
@@ -63,6 +64,21 @@ def deep(call: Call) -> Any:
         else:
             raise Uncovered("additivity of some outputs is shap's own")
     return _arranged(call, values, ranks)
+
+
+def partition(call: Call) -> Any:
+    """Shap's own splits and sums of one row; a torch module in the function asks the engine."""
+    explainer = call.explainer
+    refuse_changed(explainer, "shap", "explain_row")
+    function = getattr(explainer.model, "inner_model", explainer.model)
+    with answering(function) as found:
+        try:
+            result = call.plain()
+        except Exception as error:  # the caller's function's own, or shap's about it
+            raise CallersError from error
+    if not found.rows:
+        call.passed_on(Uncovered(found.reason or "the module that the function holds was not asked"))
+    return result
 
 
 def _asked(call: Call, background: list[Any]) -> tuple[Tensor, Tensor, Answer]:
