@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.joined import Given, given
@@ -68,6 +68,9 @@ def given_of(call: Call) -> Given:
         Uncovered: it does not lie in one.
     """
     explainer = call.explainer
+    function = getattr(explainer.forward_func, "func", explainer.forward_func)
+    if not isinstance(function, nn.Module) and str(getattr(function, "__module__", "")).startswith("captum."):
+        raise Uncovered("a forward of captum's own, which counts how often it runs")
     return given(explainer, explainer.forward_func, call["inputs"], call["additional_forward_args"])
 
 

@@ -79,6 +79,7 @@ def _path(call: Call) -> tuple[Any, float | Tensor]:
     wide = chunk is not None and (type(chunk) is not int or chunk < len(inputs))  # of which captum warns
     if (
         wide
+        or asked_for.given.layout is not None  # summed in captum's order, input by input
         or not explainer.multiplies_by_inputs
         or call["method"] not in QUADRATURES
         or inputs.dtype is not torch.float32  # captum's weights are in single precision whatever the inputs are in
