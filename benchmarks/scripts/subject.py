@@ -35,7 +35,8 @@ def network() -> nn.Module:
 
 @cache
 def _network(name: str, weights: Path, double: bool) -> nn.Module:
-    model = torchvision.models.get_model(name, weights=None)
+    with torch.random.fork_rng(devices=[]):  # a script's draws are the same whether its network is there already
+        model = torchvision.models.get_model(name, weights=None)
     model.load_state_dict(torch.load(weights, weights_only=True))
     if double:
         model.double().register_forward_pre_hook(lambda _module, given: tuple(one.double() for one in given))
