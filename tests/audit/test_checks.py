@@ -45,7 +45,7 @@ def test_a_clean_set_has_neither_shortcut_nor_wrong_labels(seed):
 
 def test_many_tests_make_no_false_claims():
     """Of sets without any fault at most one in ten has a claim at alpha 0.1, whatever its effect; uncorrected most."""
-    eager = Thresholds(alpha=0.1, least_share=0.0, least_lift=0.0)
+    eager = Thresholds(alpha=0.1, least_share=0.0, least_density=0.0)
     claimed, uncorrected = 0, 0
     for seed in range(100):
         made, *_ = records(400, seed=seed)

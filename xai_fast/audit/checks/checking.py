@@ -12,6 +12,7 @@ from xai_fast.audit.reading import AuditRun, read
 from . import clusters, error_causes, errors, image_properties, metadata, mislabelled, overlap, shortcut, unstable
 from .confirm import confirmed, not_tested
 from .finding import Finding, ranked
+from .members import dependent
 from .records import Records, records_of
 from .storing import Findings
 from .subject import NoSubjectError, Subject, subject_of
@@ -112,4 +113,4 @@ def _once(found: list[Finding]) -> list[Finding]:
 def _settled(found: list[Finding], records: Records, subject: Subject | str, limits: Thresholds) -> list[Finding]:
     if isinstance(subject, str):
         return [not_tested(one, subject) for one in found]
-    return confirmed(found, records, subject, limits)
+    return [dependent(one, records, subject, limits) for one in confirmed(found, records, subject, limits)]

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .cues import Picture
+from . import metadata
+from .cues import ColourCue, Picture
 from .finding import Change, Confirmation, Finding, Severity
 from .records import Records
 from .statistics import mean_interval
 from .subject import NoSubjectError, Subject
 from .thresholds import Thresholds
+from .trace import trace_of
 
 _DONORS = 48
 
@@ -28,12 +30,23 @@ def confirmed(findings: Sequence[Finding], records: Records, subject: Subject, l
         subject: its model and photographs.
         limits: see there.
     """
+    findings = [_traced(one, records, subject, limits) for one in findings]
     testable = sorted((one for one in findings if one.cue is not None), key=lambda one: -one.strength)
     chosen = testable[: limits.most_confirmed]
     confidence = 1 - (1 - limits.confidence) / max(len(chosen), 1)
     done = {id(one): _tested(one, records, subject, limits, confidence) for one in chosen}
     left = {id(one): not_tested(one, "others are stronger") for one in testable[limits.most_confirmed :]}
     return [(done | left).get(id(one), one) for one in findings]
+
+
+def _traced(finding: Finding, records: Records, subject: Subject, limits: Thresholds) -> Finding:
+    """One about metadata with what the pictures of that origin have in common, so that it can be tested."""
+    if finding.check != metadata.NAME or finding.class_index is None:
+        return finding
+    column, value = str(finding.evidence["column"]), str(finding.evidence["value"])
+    value = value if (records.groups[column] == value).any() else ""  # which is told as nothing
+    cue = trace_of(records, subject, column, value, finding.class_index, limits)
+    return finding if cue is None else dataclasses.replace(finding, cue=cue)
 
 
 def not_tested(finding: Finding, why: str) -> Finding:
@@ -96,9 +109,12 @@ def _tested(finding: Finding, records: Records, subject: Subject, limits: Thresh
     changes = tuple(change for edit in edits for change in edit.changes(index, name, confidence))
     # Inserted, a cue raises the probability of its class; removed, it lowers it.
     scores = [change for change in changes if change.what != "accuracy"]
-    sure = max(change.low if change.edit == "insert" else -change.high for change in scores)
+    sure = [change.low if change.edit == "insert" else -change.high for change in scores]
     size = max(change.effect if change.edit == "insert" else -change.effect for change in scores)
-    if sure < limits.confirmed:
+    # One of both by a margin is proof that a mark is used. Of colours, which every picture has and a class is known by
+    # naturally, neither alone is: the other must go the same way beyond doubt.
+    proved = max(sure) >= limits.confirmed and (not isinstance(finding.cue, ColourCue) or min(sure) > 0)
+    if not proved:
         return dataclasses.replace(finding, severity="low", confirmation=Confirmation("not confirmed", changes))
     severity: Severity = "high" if size >= limits.grave else "medium"
     return dataclasses.replace(

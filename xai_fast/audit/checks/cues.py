@@ -1,8 +1,10 @@
-"""Cues that can be taken out of a picture and put into another: a region's content, or a shift of its colours."""
+"""Cues that can be taken out of a picture and put into another: a region's content, a shift of its colours, a trace."""
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +80,60 @@ class RegionCue(AbstractCue):
 
 
 @dataclass(frozen=True)
+class CornersCue(AbstractCue):
+    """What is in any of the four corners, which differs from picture to picture.
+
+    All four are exchanged at once. They are removed by writing over them the mirror image of what lies beside them;
+    controls do the same between the corners, or put there what the donor has between its own.
+    """
+
+    side: float
+
+    def inserted(self, picture: Picture, donor: Picture) -> Picture:
+        """See `AbstractCue`."""
+        for box in self.corners:
+            picture = _put(picture, _cut(donor, box, picture, box), box)
+        return picture
+
+    def inserted_instead(self, picture: Picture, donor: Picture) -> Picture:
+        """See `AbstractCue`."""
+        for box, between in zip(self.corners, self._between, strict=True):
+            picture = _put(picture, _cut(donor, between, picture, box), box)
+        return picture
+
+    def removed(self, picture: Picture) -> Picture:
+        """See `AbstractCue`."""
+        changed = picture
+        for box in self.corners:
+            changed = _put(changed, _beside(picture, box), box)
+        return changed
+
+    def removed_instead(self, picture: Picture) -> Picture:
+        """See `AbstractCue`."""
+        changed = picture
+        for box in self._between:
+            changed = _put(changed, _beside(picture, box), box)
+        return changed
+
+    def described(self) -> dict[str, Any]:
+        """See `AbstractCue`."""
+        return {"kind": "corners", "side": self.side}
+
+    @property
+    def corners(self) -> tuple[Box, ...]:
+        """Top left, top right, bottom left, bottom right."""
+        near, far = (0.0, self.side), (1 - self.side, 1.0)
+        return tuple(Box(rows[0], columns[0], rows[1], columns[1]) for rows in (near, far) for columns in (near, far))
+
+    @property
+    def _between(self) -> tuple[Box, ...]:
+        """As large, at the middle of each side."""
+        near, middle, far = (0.0, self.side), (0.5 - self.side / 2, 0.5 + self.side / 2), (1 - self.side, 1.0)
+        places = ((near, middle), (middle, far), (middle, near), (far, middle))
+        return tuple(Box(rows[0], columns[0], rows[1], columns[1]) for rows, columns in places)
+
+
+@dataclass(frozen=True)
 class ColourCue(AbstractCue):
     """A shift of the mean of each channel, in [-1, 1] of full brightness: a cast, or a brighter or darker picture.
 
@@ -109,13 +165,71 @@ class ColourCue(AbstractCue):
         return {"kind": "colour", "shift": list(self.shift)}
 
 
+@dataclass(frozen=True)
+class TraceCue(AbstractCue):
+    """What is added to every picture of one origin: a pattern that is always at the same place, and a shift of colours.
+
+    The control adds, or takes away, a pattern that was measured in the same way between groups drawn at random.
+
+    Attributes:
+        shape: (h, w) of the patterns.
+        pattern: (h, w, 3) float16 in levels of 0 to 255, as bytes.
+        control: likewise.
+    """
+
+    shape: tuple[int, int]
+    pattern: bytes
+    control: bytes
+
+    def inserted(self, picture: Picture, donor: Picture) -> Picture:
+        """See `AbstractCue`."""
+        del donor
+        return self._added(picture, self.pattern, 1)
+
+    def inserted_instead(self, picture: Picture, donor: Picture) -> Picture:
+        """See `AbstractCue`."""
+        del donor
+        return self._added(picture, self.control, 1)
+
+    def removed(self, picture: Picture) -> Picture:
+        """See `AbstractCue`."""
+        return self._added(picture, self.pattern, -1)
+
+    def removed_instead(self, picture: Picture) -> Picture:
+        """See `AbstractCue`."""
+        return self._added(picture, self.control, -1)
+
+    def described(self) -> dict[str, Any]:
+        """See `AbstractCue`."""
+        patterns = {name: _packed(getattr(self, name)) for name in ("pattern", "control")}
+        return {"kind": "trace", "shape": list(self.shape), **patterns}
+
+    @classmethod
+    def from_description(cls, described: Mapping[str, Any]) -> TraceCue:
+        """What `described` gave."""
+        height, width = described["shape"]
+        return cls((height, width), *(zlib.decompress(b64decode(described[name])) for name in ("pattern", "control")))
+
+    def _added(self, picture: Picture, pattern: bytes, sign: int) -> Picture:
+        found = np.frombuffer(pattern, np.float16).reshape(*self.shape, 3).astype(np.float32)
+        return (picture.astype(np.float32) + sign * found).round().clip(0, 255).astype(np.uint8)
+
+
 def cue_from(described: Mapping[str, Any] | None) -> AbstractCue | None:
     """What `described` gave."""
     if described is None:
         return None
     if described["kind"] == "region":
         return RegionCue(Box(*described["box"]))
+    if described["kind"] == "corners":
+        return CornersCue(described["side"])
+    if described["kind"] == "trace":
+        return TraceCue.from_description(described)
     return ColourCue(tuple(described["shift"]))
+
+
+def _packed(content: bytes) -> str:
+    return b64encode(zlib.compress(content)).decode()
 
 
 def _cut(source: Picture, box: Box, like: Picture, to: Box) -> Picture:
@@ -137,6 +251,16 @@ def _opposite(source: Picture, box: Box, like: Picture) -> Picture:
     if not (across := box.flipped()).meets(box):
         return _cut(source, across, like, box)[::-1]
     return _mean_of(source, box, like)
+
+
+def _beside(picture: Picture, box: Box) -> Picture:
+    """The mirror image of what lies next to a box, towards the middle of the picture."""
+    height, width = box.bottom - box.top, box.right - box.left
+    if box.left == 0 or box.right == 1:
+        step = width if box.left == 0 else -width
+        return _cut(picture, Box(box.top, box.left + step, box.bottom, box.right + step), picture, box)[:, ::-1]
+    step = height if box.top == 0 else -height
+    return _cut(picture, Box(box.top + step, box.left, box.bottom + step, box.right), picture, box)[::-1]
 
 
 def _mean_of(source: Picture, box: Box, like: Picture) -> Picture:

@@ -18,6 +18,7 @@ from .thresholds import Thresholds
 NAME = "image properties"
 QUESTION = "Do part of a class's images, or its errors, stand out by brightness, colour, sharpness, size or metadata?"
 _COLOURS = ("brightness", "red cast", "green cast", "blue cast")
+_LEVEL = 1 / 255  # less than that no picture can differ by
 _NOT = ("label", "target", "prediction", "probability", "margin", "label_probability", "red", "green", "blue")
 
 
@@ -46,7 +47,99 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
         key = (test.index, test.errors)
         if p < limits.alpha and strong and (key not in best or _worth(test) > _worth(best[key][0])):
             best[key] = (test, float(p))
-    return [_finding(records, properties[test.name], test, p, len(tests), limits) for test, p in best.values()]
+    found = [_finding(records, properties[test.name], test, p, len(tests)) for test, p in best.values()]
+    parts = list(_parts(records, limits))
+    said = {one.class_index for one in parts}  # of whose colours the part is the better account
+    found = [one for one in found if one.class_index not in said or one.evidence["property"] not in _COLOURS]
+    return [*found, *parts]
+
+
+def _parts(records: Records, limits: Thresholds) -> Iterator[Finding]:
+    """Per class at most one part that differs in colour from the rest of it, which other classes need not do."""
+    colours = np.stack([records.numbers[name] for name in ("red", "green", "blue")], 1)
+    grey = colours.mean(1, keepdims=True)
+    for index in np.unique(records.target[records.target >= 0]).tolist():
+        own = (records.target == index) & np.isfinite(colours).all(1)
+        if (own & ~records.held_out).sum() < 2 * limits.least_images:
+            continue
+        # Two of the three casts say all of them.
+        splits = [_split(records, values, own, limits) for values in ((colours - grey)[:, ::2], grey)]
+        found = [split for split in splits if split is not None]
+        if found:
+            yield _part(records, index, max(found, key=lambda split: split.apart))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A class in two by its colours.
+
+    Attributes:
+        part: (n,) the one that is less like other classes, of all images of the class.
+        apart: of the two, in their standard deviations (Ashman's D, along the line between them).
+        towards: (n,) by how much likelier an image is of that part, as a logarithm.
+    """
+
+    part: NDArray[np.bool_]
+    apart: float
+    towards: Floats
+
+
+def _split(records: Records, values: Floats, own: NDArray[np.bool_], limits: Thresholds) -> _Split | None:
+    """Whether a class falls in two by properties (n, D); fitted to images that are not held out.
+
+    What all of a class has may be the class: that pages are bright is no fault. What part of it has, and the rest
+    clearly not, may have been put there. Two normal distributions must describe the class better than one (by BIC),
+    and lie apart by Ashman's D (Ashman et al. 1994).
+    """
+    from sklearn.mixture import GaussianMixture
+
+    # What is rounded to levels varies by no less than them.
+    spread = np.random.default_rng(0).uniform(-_LEVEL / 2, _LEVEL / 2, values.shape)
+    rows = (values + spread)[own & ~records.held_out]
+    made: Any = GaussianMixture  # whose stub knows nothing of what a fit leaves
+    one, two = (made(count, n_init=3, random_state=0).fit(rows) for count in (1, 2))
+    between, around = two.means_[1] - two.means_[0], two.covariances_.mean(0)
+    apart = float(np.sqrt(between @ np.linalg.solve(around, between)))
+    if two.bic(rows) >= one.bic(rows) or apart < limits.apart or two.weights_.min() < limits.least_share:
+        return None
+    others = np.nanmedian(values[(records.target >= 0) & ~own], axis=0)
+    which = int(np.linalg.norm(two.means_ - others, axis=1).argmax())
+    towards = np.full(len(values), -np.inf)
+    chances = two.predict_proba((values + spread)[own]).clip(min=1e-300)
+    towards[own] = np.log(chances[:, which]) - np.log(chances[:, 1 - which])
+    return _Split(towards > 0, apart, towards)
+
+
+def _part(records: Records, index: int, split: _Split) -> Finding:
+    own, seen = records.target == index, ~records.held_out
+    chosen = np.flatnonzero(split.part)
+    chosen = chosen[np.argsort(-split.towards[chosen], kind="stable")]
+    class_name, share = records.name(index), float(len(chosen) / own.sum())
+    shift = _shift(records, seen & split.part, seen & own & ~split.part)
+    casts = {
+        f"{name} cast": value - sum(shift) / 3 for name, value in zip(("red", "green", "blue"), shift, strict=True)
+    }
+    by = casts | {"brightness": sum(shift) / 3}
+    name = max(by, key=lambda one: abs(by[one]))
+    evidence = {
+        "class": class_name,
+        "property": name,
+        "share of its images": share,
+        **{f"{one} beside the rest": value for one, value in by.items()},
+        "apart (Ashman's D)": split.apart,
+    }
+    return Finding(
+        NAME,
+        f"{class_name}: {len(chosen):,} images have {'more' if by[name] > 0 else 'less'} {name} than the rest of it",
+        "low",
+        share,
+        evidence,
+        tuple(records.position[chosen].tolist()),
+        tuple(float(value) for value in split.towards[chosen]),
+        index,
+        ColourCue(shift),
+        Confirmation("not tested"),
+    )
 
 
 def _properties(records: Records) -> dict[str, Floats]:
@@ -89,7 +182,7 @@ def _of_errors(records: Records, properties: dict[str, Floats], limits: Threshol
             yield _Test(index, name, True, effect > 0, float(np.median(right)), 0.0, effect, p)
 
 
-def _finding(records: Records, values: Floats, test: _Test, p: float, tests: int, limits: Thresholds) -> Finding:
+def _finding(records: Records, values: Floats, test: _Test, p: float, tests: int) -> Finding:
     group = records.label == test.index if test.errors else records.target == test.index
     group &= records.wrong if test.errors else True
     chosen = np.flatnonzero(group & _beyond(values, test.limit, test.above))
@@ -110,11 +203,9 @@ def _finding(records: Records, values: Floats, test: _Test, p: float, tests: int
         if test.errors
         else f"{name}: {len(chosen):,} images have {more} {test.name} than 95 % of other classes'"
     )
-    cue, confirmation = None, Confirmation("no cue")
+    confirmation = Confirmation("no cue")
     if not test.errors and test.name in _COLOURS:
         confirmation = Confirmation("not tested", note="its images vary as one whole, as if it were what the class is")
-        if (marked := _marked(records, values, test, limits)) is not None:
-            cue = ColourCue(_shift(records, marked, ~records.held_out & group & ~marked))
     return Finding(
         NAME,
         title,
@@ -124,33 +215,9 @@ def _finding(records: Records, values: Floats, test: _Test, p: float, tests: int
         tuple(records.position[chosen].tolist()),
         tuple(float(abs(value - test.limit)) for value in values[chosen]),
         test.index,
-        cue,
+        None,
         confirmation,
     )
-
-
-def _marked(records: Records, values: Floats, test: _Test, limits: Thresholds) -> NDArray[np.bool_] | None:
-    """Which images of a class, not held out, have what the rest of the class has not; None where it is one whole.
-
-    What all of a class has may be the class: that pages are bright is no fault. What part of it has, and the rest
-    clearly not, was put there. Two normal distributions must describe the class better than one (by BIC), and lie
-    apart by Ashman's D (Ashman et al. 1994).
-    """
-    from sklearn.mixture import GaussianMixture
-
-    seen = ~records.held_out & (records.target == test.index) & np.isfinite(values)
-    column = values[seen][:, None]
-    made: Any = GaussianMixture  # whose stub knows nothing of what a fit leaves
-    one, two = (made(count, n_init=2, random_state=0).fit(column) for count in (1, 2))
-    means, variances = two.means_[:, 0], two.covariances_[:, 0, 0]
-    apart = float(abs(means[0] - means[1]) / np.sqrt(variances.mean()))
-    which = int(means.argmax() if test.above else means.argmin())
-    group = two.predict(column) == which
-    if two.bic(column) >= one.bic(column) or apart < limits.apart or not limits.least_share <= group.mean() < 1:
-        return None
-    marked = np.zeros(len(records), bool)
-    marked[np.flatnonzero(seen)[group]] = True
-    return marked
 
 
 def _shift(records: Records, marked: NDArray[np.bool_], rest: NDArray[np.bool_]) -> tuple[float, float, float]:

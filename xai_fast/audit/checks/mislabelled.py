@@ -11,12 +11,13 @@ from .thresholds import Thresholds
 
 NAME = "mislabelled"
 QUESTION = "Which labels do the model, and a classifier that never saw them, both contradict?"
+_EVEN = 0.5  # another class is as likely as the label's
 _FOLDS = 5
 _MOST = 20_000  # rows that a classifier is fitted on
 
 
 def check(records: Records, limits: Thresholds) -> list[Finding]:
-    """At most one finding; its images are in order of doubt."""
+    """At most one finding; its images are in order of doubt: those that count first, then those that may be wrong."""
     judged = records.judged & np.isfinite(records.numbers["label_probability"])
     if judged.sum() < limits.least_images or len(np.unique(records.label[judged])) < 2:
         return []
@@ -25,6 +26,8 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
     if not len(found):
         return []
     found = found[np.argsort(-doubt[found], kind="stable")]
+    listed = np.flatnonzero(judged & (doubt >= _EVEN))
+    listed = listed[np.argsort(-doubt[listed], kind="stable")]
     share = len(found) / int(judged.sum())
     severity: Severity = (
         "high" if share >= limits.many_mislabelled else "medium" if share >= limits.some_mislabelled else "low"
@@ -34,6 +37,7 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
     evidence = {
         "images": len(found),
         "share of those with a label": share,
+        "further in doubt": len(listed) - len(found),
         "commonest": f"labelled {records.name(int(commonest[0]))}, looks like {records.name(int(commonest[1]))}",
         "out of fold": "embedding" if records.embedding is not None else "no: the run has no embedding",
     }
@@ -44,8 +48,8 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
             severity,
             share,
             evidence,
-            tuple(records.position[found].tolist()),
-            tuple(float(value) for value in doubt[found]),
+            tuple(records.position[listed].tolist()),
+            tuple(float(value) for value in doubt[listed]),
         )
     ]
 

@@ -14,8 +14,9 @@ class Thresholds:
         least_images: of a group that is compared with others.
         tail: what counts as unusual: values above this quantile of the other classes' images.
         least_share: of a class's images that must be unusual.
-        least_lift: attribution per area in a region, against the even spread, of the images that are unusual.
-        apart: least distance of two groups within a class, in their standard deviations.
+        least_density: attribution per area in a region, of the images that are unusual; 1 is that of the whole picture.
+        least_lift: how many times as often a class must look at a place as other classes do.
+        apart: least distance of two groups within a class, in their standard deviations; two is what Ashman asks for.
         tied: least Cramér's V between metadata and label.
         property_effect: least rank-biserial correlation of a property, in [0, 1].
         changed: how much of a map's length must change under noise for it to be another map; see `store.maps.compared`.
@@ -38,8 +39,9 @@ class Thresholds:
     least_images: int = 20
     tail: float = 0.95
     least_share: float = 0.15
+    least_density: float = 1.0
     least_lift: float = 2.0
-    apart: float = 3.0
+    apart: float = 2.0
     tied: float = 0.3
     property_effect: float = 0.5
     changed: float = 0.5

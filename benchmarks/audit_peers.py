@@ -1,0 +1,162 @@
+"""What other tools find in sets with planted faults, beside our audit, and what they raise on clean sets.
+
+usage: python benchmarks/audit_peers.py --keep FOLDER [--seeds A B] [--clean A B] [--json FILE]
+
+On the sets, networks and maps that `planted.py` keeps: cleanlab's Datalab (labels, the network's embeddings,
+probabilities of a classifier that was fitted on other folds, and the images, as its documentation asks), cleanvision
+on the folder of images, and SpRAy (Lapuschkin et al. 2019): maps, shrunk and of unit sum, per class in spectral
+clusters whose number is that of the largest gap of eigenvalues. None of them names a class and a cue; so what counts
+is whether anything that they raise tells the planted pictures from the others of their class (AUROC, of whichever of
+their scores does it best, chosen by knowing the truth), and how many of the exchanged labels are among the first k.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from methods import save
+from numpy.typing import NDArray
+from planted import judged
+from planted_data import Audited, audited, kinds
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
+
+from xai_fast.audit.checks.records import records_of
+
+Scores = dict[str, NDArray[np.floating]]
+"""(n,) per kind of issue, the larger the worse."""
+
+
+def datalab(found: Audited) -> tuple[Scores, Scores, list[str]]:
+    """Scores and flags of its issues, and what it says of the whole set."""
+    from cleanlab import Datalab
+    from datasets import Dataset, Image, disable_progress_bars
+
+    disable_progress_bars()
+    records = records_of(found.run)
+    assert records.embedding is not None
+    label = found.made.label.numpy()
+    features = records.embedding.astype(np.float64)
+    chances = cross_val_predict(
+        LogisticRegression(C=100.0, max_iter=300), features, label, cv=5, method="predict_proba"
+    )
+    paths = [str(found.data.parent / f"{n:05d}.png") for n in range(len(label))]
+    held = Dataset.from_dict({"image": paths, "label": label.tolist()}).cast_column("image", Image())
+    with contextlib.redirect_stdout(io.StringIO()):
+        lab = Datalab(data=held, label_name="label", image_key="image", verbosity=0)
+        lab.find_issues(pred_probs=chances, features=features)
+    issues = lab.get_issues()
+    names = [name.removesuffix("_score") for name in issues if name.endswith("_score")]
+    scores = {name: 1 - issues[f"{name}_score"].to_numpy(float) for name in names}
+    flags = {name: issues[f"is_{name}_issue"].to_numpy(bool) for name in names}
+    said = []
+    with contextlib.suppress(ValueError, KeyError):
+        tied = lab.get_info("spurious_correlations")
+        limit = tied["threshold"]
+        table = tied["correlations_df"]
+        said = [f"{row.property}: {row.score:.2f}" for row in table.itertuples() if row.score < limit]
+    return scores, flags, said
+
+
+def cleanvision(found: Audited) -> tuple[Scores, Scores, list[str]]:
+    """Likewise."""
+    from cleanvision import Imagelab
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        lab = Imagelab(data_path=str(found.data.parent))
+        lab.find_issues(n_jobs=1, verbose=False)
+    table = lab.issues.sort_index()
+    assert [Path(name).name for name in table.index] == [f"{n:05d}.png" for n in range(len(found.made.label))]
+    names = [name.removeprefix("is_").removesuffix("_issue") for name in table if name.startswith("is_")]
+    flags = {name: table[f"is_{name}_issue"].to_numpy(bool) for name in names}
+    scores = {name: 1 - table[f"{name}_score"].to_numpy(float) for name in names if f"{name}_score" in table}
+    return scores, flags, []
+
+
+def spray(found: Audited) -> tuple[Scores, Scores, list[str]]:
+    """Clusters of each class's maps; the score of a cluster is membership, its flag that there is more than one."""
+    from sklearn.cluster import SpectralClustering
+    from sklearn.neighbors import kneighbors_graph
+
+    records = records_of(found.run)
+    scores: Scores = {}
+    flags: Scores = {}
+    said = []
+    for index in np.unique(records.target).tolist():
+        rows = np.flatnonzero((records.target == index) & np.isfinite(records.grid).all(1))
+        if len(rows) < 20:
+            continue
+        graph = kneighbors_graph(records.grid[rows], 10, include_self=True).toarray()
+        graph = (graph + graph.T) / 2
+        degree = 1 / np.sqrt(graph.sum(1))
+        values = np.linalg.eigvalsh(np.eye(len(rows)) - degree[:, None] * graph * degree)[:8]
+        count = int(np.argmax(np.diff(values))) + 1
+        if count == 1:
+            continue
+        said.append(f"{records.name(index)}: {count} clusters")
+        clusters = SpectralClustering(count, affinity="precomputed", random_state=0).fit_predict(graph)
+        for number in range(count):
+            member = np.zeros(len(records))
+            member[rows[clusters == number]] = 1
+            scores[f"{records.name(index)}, cluster {number}"] = member
+            flags[f"{records.name(index)}, cluster {number}"] = member.astype(bool)
+    return scores, flags, said
+
+
+TOOLS = {"Datalab": datalab, "cleanvision": cleanvision, "SpRAy": spray}
+
+
+def seen_by(found: Audited, tool: str) -> dict[str, Any]:
+    """What a tool makes of a set."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scores, flags, said = TOOLS[tool](found)
+    made = found.made
+    own = made.true.numpy() == made.index
+    record: dict[str, Any] = {
+        "flagged": {name: int(flag.sum()) for name, flag in flags.items() if flag.any()},
+        "said": said,
+    }
+    if made.kind.edit is not None:
+        areas = {name: float(roc_auc_score(made.marked[own], score[own])) for name, score in scores.items()}
+        best = max(areas, key=lambda name: areas[name], default=None)
+        record |= {"best": best, "auroc": None if best is None else areas[best]}
+    if made.kind.flipped:
+        exchanged = (made.label != made.true).numpy()
+        count = int(exchanged.sum())
+        score = scores.get("label")
+        first = [] if score is None else np.argsort(-score, kind="stable")[:count].tolist()
+        record["precision_at_k"] = float(exchanged[first].sum() / count)
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=Path, required=True, help="folder of sets, weights and runs, as of planted.py")
+    parser.add_argument("--seeds", type=int, nargs=2, default=(0, 2), help="of planted sets: from, up to but without")
+    parser.add_argument("--clean", type=int, nargs=2, default=(0, 0), help="of clean sets")
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    wanted = [(seed, kind) for seed in range(*chosen.seeds) for kind in kinds(seed) if kind.name != "clean"]
+    wanted += [(seed, kind) for seed in range(*chosen.clean) for kind in kinds(seed) if kind.name == "clean"]
+    records: dict[str, dict[str, Any]] = {}
+    for seed, kind in wanted:
+        found = audited(kind, seed, chosen.keep / f"{seed}-{kind.name.replace(' ', '-')}")
+        sets = records.setdefault(kind.name, {"beside": kind.name, "sets": []})["sets"]
+        sets.append({"seed": seed, "ours": judged(found), **{tool: seen_by(found, tool) for tool in TOOLS}})
+        print(kind.name, {tool: {k: v for k, v in sets[-1][tool].items() if k != "flagged"} for tool in TOOLS})
+    if chosen.json:
+        save(chosen.json, 1, list(records.values()))
+
+
+if __name__ == "__main__":
+    main()
