@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import re
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -364,6 +365,65 @@ def randomisation(records: Iterable[tuple[Record, str]]) -> Section:
     return section
 
 
+def planted(records: Iterable[tuple[Record, str]]) -> Section:
+    """What audits make of faults that were planted, and of networks without one."""
+    section = Section(
+        "Audits of networks whose faults are known",
+        "Small networks trained on crops of photographs. Used: how often the cue alone makes other crops the class, "
+        "and how often the class is lost without it (medians). First: the first finding names the class and what was "
+        "planted, and is confirmed. AUROC, of its images against the planted ones in the class, and the share of "
+        "exchanged labels among the first k that are said to be wrong, are the worst of all networks. "
+        "What is above low in networks without a fault is a false alarm.",
+        ("fault", "networks", "used", "first and confirmed", "AUROC", "precision at k", "above low", "machine"),
+    )
+    for record, where in records:
+        if "planted" in record:
+            used, first, area = record.get("flips"), record.get("confirmed_first"), record.get("least_auroc")
+            count, share = record["networks"], record.get("least_precision_at_k")
+            cells = (
+                f"{used['insert']:.2f}, {used['remove']:.2f}" if used and max(used.values()) else "",
+                "" if first is None else f"{first} of {count}",
+                "" if area is None else f"{area:.3f}",
+                "" if share is None else f"{share:.3f}",
+                f"{record['above_low']} of {count}",
+            )
+            section.rows.append([record["planted"], str(count), *cells, where])
+    return section
+
+
+def beside(records: Iterable[tuple[Record, str]]) -> Section:
+    """What other tools find in the same sets."""
+    tools = ("Datalab", "cleanvision", "SpRAy")
+    section = Section(
+        "Audits beside other tools",
+        "On the same sets. Of the others: AUROC of whichever of their scores tells the planted pictures best from "
+        "those of their class, chosen by knowing the truth, and how many images they flag; of Datalab also the "
+        "precision at k for exchanged labels. Ours is the AUROC of the finding that names the fault. All are medians.",
+        ("fault", "sets", "ours", *tools, "machine"),
+    )
+    for record, where in records:
+        if "beside" not in record:
+            continue
+        sets = record["sets"]
+        areas = [one["ours"]["auroc"] for one in sets if one["ours"].get("auroc") is not None]
+        ours = f"{statistics.median(areas):.3f}" if areas else "nothing above low"
+        if "precision_at_k" in sets[0]["ours"]:
+            ours += f"; at k {statistics.median(one['ours']['precision_at_k'] for one in sets):.3f}"
+        if not areas:
+            ours = f"above low: {sum(one['ours']['above_low'] > 0 for one in sets)} of {len(sets)}"
+        cells = []
+        for tool in tools:
+            found = [one[tool] for one in sets]
+            said = [f"flags {statistics.median(sum(one['flagged'].values()) for one in found):.0f}"]
+            if all(one.get("auroc") is not None for one in found):
+                said.insert(0, f"{statistics.median(one['auroc'] for one in found):.3f} ({found[0]['best']})")
+            if tool == "Datalab" and "precision_at_k" in found[0]:
+                said.append(f"at k {statistics.median(one['precision_at_k'] for one in found):.3f}")
+            cells.append("; ".join(said))
+        section.rows.append([record["beside"], str(len(sets)), ours, *cells, where])
+    return section
+
+
 SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (
     methods,
     dropin,
@@ -373,6 +433,8 @@ SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (
     modes,
     estimators,
     randomisation,
+    planted,
+    beside,
     zoo,
 )
 

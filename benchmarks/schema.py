@@ -133,6 +133,14 @@ _CHECKS = {
     "site_files": int,
     "open_seconds": _NUMBER,
 }
+_PLANTED = {
+    "planted": str,
+    "networks": int,
+    "with_confirmed": int,
+    "above_low": int,
+    "audits": list,
+}
+_BESIDE = {"beside": str, "sets": list}
 _KILLS = {
     "kills": str,
     "rounds": int,
@@ -271,6 +279,8 @@ def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
         "audit": _audit,
         "alarms": lambda record: _fields(record, _ALARMS, f"record {record['alarms']!r}"),
         "checks": lambda record: _fields(record, _CHECKS, f"record {record['checks']!r}"),
+        "planted": lambda record: _fields(record, _PLANTED, f"record {record['planted']!r}"),
+        "beside": lambda record: _fields(record, _BESIDE, f"record {record['beside']!r}"),
         "kills": lambda record: _fields(record, _KILLS, f"record {record['kills']!r}"),
         "scale": lambda record: _fields(record, _SCALE, f"record {record['scale']!r}"),
         "flat": lambda record: _fields(record, _FLAT, f"record {record['flat']!r}"),
