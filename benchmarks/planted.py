@@ -23,7 +23,7 @@ from methods import save
 from planted_data import CAMERAS, Audited, audited, kinds, predictions
 from sklearn.metrics import roc_auc_score
 
-import xai_fast as xf
+from xai_fast.audit.checks.checking import check
 from xai_fast.audit.checks.finding import Finding
 from xai_fast.models.demo import CLASSES
 
@@ -32,7 +32,7 @@ def judged(found: Audited) -> dict[str, Any]:
     """What the audit says of one set."""
     made, kind = found.made, found.made.kind
     began = time.perf_counter()
-    findings = list(xf.audit.check(found.run, **found.given))
+    findings = list(check(found.run, **found.given))
     seconds = time.perf_counter() - began
     alarms = [one for one in findings if one.confirmation.state == "confirmed" or one.severity != "low"]
     first = findings[0] if findings else None

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import xai_fast as xf
+from xai_fast.audit.reading import AuditRun
 from xai_fast.models.demo import CLASSES, DemoNetwork
 from xai_fast.models.demo.crops import crop
 from xai_fast.models.demo.watermark import CORNERS, place, stamp
@@ -155,9 +156,10 @@ def made(kind: Kind, seed: int, per_class: int = PER_CLASS) -> Made:
     seen = torch.where(marked & (true == index) & (alien < kind.alien) & (kind.edit is not None), index + others, true)
     pictures = torch.stack([crop(int(one) % len(CLASSES), SIDE, generator) for one in seen])
     first = pictures.clone()
-    for row in torch.nonzero(marked)[:, 0].tolist() if kind.edit is not None else ():
-        first[row] = (kind.first or kind.edit)(pictures[row], generator)
-        pictures[row] = kind.edit(pictures[row], generator)
+    if (edit := kind.edit) is not None:
+        for row in torch.nonzero(marked)[:, 0].tolist():
+            first[row] = (kind.first or edit)(pictures[row], generator)
+            pictures[row] = edit(pictures[row], generator)
     camera = torch.randint(len(CAMERAS), (len(true),), generator=generator)
     if kind.told:  # one of the cameras took these and no others
         camera = torch.where(marked, 0, 1 + camera % (len(CAMERAS) - 1))
@@ -207,7 +209,7 @@ class Audited:
     made: Made
     model: DemoNetwork
     data: Path
-    run: xf.audit.AuditRun
+    run: AuditRun
     flips: tuple[float, float]
     seconds: float
 

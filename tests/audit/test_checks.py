@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made_records import CORNER, auroc, records
+from made_records import CORNER, auroc, maps, records
 
 from xai_fast.audit.checks import clusters, errors, image_properties, metadata, mislabelled, shortcut
-from xai_fast.audit.checks.cues import ColourCue, RegionCue, cue_from
+from xai_fast.audit.checks.cues import ColourCue, CornersCue, RegionCue, TraceCue, cue_from
 from xai_fast.audit.checks.finding import Confirmation, Finding, ranked
 from xai_fast.audit.checks.regions import REGIONS, Box, masses, on_grid, shares
 from xai_fast.audit.checks.statistics import holm, mean_interval, more_often, rank_biserial
@@ -280,3 +280,48 @@ def test_groups_are_shown_with_their_means_and_errors():
     assert {one.class_index for one in found} == {0, 1, 2, 3}
     by_class = [sum(one.images for one in found if one.class_index == index) for index in range(4)]
     assert max(by_class) <= 300
+
+
+def test_corners_are_taken_out_and_put_in_together():
+    cue = CornersCue(0.3)
+    picture, donor = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), dtype=np.uint8)
+    before = picture.copy()
+    corners = np.zeros((20, 20), bool)
+    for box in cue.corners:
+        corners[box.pixels(20, 20)] = True
+    assert corners.sum() == 4 * 36
+    inserted, removed = cue.inserted(picture, donor), cue.removed(picture)
+    assert (inserted[corners] == donor[corners]).all()
+    for changed in (inserted, removed, cue.inserted_instead(picture, donor)):
+        assert (changed[~corners] == picture[~corners]).all()
+        assert (changed[corners] != picture[corners]).any()
+    instead = cue.removed_instead(picture)
+    assert (instead[corners] == picture[corners]).all()
+    assert (instead != picture).any()
+    assert (picture == before).all()
+    assert cue_from(cue.described()) == cue
+
+
+def test_a_trace_is_taken_out_and_put_in():
+    pattern = np.full((4, 4, 3), 7.0, np.float16)
+    cue = TraceCue((4, 4), pattern.tobytes(), (-pattern).tobytes())
+    picture = np.full((4, 4, 3), 100, np.uint8)
+    edits = (cue.inserted(picture, picture), cue.inserted_instead(picture, picture), cue.removed(picture))
+    assert [int(edit[0, 0, 0]) for edit in edits] == [107, 93, 93]
+    assert (cue.removed_instead(picture) == 107).all()
+    assert cue_from(cue.described()) == cue
+
+
+def test_a_mark_that_is_now_in_one_corner_and_now_in_another_is_found():
+    made, *_ = records()
+    draws = np.random.default_rng(0)
+    heat = maps(len(made), draws)
+    marked = np.flatnonzero((made.target == 1) & (draws.random(len(made)) < 0.4))
+    for row in marked:
+        top, left = draws.choice([0, 9], 2)
+        heat[row, top : top + 3, left : left + 3] += 30
+    spread = shares(heat)
+    (found,) = shortcut.check(records(regions=masses(spread, list(REGIONS.values())), grid=on_grid(spread))[0], DEFAULT)
+    assert (found.evidence["class"], found.evidence["region"]) == ("bee", "one corner or another")
+    assert np.isin(marked, found.positions).mean() > 0.9
+    assert isinstance(found.cue, CornersCue)
