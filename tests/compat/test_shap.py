@@ -128,15 +128,14 @@ def test_exceptions_stay_shaps():
 
 def test_partitions_of_a_function_around_a_model():
     """Its splits and sums, for which the engine answers in the model's place."""
-    pytest.importorskip("cv2", reason="shap blurs by OpenCV")
     model = Small()
     pictures = (255 * torch.rand(2, 12, 10, 3, generator=torch.Generator().manual_seed(0))).numpy()
 
     def predict(images):
-        return model(torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255).softmax(1)
+        return model(torch.as_tensor(images).permute(0, 3, 1, 2).float() / 64).softmax(1)
 
     def run():
-        explainer = shap.Explainer(predict, shap.maskers.Image("blur(3,3)", (12, 10, 3)))
+        explainer = shap.Explainer(predict, shap.maskers.Image(0, (12, 10, 3)))
         found = explainer(pictures, max_evals=60, batch_size=9, outputs=[1, 3], silent=True)
         return found.values, found.base_values
 
@@ -144,7 +143,7 @@ def test_partitions_of_a_function_around_a_model():
     for one, other in zip(plain, ours, strict=True):
         assert np.asarray(one).shape == np.asarray(other).shape
         np.testing.assert_allclose(other, one, rtol=0, atol=2e-7)  # differences of probabilities in float32
-    assert np.abs(plain[0]).max() > 1e-3
+    assert np.abs(plain[0].sum((1, 2, 3))).max() > 1e-2, "the network sleeps"
     (row,) = accelerate.report().rows
     assert (row.method, row.reason, row.calls) == ("PartitionExplainer", "", 2)
     assert "forward" not in vars(model)
