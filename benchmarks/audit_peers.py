@@ -45,7 +45,7 @@ def datalab(found: Audited) -> tuple[Scores, Scores, list[str]]:
     assert records.embedding is not None
     label = found.made.label.numpy()
     features = records.embedding.astype(np.float64)
-    chances = cross_val_predict(
+    chances: Any = cross_val_predict(
         LogisticRegression(C=100.0, max_iter=300), features, label, cv=5, method="predict_proba"
     )
     paths = [str(found.data.parent / f"{n:05d}.png") for n in range(len(label))]
