@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ def grad(
     """
     try:
         with _mended(outputs):
-            return torch.autograd.grad(outputs, inputs, grad_outputs, **options)
+            # Its types do not name the edges that it takes from torch 2.2 on.
+            return torch.autograd.grad(outputs, cast("Any", inputs), grad_outputs, **options)
     except RuntimeError as error:
         if "use_reentrant=True" not in str(error):
             raise
