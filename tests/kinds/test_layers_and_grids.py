@@ -101,6 +101,27 @@ class Pyramid(nn.Module):
         return OrderedDict(coarse=self.coarse(self.down(first)), fine=self.fine(first))
 
 
+class Stage(nn.Module):
+    """Halves its map at the end, and returns it as it was before, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(3, 6, 3, 4, 1), nn.Tanh())
+        self.halve = nn.Conv2d(6, 6, 3, 2, 1)
+
+    def forward(self, x):
+        before = self.block(x)
+        return self.halve(before), before
+
+
+class Ladder(Stage):
+    """The same where both maps are read."""
+
+    def forward(self, x):
+        half, before = super().forward(x)
+        return OrderedDict(half=half, before=before)
+
+
 def pooled(*before, width=6):
     return nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 5))
 
@@ -274,6 +295,19 @@ NETS = {
         lambda: Forward(lambda self, x: self.head(self.backbone(x).pooled), backbone=Backbone(), head=nn.Linear(7, 5)),
         IMAGE, ["backbone.stages"], as_it_is, first_class,
     ),
+    "a stage that returns what it was, too": (
+        lambda: Forward(
+            lambda self, x: self.head(self.stage(x)[0].mean((2, 3))), stage=Stage(), head=nn.Linear(6, 5)
+        ),
+        IMAGE, ["stage"], as_it_is, first_class,
+    ),
+    "two maps, one of which is made of the other": (
+        lambda: Forward(
+            lambda self, x: self.head(sum(one.mean((2, 3)) for one in self.stage(x).values())),
+            stage=Ladder(), head=nn.Linear(6, 5),
+        ),
+        IMAGE, ["stage.halve", "stage.block"], as_it_is, first_class,
+    ),
     "a pyramid": (
         detector, IMAGE, ["backbone.coarse", "backbone.fine"], as_it_is,
         lambda o: torch.stack([row["scores"].sum() for row in o]),
@@ -301,9 +335,9 @@ def plain_gradcam(model, layers, read, score, inputs):
 
     def keep(name, call):
         def hook(_module, _args, output):
-            found.setdefault(name, []).append(output)
+            found.setdefault(name, []).append(output[0] if isinstance(output, tuple) else output)
             if len(found[name]) == call:
-                output.retain_grad()
+                found[name][-1].retain_grad()
 
         return hook
 

@@ -130,6 +130,21 @@ class Recorded:
             one.gradient = gradient
         return [one for one in some if one.gradient is not None and bool(one.gradient.count_nonzero())]
 
+    def only_through(self, one: Seen, others: Sequence[Seen]) -> bool:
+        """Whether the score was seen to depend on what a call returned through what others returned alone."""
+        after = self.seen[self.seen.index(one) + 1 :]
+        later = [other for other in others if other in after and other.intact and other.gradient is not None]
+        if one.gradient is None or one.edge is None or not later:
+            return False
+        way = autograd.grad(
+            [other.own for other in later],
+            [one.edge],
+            [other.gradient for other in later if other.gradient is not None],
+            allow_unused=True,
+            retain_graph=True,
+        )[0]
+        return way is not None and torch.allclose(way, one.gradient, rtol=1e-3, atol=1e-5 * float(way.abs().max()))
+
     @functools.cached_property
     def depends(self) -> bool:
         """Whether the score depends on the input."""

@@ -273,7 +273,9 @@ class _Search:
             for other, reading in self._answering(self._record.matters(makers) if self._depends else makers)
             if sees_positions(other, reading, depends=self._depends)
         ]
-        return _of_several(fitting) if len(fitting) > 1 else None
+        # What a stage was before it halved its map is handed out beside that, and nobody else reads it.
+        read = [each for each in fitting if not self._record.only_through(each[0], [other for other, _ in fitting])]
+        return _of_several(read) if len(read) > 1 else None
 
     def _makers(self, paths: Sequence[str]) -> list[Seen]:
         """The calls that made several maps; of those that pass one on as it came the outermost, a block."""
