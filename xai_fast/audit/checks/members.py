@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from . import errors
 from .cues import CornersCue, RegionCue
 from .finding import Finding
 from .records import Records
@@ -22,10 +23,12 @@ def dependent(finding: Finding, records: Records, subject: Subject, limits: Thre
     A map is coarse and says where a score comes from, not whether a mark is there; taking the place away does. Scores
     become by how much the odds of the class change, as a logarithm: they fall where only the mark spoke for the class,
     and may rise where the mark hid part of what is sure anyway. Listed are those that change by more than the control
-    changes nearly all.
+    changes nearly all. A claim about errors is about its wrong answers, whoever else has the cue.
     """
     index, cue = finding.class_index, finding.cue
     if finding.confirmation.state != "confirmed" or index is None or not isinstance(cue, RegionCue | CornersCue):
+        return finding
+    if finding.check == errors.NAME:
         return finding
     rows = np.flatnonzero(records.target == index)
     if len(rows) > _MOST:
