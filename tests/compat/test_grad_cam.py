@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from ruled import Modules
+from ruled import Modules, WritesOver
 from subjects import Small, model_state, signals
 from torch import nn
 from torch.nn import functional
@@ -131,6 +131,17 @@ def test_the_growing_ablation_is_grad_cams_and_said():
     assert not any(row.note for row in accelerate.report().rows)
     same(maps[1], accelerated(lambda: asked("AblationCAM", settings={"batch_size": 6}.items(), **signed)[0]))
     assert "10^7 below the layer's least value" in str(accelerate.report())
+
+
+@pytest.mark.parametrize("name", ["GradCAM", "LayerCAM", "EigenCAM", "FinerCAM", "AblationCAM", "ScoreCAM", "FullGrad"])
+@pytest.mark.parametrize("layer", ["body", "norm", "second"])
+def test_layers_that_are_written_over(name, layer, capsys):
+    """grad-cam keeps no copy of what a layer returned, so it sees what became of it."""
+    how = {"on": WritesOver, "layers": (layer,), "targets": None if name == "FinerCAM" else SMOOTH}
+    same(asked(name, **how)[0], accelerated(lambda: asked(name, **how))[0])
+    over = layer != "norm" and name != "FullGrad"
+    found = [row.method for row in accelerate.report().rows if "written over later" in row.reason]
+    assert found == ([name] if over else []), str(accelerate.report())
 
 
 def test_guided_backpropagation():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ruled import WritesOver
 from subjects import Small, model_state, signals
 
 import xai_fast as xf
@@ -92,6 +93,20 @@ def test_what_is_not_covered_runs_torchcams_code():
     how = {"targets": lambda row: row[1] - row[2]}
     same(extracted("SmoothGradCAMpp", **how), accelerated(lambda: extracted("SmoothGradCAMpp", **how)), 0)
     assert accelerate.report().passed_on == 1
+
+
+@pytest.mark.parametrize("layer", ["body", "norm", "second"])
+@pytest.mark.parametrize("name", ["SmoothGradCAMpp", "ScoreCAM"])
+def test_layers_that_are_written_over(name, layer):
+    """As torchcam keeps no copy of what a layer returned, it sees what became of it."""
+
+    def run():
+        return extracted(name, layers=(layer,), model=WritesOver())
+
+    same(run(), accelerated(run))
+    reasons = [row.reason for row in accelerate.report().rows if row.reason]
+    assert len(reasons) == (name == "SmoothGradCAMpp" and layer != "norm")
+    assert all("written over later" in reason for reason in reasons)
 
 
 def test_the_model_stays_as_it_is():

@@ -42,6 +42,7 @@ class Answer:
         rescaled: whether captum's DeepLIFT sees every operation that is not linear, each in a module that runs once.
         layer: the shape, without the rows, of what the layer in question returned in each of its calls; None for what
             is no tensor.
+        overwritten: whether something later wrote into what the layer returned, as `nn.ReLU(inplace=True)` does.
     """
 
     shape: tuple[int, ...]
@@ -49,6 +50,7 @@ class Answer:
     rectifies_outside: bool
     rescaled: bool
     layer: tuple[tuple[int, ...] | None, ...] = ()
+    overwritten: bool = False
 
     @property
     def layer_shape(self) -> tuple[int, ...]:
@@ -65,10 +67,12 @@ def watched(forward: Any, row: Tensor, layer: nn.Module | None = None) -> Answer
         Uncovered: the output is no tensor with an entry per row, or random numbers were drawn.
     """
     shapes: list[tuple[int, ...] | None] = []
+    returned: list[tuple[Tensor, int]] = []
     thread = threading.get_ident()
 
     def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
         if threading.get_ident() == thread:
+            returned.extend((part, part._version) for part in _parts(output))
             shapes.append(tuple(output.shape[1:]) if isinstance(output, Tensor) and output.ndim else None)
 
     before = torch.get_rng_state()
@@ -88,7 +92,8 @@ def watched(forward: Any, row: Tensor, layer: nn.Module | None = None) -> Answer
     if not per_row and output.numel() != 1:
         raise Uncovered("the model's output has no entry per row")
     shape = tuple(output.shape[1:]) if per_row else ()
-    return Answer(shape, output.dtype, seen.rectifies_outside, seen.rescaled, tuple(shapes))
+    overwritten = any(part._version != version for part, version in returned)
+    return Answer(shape, output.dtype, seen.rectifies_outside, seen.rescaled, tuple(shapes), overwritten)
 
 
 class _Operations(TorchDispatchMode):

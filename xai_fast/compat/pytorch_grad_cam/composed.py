@@ -30,9 +30,10 @@ def finer(call: Call) -> Any:
         raise Uncovered("gradients of gradients, or at the input, are grad-cam's own")
     with without_hooks(cam.model, ActivationsAndGradients):
         inputs, _ = inputs_of(cam, call["input_tensor"], light=True)
-        served = copy.copy(call.explainer)
+        layers, served = _Layers(cam, inputs), copy.copy(call.explainer)
+        # A copy that ends with grad-cam's own hooks in it takes them out of the model.
         served.base_cam = copy.copy(cam)
-        served.base_cam.activations_and_grads = _Layers(cam, inputs)
+        served.base_cam.activations_and_grads = layers
         return call.plain(served)
 
 

@@ -2,7 +2,8 @@
 
 Not covered: outputs that are no table of class scores, targets that are not one per input, second derivatives
 (ShapleyCAM), FullGrad with `eigen_smooth`, frozen parameters (of which grad-cam gets no gradients), layers that return
-several tensors or run twice; the first few rows on a model that was hardly asked about before.
+several tensors, run twice or are followed by a ReLU in place (as DenseNet's features are); the first few rows on a
+model that was hardly asked about before.
 """
 
 from __future__ import annotations
@@ -62,10 +63,12 @@ def checked_layers(cam: Any, inputs: Tensor) -> list[str]:
     """The names of the layers that are looked at.
 
     Raises:
-        Uncovered: one does not return one tensor once.
+        Uncovered: one does not return one tensor once, or grad-cam, which keeps no copy, sees it written over.
     """
     for layer in cam.target_layers:
         shape_of(cam, inputs, layer)
+        if answer_of(cam.model, cam.model, inputs, layer).overwritten:
+            raise Uncovered("what a layer returned is written over later, in place, and grad-cam sees that")
     return layers_of(cam)
 
 

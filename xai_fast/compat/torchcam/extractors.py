@@ -1,7 +1,7 @@
 """torchcam's extractors that run the model themselves: its own code, which asks the engine in place of the model.
 
 Not covered: models that return no table of class scores, `targets` for SmoothGradCAMpp, layers that return several
-tensors or run twice.
+tensors, run twice or are followed by a ReLU in place.
 """
 
 from __future__ import annotations
@@ -87,12 +87,14 @@ def _layers(extractor: Any, inputs: Tensor) -> list[str]:
     """The names of the layers that are looked at.
 
     Raises:
-        Uncovered: one does not return one tensor once.
+        Uncovered: one does not return one tensor once, or torchcam, which keeps no copy, sees it written over.
     """
     for name in extractor.target_names:
-        shapes = answer_of(extractor.model, extractor.model, inputs, extractor.submodule_dict[name]).layer
-        if len(shapes) != 1 or shapes[0] is None:
+        answer = answer_of(extractor.model, extractor.model, inputs, extractor.submodule_dict[name])
+        if len(answer.layer) != 1 or answer.layer[0] is None:
             raise Uncovered("a layer that does not return one tensor once")
+        if answer.overwritten:
+            raise Uncovered("what a layer returned is written over later, in place, and torchcam sees that")
     return list(layer_names(extractor.model, list(extractor.target_names)))
 
 
