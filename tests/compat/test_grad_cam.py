@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from functools import lru_cache
 
 import numpy as np
@@ -133,6 +134,76 @@ def test_the_growing_ablation_is_grad_cams_and_said():
     assert "10^7 below the layer's least value" in str(accelerate.report())
 
 
+class Smooth(nn.Module):
+    """What follows `body` has second derivatives everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            self.body, self.mix, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Linear(24, 5)
+        self.eval()
+
+    def forward(self, x):
+        x = functional.silu(self.mix(functional.silu(self.body(x))))
+        return 3 * self.head(functional.adaptive_avg_pool2d(x, 2).flatten(1)).tanh()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"targets": None}, {"targets": SMOOTH}, {"eigen_smooth": True}],
+    ids=["classes", "no targets", "any callable", "principal component"],
+)
+@pytest.mark.parametrize("kind", [Smooth, Small])
+def test_second_derivatives(kind, how, capsys):
+    model = kind()
+    cam = library.ShapleyCAM(model, [model.body])
+    how = {"targets": CLASSES, **how}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = cam(signals(), **how)
+        other = kind()
+        first_order = library.GradCAM(other, [other.body])(signals(), **how)
+    assert (np.abs(plain - first_order).max() > 1e-3) == (kind is Smooth or how["targets"] is SMOOTH)
+    before = model_state(model)
+    maps = accelerated(lambda: [cam(signals(), **how) for _ in range(2)])
+    for one in maps:
+        same(plain, one)
+    assert model_state(model) == before
+    rows = {bool(row.reason): row.reason for row in accelerate.report().rows if row.method == "ShapleyCAM"}
+    assert rows == {False: "", True: rows[True]}
+    assert rows[True].startswith("the first call on a layer")
+    truth = kind().double()
+    exact = library.ShapleyCAM(truth, [truth.body])(signals().double(), **how)
+    assert np.abs(maps[1] - exact).max() < 4 * np.abs(plain - exact).max() + 1e-6
+
+
+def test_second_derivatives_that_do_not_exist():
+    """Where nothing with parameters follows, grad-cam cannot differentiate the gradient, every time."""
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    errors = []
+    for run in (lambda ask: ask(), accelerated, accelerated):
+        with pytest.raises(RuntimeError) as error:
+            run(lambda: library.ShapleyCAM(model, [model[0]])(signals(), CLASSES))
+        errors.append(str(error.value))
+    assert len(set(errors)) == 1
+
+
+def test_factorizations_are_grad_cams_and_listed():
+    model = subject()
+
+    def run():
+        return library.DeepFeatureFactorization(model, model.body)(signals(), 3)
+
+    plain, ours = run(), accelerated(run)
+    assert all(np.array_equal(one, other) for one, other in zip(plain, ours, strict=True))
+    (row,) = accelerate.report().rows
+    assert (row.method, row.reason.partition(",")[0]) == (
+        "DeepFeatureFactorization",
+        "its factors may enlarge rounding",
+    )
+
+
 @pytest.mark.parametrize("name", ["GradCAM", "LayerCAM", "EigenCAM", "FinerCAM", "AblationCAM", "ScoreCAM", "FullGrad"])
 @pytest.mark.parametrize("layer", ["body", "norm", "second"])
 def test_layers_that_are_written_over(name, layer, capsys):
@@ -205,6 +276,29 @@ def test_without_accelerate(name, capsys):
     assert "__xai_fast__" not in vars(base_cam.BaseCAM.forward)
 
 
+class AtTheInput(base_cam.BaseCAM):
+    """A user's formula of gradients at the input."""
+
+    def __init__(self, model, layers):
+        super().__init__(model, layers, compute_input_gradient=True)
+
+    def forward(self, input_tensor, targets, eigen_smooth=False):
+        super().forward(input_tensor.clone(), targets, eigen_smooth)
+        return self.found
+
+    def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
+        self.found = input_tensor.grad.abs().sum(1).numpy()
+        return [self.found[:, None]]
+
+
+class OwnCurvature(library.ShapleyCAM):
+    """A user's formula of second derivatives."""
+
+    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+        (found,) = torch.autograd.grad(grads, activations, grads, retain_graph=True, allow_unused=True)
+        return (grads if found is None else grads + found).detach().mean((2, 3)).numpy()
+
+
 def frozen():
     model = Small().requires_grad_(False)
     model.stem.requires_grad_(True)
@@ -216,7 +310,11 @@ def _cam(name, model, layer="body", **settings):
 
 
 NOT_COVERED = {
-    "gradients of gradients": lambda x: _cam("ShapleyCAM", Small())(x, CLASSES),
+    "gradients of gradients": lambda x: AtTheInput(Small(), [])(x, CLASSES),
+    "several layers, or `reshape_transform`": lambda x: _cam("ShapleyCAM", Small(), reshape_transform=lambda a: a)(
+        x, CLASSES
+    ),
+    "a subclass has its own `get_cam_weights`": lambda x: OwnCurvature(subject(), [subject().body])(x, CLASSES),
     "targets that are not one per input": lambda x: _cam("GradCAM", Small())(x, CLASSES[:1]),
     "gradients are off, or parameters are frozen": lambda x: _cam("GradCAM", frozen())(x, CLASSES),
     "`eigen_smooth`, or a subclass": lambda x: _cam("FullGrad", Small())(

@@ -6,6 +6,8 @@ import importlib
 import sys
 import textwrap
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +102,25 @@ def test_before_the_import(library):
     assert importlib.util.find_spec("pretend.attr").origin.endswith("attr.py")
     switch_off([library])
     assert Double().attribute(3)[0] == "library"
+    assert patches._FINDER not in sys.meta_path
+
+
+@pytest.mark.parametrize("first", ["attr", "more"])
+def test_modules_that_are_imported_apart(library, first):
+    importlib.import_module("pretend")
+    (Path(sys.modules["pretend"].__file__).parent / "more.py").write_text(textwrap.dedent(SOURCE))
+    apart = Accelerated("Double", "pretend.more", f"{__name__}:served")
+    library = replace(library, methods=(*library.methods, apart), apart=("pretend.more",))
+    switch_on([library])
+    try:
+        for name in sorted(("attr", "more"), key=lambda name: name != first):
+            double = importlib.import_module(f"pretend.{name}").Double
+            assert double().attribute(3)[0] == "ours"
+            assert not hasattr(double.attribute.__wrapped__, "__xai_fast__"), "put in once"
+    finally:
+        switch_off([library])
+    assert sys.modules["pretend.more"].Double().attribute(3)[0] == "library"
+    assert imported().Double().attribute(3)[0] == "library"
     assert patches._FINDER not in sys.meta_path
 
 

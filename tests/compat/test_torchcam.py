@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 import torch
+from PIL import Image
 from ruled import WritesOver
 from subjects import Small, model_state, signals
 
@@ -87,6 +91,30 @@ def test_extractors_of_the_users_own_forward_are_listed():
     same(extracted("GradCAM"), accelerated(lambda: extracted("GradCAM")), 0)
     (row,) = accelerate.report().rows
     assert (row.method, row.reason) == ("GradCAM", "it reads the user's own forward")
+
+
+def test_overlays_are_torchcams_and_listed():
+    utils = pytest.importorskip("torchcam.utils")
+    photo, mask = (
+        Image.fromarray((255 * one).numpy().astype("uint8")) for one in (torch.rand(8, 6, 3), torch.rand(4, 3))
+    )
+    plain = utils.overlay_mask(photo, mask, alpha=0.4)
+    ours = accelerated(lambda: utils.overlay_mask(photo, mask, alpha=0.4))
+    assert plain.tobytes() == ours.tobytes()
+    assert utils.overlay_mask.__module__ == "torchcam.utils"
+    assert not hasattr(utils.overlay_mask, "__xai_fast__")
+    with pytest.raises(TypeError, match="arguments need to be PIL"):
+        accelerated(lambda: utils.overlay_mask(mask=mask, img="photo"))
+    (row,) = accelerate.report().rows
+    assert (row.method, row.reason) == ("overlay_mask", "it draws, and asks no model")
+
+
+def test_overlays_imported_afterwards(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torchcam.utils", raising=False)
+    with xf.accelerate("torchcam"):
+        utils = importlib.import_module("torchcam.utils")
+        assert utils.overlay_mask.__xai_fast__.name == "overlay_mask"
+    assert not hasattr(utils.overlay_mask, "__xai_fast__")
 
 
 def test_what_is_not_covered_runs_torchcams_code():

@@ -25,11 +25,13 @@ class Library:
         name: of its package.
         trigger: the module after whose import all of its classes are there.
         methods: what is put in.
+        apart: modules that are imported apart, and after whose import what they define is there.
     """
 
     name: str
     trigger: str
     methods: Sequence[Accelerated]
+    apart: Sequence[str] = ()
     users: int = 0
     _replaced: list[tuple[Any, str, Any, Any]] = field(default_factory=list)
 
@@ -38,12 +40,19 @@ class Library:
         """Whether the library can be imported; looked up without importing it."""
         return self.name in sys.modules or importlib.util.find_spec(self.name) is not None
 
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """The modules after whose import there is something to put in."""
+        return (self.trigger, *self.apart)
+
     def put_in(self) -> None:
-        """Replaces the methods, if the classes are there and this has not happened."""
-        if self._replaced or self.trigger not in sys.modules:
-            return
+        """Replaces the methods whose classes are there, each once."""
+        done = [(owner, name) for owner, name, _, _ in self._replaced]
         for accelerated in self.methods:
+            needs = accelerated.owner if accelerated.owner in self.apart else self.trigger
             owner, name = accelerated.holder(), accelerated.attribute
+            if needs not in sys.modules or any(owner is one and name == other for one, other in done):
+                continue
             if owner is None or name not in vars(owner):
                 continue  # another version of the library: its own code runs
             original = vars(owner)[name]
@@ -90,7 +99,7 @@ def switch_on(libraries: Sequence[Library]) -> None:
         for library in libraries:
             library.users += 1
             library.put_in()
-            _WATCHED[library.trigger] = library
+            _WATCHED.update(dict.fromkeys(library.triggers, library))
         if _FINDER not in sys.meta_path:
             sys.meta_path.insert(0, _FINDER)
 
@@ -102,7 +111,8 @@ def switch_off(libraries: Sequence[Library], *, for_all: bool = False) -> None:
             library.users = 0 if for_all else max(library.users - 1, 0)
             if not library.users:
                 library.take_out()
-                _WATCHED.pop(library.trigger, None)
+                for trigger in library.triggers:
+                    _WATCHED.pop(trigger, None)
         if not _WATCHED and _FINDER in sys.meta_path:
             sys.meta_path.remove(_FINDER)
 

@@ -12,7 +12,7 @@ from xai_fast.core.layers import Reading
 from xai_fast.core.targets import Target
 
 from .engine import Engine
-from .evaluate import Answers, BiasResponse, Evaluate, LayerActivation, LayerResponse
+from .evaluate import Answers, BiasResponse, Evaluate, LayerActivation, LayerCurvature, LayerResponse
 from .recipe import Recipe, Variants
 from .reducers.clean import CleanFormula, clean_scores
 from .run import Outcome
@@ -26,21 +26,31 @@ class LayerAnswer:
     Attributes:
         activation: (N, ...) as the layer returns it.
         gradient: (N, ...) of the scores by it; None where none was asked for.
+        curvature: (N, ...) the scores' Hessian by it, times it; None where it was not asked for.
     """
 
     activation: Tensor
     gradient: Tensor | None
+    curvature: Tensor | None = None
 
 
 def layer_answers(
-    engine: Engine, layers: Sequence[str], inputs: Tensor, target: Target, *, gradients: bool
+    engine: Engine,
+    layers: Sequence[str],
+    inputs: Tensor,
+    target: Target,
+    *,
+    gradients: bool,
+    curvature: bool = False,
 ) -> tuple[list[LayerAnswer], Tensor]:
     """What the layers answer to inputs (N, C, *S) about one target of each, and all class scores (N, classes).
+
+    With `curvature` the scores are differentiated twice.
 
     Raises:
         ValueError: the model has no table of class scores, or an argument does not fit.
     """
-    question = LayerResponse(tuple(layers)) if gradients else LayerActivation(tuple(layers))
+    question = (LayerCurvature if curvature else LayerResponse if gradients else LayerActivation)(tuple(layers))
     return _asked(engine, question, inputs, target)
 
 
@@ -71,10 +81,16 @@ def _asked(
     outcome, _ = engine.run(lambda _inputs: Recipe(reduce, question, unfolded=unfolded), inputs, target)
     answers = []
     for parts in zip(*(chunk.responses for chunk in chunks), strict=True):
-        gradients = [part.gradient[:, 0] for part in parts if part.gradient is not None]
         activation = torch.cat([part.activation for part in parts])
-        answers.append(LayerAnswer(activation, torch.cat(gradients) if gradients else None))
+        gradient, curvature = _joined([p.gradient for p in parts]), _joined([p.curvature for p in parts])
+        answers.append(LayerAnswer(activation, gradient, curvature))
     return answers, _table_of(outcome)
+
+
+def _joined(chunks: Sequence[Tensor | None]) -> Tensor | None:
+    """Of the one target of each row; None where nothing was asked for."""
+    found = [chunk[:, 0] for chunk in chunks if chunk is not None]
+    return torch.cat(found) if found else None
 
 
 def class_scores(engine: Engine, inputs: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Every class runs grad-cam's own formulas, scaling and sums over what the engine answers: activations and gradients of
 layers, in place of one pass through the whole model and its parameters (`passes`); the weights of AblationCAM and
 ScoreCAM (`weights`), where what follows a layer runs again alone; the sums of FullGrad; principal components
-(`projections`); FinerCAM and guided backpropagation (`composed`). ShapleyCAM's second derivatives, KPCA_CAM's kernels
-and DeepFeatureFactorization's factors are grad-cam's own. Where its formulas are not the papers',
+(`projections`); ShapleyCAM's second derivatives (`curvature`); FinerCAM and guided backpropagation (`composed`).
+KPCA_CAM's kernels and DeepFeatureFactorization are grad-cam's own. Where its formulas are not the papers',
 `xai_fast.methods.cam.variants` says how. The subclasses do not have the principal components, which are functions of
 grad-cam's modules.
 """
@@ -22,6 +22,12 @@ _METHODS = (
     Accelerated("FinerCAM", f"{_AT}.finer_cam", f"{__name__}.composed:finer", "forward"),
     Accelerated(
         "GuidedBackpropReLUModel", f"{_AT}.guided_backprop", f"{__name__}.composed:guided_backprop", "__call__"
+    ),
+    Accelerated(
+        "DeepFeatureFactorization",
+        f"{_AT}.feature_factorization.deep_feature_factorization",
+        f"{__name__}.composed:factorization",
+        "__call__",
     ),
     Accelerated("AblationCAM", f"{_AT}.ablation_cam", f"{__name__}.weights:ablation", "get_cam_weights", part=True),
     Accelerated("ScoreCAM", f"{_AT}.score_cam", f"{__name__}.weights:score", "get_cam_weights", part=True),
@@ -43,6 +49,7 @@ CLASSES = {
     "GradCAMElementWise": "grad_cam_elementwise",
     "GradCAMPlusPlus": "grad_cam_plusplus",
     "XGradCAM": "xgrad_cam",
+    "ShapleyCAM": "shapley_cam",
     "AblationCAM": "ablation_cam",
     "ScoreCAM": "score_cam",
     "EigenCAM": "eigen_cam",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn
 
-from xai_fast.compat.calls import Uncovered
+from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.models import answer_of, model_of, one_tensor, pays
 from xai_fast.compat.watched import Answer
 from xai_fast.core.layers import layer_names
@@ -88,3 +89,45 @@ def layers_of(cam: Any) -> list[str]:
     if len(set(names)) < len(names):
         raise Uncovered("one target layer twice")
     return names
+
+
+def checked_layers(cam: Any, inputs: Tensor) -> list[str]:
+    """The names of the layers that are looked at.
+
+    Raises:
+        Uncovered: one does not return one tensor once, or grad-cam, which keeps no copy, sees it written over.
+    """
+    for layer in cam.target_layers:
+        shape_of(cam, inputs, layer)
+        if answer_of(cam.model, cam.model, inputs, layer).overwritten:
+            raise Uncovered("what a layer returned is written over later, in place, and grad-cam sees that")
+    return layers_of(cam)
+
+
+def shape_of(cam: Any, inputs: Tensor, layer: nn.Module) -> tuple[int, ...]:
+    """What a layer returns for one input, without the rows.
+
+    Raises:
+        Uncovered: it does not return one tensor once.
+    """
+    shapes = answer_of(cam.model, cam.model, inputs, layer).layer
+    if len(shapes) != 1 or shapes[0] is None:
+        raise Uncovered("a layer that does not return one tensor once")
+    return shapes[0]
+
+
+def class_targets(call: Call, outputs: Tensor) -> Any:
+    """The targets, which are the largest scores where none are given."""
+    if call["targets"] is not None:
+        return call["targets"]
+    return [ClassifierOutputTarget(best) for best in np.argmax(outputs.cpu().numpy(), axis=-1)]
+
+
+def refuse_frozen(model: nn.Module) -> None:
+    """Refuses models of which grad-cam gets no gradients.
+
+    Raises:
+        Uncovered: it is one.
+    """
+    if not torch.is_grad_enabled() or not all(parameter.requires_grad for parameter in model.parameters()):
+        raise Uncovered("gradients are off, or parameters are frozen, so that grad-cam finds no gradient")

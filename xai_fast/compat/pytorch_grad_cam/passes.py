@@ -1,29 +1,29 @@
 """grad-cam's one pass per call: its own formulas over what layers answer to the engine.
 
-Not covered: outputs that are no table of class scores, targets that are not one per input, second derivatives
-(ShapleyCAM), FullGrad with `eigen_smooth`, frozen parameters (of which grad-cam gets no gradients), layers that return
-several tensors, run twice or are followed by a ReLU in place (as DenseNet's features are); the first few rows on a
-model that was hardly asked about before.
+Not covered: outputs that are no table of class scores, targets that are not one per input, second derivatives (but
+ShapleyCAM's, in `curvature`), FullGrad with `eigen_smooth`, frozen parameters (of which grad-cam gets no gradients),
+layers that return several tensors, run twice or are followed by a ReLU in place (as DenseNet's features are); the first
+few rows on a model that was hardly asked about before.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+import pytorch_grad_cam  # pyright: ignore[reportMissingImports]
 import torch
 from pytorch_grad_cam import FullGrad  # pyright: ignore[reportMissingImports]
 from pytorch_grad_cam.activations_and_gradients import (  # pyright: ignore[reportMissingImports]
     ActivationsAndGradients,
 )
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # pyright: ignore[reportMissingImports]
-from torch import Tensor, nn
+from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.hooks import without_hooks
-from xai_fast.compat.models import answer_of, engine_of
+from xai_fast.compat.models import engine_of
 
-from .arguments import inputs_of, layers_of, target_of
+from .arguments import checked_layers, class_targets, inputs_of, layers_of, refuse_frozen, target_of
+from .curvature import shapley
 
 
 def forward(call: Call) -> Any:
@@ -31,6 +31,8 @@ def forward(call: Call) -> Any:
     cam = call.explainer
     if isinstance(cam, FullGrad):
         return _full_gradient(call)
+    if isinstance(cam, getattr(pytorch_grad_cam, "ShapleyCAM", ())):
+        return shapley(call)
     if not cam.detach or cam.compute_input_gradient:
         raise Uncovered("gradients of gradients, or at the input, are grad-cam's own")
     with without_hooks(cam.model, ActivationsAndGradients):
@@ -56,55 +58,13 @@ def _answered(call: Call) -> tuple[Tensor, Tensor, Any]:
     kept = cam.activations_and_grads
     kept.activations = [arranged(cam, one.activation) for one in found]
     kept.gradients = [arranged(cam, one.gradient) for one in found if one.gradient is not None]
-    return inputs, outputs, _targets(call, outputs)
-
-
-def checked_layers(cam: Any, inputs: Tensor) -> list[str]:
-    """The names of the layers that are looked at.
-
-    Raises:
-        Uncovered: one does not return one tensor once, or grad-cam, which keeps no copy, sees it written over.
-    """
-    for layer in cam.target_layers:
-        shape_of(cam, inputs, layer)
-        if answer_of(cam.model, cam.model, inputs, layer).overwritten:
-            raise Uncovered("what a layer returned is written over later, in place, and grad-cam sees that")
-    return layers_of(cam)
-
-
-def shape_of(cam: Any, inputs: Tensor, layer: nn.Module) -> tuple[int, ...]:
-    """What a layer returns for one input, without the rows.
-
-    Raises:
-        Uncovered: it does not return one tensor once.
-    """
-    shapes = answer_of(cam.model, cam.model, inputs, layer).layer
-    if len(shapes) != 1 or shapes[0] is None:
-        raise Uncovered("a layer that does not return one tensor once")
-    return shapes[0]
+    return inputs, outputs, class_targets(call, outputs)
 
 
 def arranged(cam: Any, values: Tensor) -> Tensor:
     """As grad-cam's hooks keep them."""
     values = values if cam.reshape_transform is None else cam.reshape_transform(values)
     return values.cpu().detach().contiguous()
-
-
-def _targets(call: Call, outputs: Tensor) -> Any:
-    """The targets, which are the largest scores where none are given."""
-    if call["targets"] is not None:
-        return call["targets"]
-    return [ClassifierOutputTarget(best) for best in np.argmax(outputs.cpu().numpy(), axis=-1)]
-
-
-def refuse_frozen(model: nn.Module) -> None:
-    """Refuses models of which grad-cam gets no gradients.
-
-    Raises:
-        Uncovered: it is one.
-    """
-    if not torch.is_grad_enabled() or not all(parameter.requires_grad for parameter in model.parameters()):
-        raise Uncovered("gradients are off, or parameters are frozen, so that grad-cam finds no gradient")
 
 
 def _full_gradient(call: Call) -> Any:

@@ -22,8 +22,7 @@ from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.hooks import without_hooks
 from xai_fast.compat.models import engine_of
 
-from .arguments import inputs_of, layers_of, target_of
-from .passes import shape_of
+from .arguments import inputs_of, layers_of, shape_of, target_of
 
 
 def ablation(call: Call) -> Any:

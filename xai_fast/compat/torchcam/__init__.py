@@ -3,6 +3,7 @@
 Served are those that run the model themselves: `ScoreCAM`, `SSCAM`, `ISCAM` (their masks, draws and sums over our
 scores) and `SmoothGradCAMpp` (its noise and formula over our gradients). The others read what the user's own forward
 left behind and cost one backward through what follows the layer; they run torchcam's code, and the report says so.
+`overlay_mask` draws a picture and asks no model: it is torchcam's, and listed as well.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ _METHODS = (
         Accelerated(name, _GRADIENT, _OWN, "_get_weights")
         for name in ("GradCAM", "GradCAMpp", "XGradCAM", "LayerCAM", "LeGrad")
     ),
+    Accelerated("overlay_mask", "torchcam.utils", f"{__name__}.extractors:drawing", ""),
 )
-LIBRARY = Library("torchcam", trigger="torchcam.methods", methods=_METHODS)
+LIBRARY = Library("torchcam", trigger="torchcam.methods", methods=_METHODS, apart=("torchcam.utils",))
 
 CLASSES = {"ScoreCAM": _ACTIVATION, "SSCAM": _ACTIVATION, "ISCAM": _ACTIVATION, "SmoothGradCAMpp": _GRADIENT}
 

@@ -24,6 +24,11 @@ def own_forward(call: Call) -> Any:
     raise Uncovered("it reads the user's own forward")
 
 
+def drawing(call: Call) -> Any:
+    """Torchcam's own: no model is asked."""
+    raise Uncovered("it draws, and asks no model")
+
+
 def scored(call: Call) -> Any:
     """Its masks and its softmax over our scores."""
     extractor = call.explainer
