@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,18 @@ def test_one_run_at_a_time(tmp_path: Path, model: list[str]) -> None:
     assert (tmp_path / "victim").read_text() == "mine"
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Signals as a terminal leaves them: what runs in a shell's background is born ignoring SIGINT, and so are we."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_signals_leave_the_page_of_what_is_done(
     tmp_path: Path, model: list[str], monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
