@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -112,5 +113,5 @@ def _once(found: list[Finding]) -> list[Finding]:
 
 def _settled(found: list[Finding], records: Records, subject: Subject | str, limits: Thresholds) -> list[Finding]:
     if isinstance(subject, str):
-        return [not_tested(one, subject) for one in found]
+        return [dataclasses.replace(not_tested(one, subject), rivals=()) for one in found]
     return [dependent(one, records, subject, limits) for one in confirmed(found, records, subject, limits)]

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import metadata
-from .cues import ColourCue, Picture
+from .cues import ColourCue
 from .finding import Change, Confirmation, Finding, Severity
+from .interventions import held_out, inserting, others, pictures, removing
+from .places import explaining_most
 from .records import Records
 from .statistics import mean_interval
 from .subject import NoSubjectError, Subject
@@ -36,7 +38,29 @@ def confirmed(findings: Sequence[Finding], records: Records, subject: Subject, l
     confidence = 1 - (1 - limits.confidence) / max(len(chosen), 1)
     done = {id(one): _tested(one, records, subject, limits, confidence) for one in chosen}
     left = {id(one): not_tested(one, "others are stronger") for one in testable[limits.most_confirmed :]}
-    return [(done | left).get(id(one), one) for one in findings]
+    settled = [(done | left).get(id(one), one) for one in findings]
+    return [_named(one, records, subject, limits, confidence) for one in settled]
+
+
+def _named(finding: Finding, records: Records, subject: Subject, limits: Thresholds, confidence: float) -> Finding:
+    """A confirmed claim, or the rival that explains more; without rivals.
+
+    A rival must be proved itself. That the class has a cue at one of these places is proved by then, and what may still
+    be wrong is which: so the chance of error that this claim was given is shared among its rivals and both edits.
+    """
+    rivals, alone = finding.rivals, dataclasses.replace(finding, rivals=())
+    if finding.confirmation.state != "confirmed" or not rivals:
+        return alone
+    shared = 1 - (1 - confidence) / (2 * len(rivals))
+    try:
+        best = explaining_most((alone, *rivals), records, subject, limits, shared)
+    except NoSubjectError:
+        return alone
+    tested = alone if best is alone else _tested(best, records, subject, limits, shared)
+    if tested.confirmation.state != "confirmed":
+        return alone
+    said = f"Of {len(rivals) + 1} places that were compared, the smallest that no larger one surely goes beyond."
+    return dataclasses.replace(tested, confirmation=dataclasses.replace(tested.confirmation, note=said))
 
 
 def _traced(finding: Finding, records: Records, subject: Subject, limits: Thresholds) -> Finding:
@@ -126,43 +150,15 @@ def _edits(finding: Finding, records: Records, subject: Subject, limits: Thresho
     """What can be asked: pictures with the cue without it, and pictures of other classes with it."""
     cue, index = finding.cue, finding.class_index
     assert cue is not None
-    place = {int(position): row for row, position in enumerate(records.position.tolist())}
-    held = [place[position] for position in finding.positions if records.held_out[place[position]]]
-    donors = _pictures(subject, records, held[:_DONORS])
+    assert index is not None
+    donors = pictures(subject, records, held_out(finding, records)[:_DONORS])
     if len(donors) < limits.least_confirming:
         return []
-    edits = []
     own, rows = list(donors.values()), np.array(list(donors))
-    removed, instead = [cue.removed(one) for one in own], [cue.removed_instead(one) for one in own]
-    edits.append(_asked(subject, "remove", own, removed, instead, records.label[rows]))
-
-    others = np.flatnonzero(records.held_out & (records.prediction != index) & (records.label != index))
-    random = np.random.default_rng(0)
-    some = random.permutation(others)[: limits.most_confirming]
-    takers = _pictures(subject, records, some.tolist())
+    edits = [_Edit("remove", subject.probabilities(own), *removing(cue, own, subject), records.label[rows])]
+    takers = pictures(subject, records, others(index, records, limits))
     if len(takers) >= limits.least_confirming:
         plain, rows = list(takers.values()), np.array(list(takers))
-        giving = [own[n] for n in random.integers(0, len(own), len(plain))]
-        pairs = list(zip(plain, giving, strict=True))
-        inserted = [cue.inserted(one, donor) for one, donor in pairs]
-        instead = [cue.inserted_instead(one, donor) for one, donor in pairs]
-        edits.append(_asked(subject, "insert", plain, inserted, instead, records.label[rows]))
+        before = subject.probabilities(plain)
+        edits.append(_Edit("insert", before, *inserting(cue, own, plain, subject), records.label[rows]))
     return edits
-
-
-def _asked(
-    subject: Subject,
-    name: str,
-    before: list[Picture],
-    after: list[Picture],
-    control: list[Picture],
-    label: NDArray[np.integer],
-) -> _Edit:
-    ask = subject.probabilities
-    return _Edit(name, ask(before), ask(after), ask(control), label)
-
-
-def _pictures(subject: Subject, records: Records, rows: Sequence[int]) -> dict[int, Picture]:
-    """Pictures by row, of those that can be read."""
-    found = subject.pictures(records.position[list(rows)].tolist()) if len(rows) else {}
-    return {row: found[position] for row in rows if (position := int(records.position[row])) in found}

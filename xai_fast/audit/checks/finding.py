@@ -72,6 +72,7 @@ class Finding:
         class_index: the class it is about; None for all.
         cue: what could be removed and inserted.
         confirmation: see there.
+        rivals: other claims of which, with this, one is meant; confirmation says which, and leaves none.
     """
 
     check: str
@@ -84,6 +85,7 @@ class Finding:
     class_index: int | None = None
     cue: AbstractCue | None = None
     confirmation: Confirmation = Confirmation("no cue")
+    rivals: tuple[Finding, ...] = ()
 
 
 def ranked(findings: Sequence[Finding]) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,10 +36,11 @@ class _Test:
 
 
 def check(records: Records, limits: Thresholds) -> list[Finding]:
-    """At most one finding per class: the region in which its attribution is densest.
+    """At most one finding per class: the region in which its attribution is densest; others are its rivals.
 
     A mark that is now in one corner and now in another is in each too rarely to be seen: one more test asks for the
-    corner of each picture that has most. It speaks where no single corner explains most of what it sees.
+    corner of each picture that has most. It speaks first where no single corner explains most of what it sees; which
+    place it is, only the model can say.
     """
     tests = list(_tests(records, limits))
     corrected = holm([test.p for test in tests]) if tests else []
@@ -46,7 +48,7 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
     for test, p in zip(tests, corrected, strict=True):
         if p < limits.alpha and test.share >= limits.least_share and test.lift >= limits.least_density:
             best.setdefault(test.index, []).append((test, float(p)))
-    return [_finding(records, found, len(tests)) for found in best.values()]
+    return [_findings(records, found, len(tests)) for found in best.values()]
 
 
 def _mass(records: Records, region: str) -> Floats:
@@ -72,12 +74,18 @@ def _tests(records: Records, limits: Thresholds) -> Iterator[_Test]:
             yield _Test(index, region, limit, float(above.sum() / own.sum()), lift, effect, p)
 
 
-def _finding(records: Records, found: list[tuple[_Test, float]], tests: int) -> Finding:
-    test, p = max(found, key=lambda pair: _worth(pair[0], [one for one, _ in found]))
+def _findings(records: Records, found: list[tuple[_Test, float]], tests: int) -> Finding:
+    """The likeliest of a class's places, with the others as its rivals."""
+    found = sorted(found, key=lambda pair: -_worth(pair[0], [one for one, _ in found]))
+    regions = [one.region for one, _ in found]
+    claims = [_finding(records, *pair, [one for one in regions if one != pair[0].region], tests) for pair in found]
+    return dataclasses.replace(claims[0], rivals=tuple(claims[1:]))
+
+
+def _finding(records: Records, test: _Test, p: float, also: list[str], tests: int) -> Finding:
     name, mass = test.region, _mass(records, test.region)
     own = np.flatnonzero((records.target == test.index) & (mass > test.limit))
     own = own[np.argsort(-mass[own], kind="stable")]
-    also = [other.region for other, _ in found if other is not test]
     class_name = records.name(test.index)
     evidence = {
         "class": class_name,
@@ -104,7 +112,10 @@ def _finding(records: Records, found: list[tuple[_Test, float]], tests: int) -> 
 
 
 def _worth(test: _Test, found: list[_Test]) -> float:
-    """How dense attribution is in how much of the class; any corner counts only where no single one has half of it."""
+    """How dense attribution is in how much of the class; any corner counts only where it explains more than one does.
+
+    A mark in one corner is in any corner too, and one that is in two of them is twice what is in each.
+    """
     worth = test.lift * test.share
-    corners = [one.share for one in found if one.region.endswith("corner")]
-    return 0.0 if test.region == _ANY and max(corners, default=0) >= test.share / 2 else worth
+    corners = [one.lift * one.share for one in found if one.region.endswith("corner")]
+    return 0.0 if test.region == _ANY and worth <= 1.5 * max(corners, default=0) else worth

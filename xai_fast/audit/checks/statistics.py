@@ -58,7 +58,11 @@ def rank_biserial(values: NDArray[np.floating], others: NDArray[np.floating]) ->
 
 
 def mean_interval(values: NDArray[np.floating], confidence: float, draws: int = 4000) -> tuple[float, float]:
-    """A percentile bootstrap interval of the mean of values (n,), n at least 1; the same whenever it is asked for."""
+    """A percentile bootstrap interval of the mean of values (n,), n at least 1; the same whenever it is asked for.
+
+    Of `draws` resamples, or of so many more that ten lie beyond each end.
+    """
+    draws = max(draws, round(20 / (1 - confidence)))
     values = np.asarray(values, np.float64)
     random = np.random.default_rng(0)
     means = np.array([values[random.integers(0, len(values), len(values))].mean() for _ in range(draws)])

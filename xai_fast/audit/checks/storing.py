@@ -103,6 +103,7 @@ def _group(content: dict[str, Any]) -> Group:
 
 def _as_json(finding: Finding) -> dict[str, Any]:
     kept = {field.name: getattr(finding, field.name) for field in dataclasses.fields(finding)}
+    kept.pop("rivals")  # of which none is left by then
     cue = None if finding.cue is None else finding.cue.described()
     return kept | {"cue": cue, "confirmation": dataclasses.asdict(finding.confirmation)}
 

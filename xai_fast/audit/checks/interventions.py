@@ -1,0 +1,49 @@
+"""What a model says of pictures from which a cue was taken, and into which it was put, each beside its control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cues import AbstractCue, Picture
+from .finding import Finding
+from .records import Records
+from .subject import Subject
+from .thresholds import Thresholds
+
+Answers = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""(n, K) probabilities after an edit, and after its control."""
+
+
+def removing(cue: AbstractCue, own: Sequence[Picture], subject: Subject) -> Answers:
+    """Of pictures that have the cue."""
+    edited, instead = [cue.removed(one) for one in own], [cue.removed_instead(one) for one in own]
+    return subject.probabilities(edited), subject.probabilities(instead)
+
+
+def inserting(cue: AbstractCue, own: Sequence[Picture], plain: Sequence[Picture], subject: Subject) -> Answers:
+    """Of pictures of other classes; each is given the cue of one of `own`, the same one whatever the cue."""
+    pairs = list(zip(plain, (own[n] for n in np.random.default_rng(0).integers(0, len(own), len(plain))), strict=True))
+    edited = [cue.inserted(one, donor) for one, donor in pairs]
+    instead = [cue.inserted_instead(one, donor) for one, donor in pairs]
+    return subject.probabilities(edited), subject.probabilities(instead)
+
+
+def held_out(finding: Finding, records: Records) -> list[int]:
+    """Rows of its images that no check has looked at, the clearest first."""
+    place = {int(position): row for row, position in enumerate(records.position.tolist())}
+    return [row for position in finding.positions if records.held_out[row := place[position]]]
+
+
+def others(index: int, records: Records, limits: Thresholds) -> list[int]:
+    """Rows of images that are not of a class by label or answer, drawn from those that no check has looked at."""
+    rows = np.flatnonzero(records.held_out & (records.prediction != index) & (records.label != index))
+    return np.random.default_rng(0).permutation(rows)[: limits.most_confirming].tolist()
+
+
+def pictures(subject: Subject, records: Records, rows: Sequence[int]) -> dict[int, Picture]:
+    """Pictures by row, of those that can be read."""
+    found = subject.pictures(records.position[list(rows)].tolist()) if len(rows) else {}
+    return {row: found[position] for row in rows if (position := int(records.position[row])) in found}
