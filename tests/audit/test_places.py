@@ -1,0 +1,163 @@
+"""A mark is named by its place: one corner, any corner, or along a border, whichever of them the maps say first."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from made_records import maps, records
+
+from xai_fast.audit.checks import shortcut
+from xai_fast.audit.checks.confirm import confirmed
+from xai_fast.audit.checks.cues import CornersCue
+from xai_fast.audit.checks.regions import REGIONS, masses, on_grid, shares
+from xai_fast.audit.checks.storing import Findings, findings_of
+from xai_fast.audit.checks.thresholds import DEFAULT
+
+SIDE, MARK, STRIPE = 24, 5, 3
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+NEAR, FAR = slice(0, MARK), slice(SIDE - MARK, SIDE)
+CORNERS = [(rows, columns) for rows in (NEAR, FAR) for columns in (NEAR, FAR)]
+STRIPES = [(slice(0, STRIPE), slice(start, start + STRIPE)) for start in range(0, SIDE, STRIPE)]
+ALONG = [(slice(0, STRIPE), slice(0, SIDE))]
+ANY = "one corner or another"
+
+
+class Knows:
+    """Stands for a subject: half of class 1 is blue in the middle, the other half marked, and either is proof.
+
+    Args:
+        marks: where each image has its mark, by position; the pictures.
+        places: where the model looks for red; any of them will do.
+    """
+
+    def __init__(self, marks, made, places):
+        draws = np.random.default_rng(0)
+        self.all = draws.integers(40, 120, (len(made), SIDE, SIDE, 3), dtype=np.uint8)
+        for row in np.flatnonzero(made.target == 1):
+            for rows, columns in marks.get(int(row), []):
+                self.all[row, rows, columns] = RED
+            if int(row) not in marks:
+                self.all[row, 10:14, 10:14] = BLUE
+        self.places, self.asked = places, 0
+
+    def pictures(self, positions):
+        return {int(one): self.all[one] for one in positions}
+
+    def probabilities(self, pictures):
+        self.asked += len(pictures)
+        seen = np.stack(pictures).astype(float) / 255
+        red = np.max([(seen[:, r, c, 0] - seen[:, r, c, 1:].mean(-1)).mean((1, 2)) for r, c in self.places], axis=0)
+        blue = seen[:, 10:14, 10:14, 2].mean((1, 2)) - seen[:, 10:14, 10:14, 0].mean((1, 2))
+        own = 1 / (1 + np.exp(-20 * (np.maximum(red, blue) - 0.5)))
+        return np.stack([(1 - own) / 3, own, (1 - own) / 3, (1 - own) / 3], 1)
+
+
+def planted(where, places, seed=0):
+    """Records and subject of a class of which four in ten are marked at what `where` draws."""
+    made, *_ = records()
+    draws = np.random.default_rng(seed)
+    heat = maps(len(made), draws)
+    marks = {int(row): where(draws) for row in np.flatnonzero((made.target == 1) & (draws.random(len(made)) < 0.4))}
+    for row, boxes in marks.items():
+        for rows, columns in boxes:
+            heat[row, rows.start // 2 : -(-rows.stop // 2), columns.start // 2 : -(-columns.stop // 2)] += 10
+    spread = shares(heat)
+    made, *_ = records(regions=masses(spread, list(REGIONS.values())), grid=on_grid(spread))
+    return made, Knows(marks, made, places)
+
+
+def any_corner(draws):
+    return [CORNERS[draws.integers(4)]]
+
+
+def either_of_two(draws):
+    return [CORNERS[draws.choice([0, 3])]]
+
+
+def one_corner(_draws):
+    return [CORNERS[3]]
+
+
+def top_border(_draws):
+    return ALONG
+
+
+PLANTED = {
+    "any corner": (any_corner, CORNERS, ANY),
+    "opposite corners": (either_of_two, CORNERS, ANY),
+    "one corner": (one_corner, CORNERS[3:], "bottom right corner"),
+    "one corner of a model that knows all": (one_corner, CORNERS, "bottom right corner"),
+    "a border, as a whole": (top_border, ALONG, "top border"),
+    "a border, by any part of it": (top_border, STRIPES, "top border"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_mark_is_named_by_its_place_whichever_maps_say_first(name):
+    where, places, region = PLANTED[name]
+    made, subject = planted(where, places)
+    (claim,) = shortcut.check(made, DEFAULT)
+    assert claim.class_index == 1
+    claims = [dataclasses.replace(claim, rivals=()), *claim.rivals]
+    at = [one.evidence["region"] for one in claims]
+    told = {0, *(at.index(one) for one in (region, ANY) if one in at)}
+    if ANY not in at:  # it is a rival all the same, which holds part of the mark
+        claims.append(dataclasses.replace(claims[0], cue=CornersCue(0.3), evidence={**claim.evidence, "region": ANY}))
+    assert region in at
+    for number in told:
+        rivals = tuple(one for one in claims if one is not claims[number])
+        (found,) = confirmed([dataclasses.replace(claims[number], rivals=rivals)], made, subject, DEFAULT)
+        assert found.confirmation.state == "confirmed"
+        assert found.evidence["region"] == region
+        assert found.severity == "high"
+        assert found.rivals == ()
+
+
+def test_a_border_that_holds_two_of_the_corners_does_not_stand_for_all():
+    made, subject = planted(any_corner, CORNERS)
+    (claim,) = shortcut.check(made, DEFAULT)
+    places = {one.evidence["region"]: one for one in (dataclasses.replace(claim, rivals=()), *claim.rivals)}
+    border = places["right border"]
+    (alone,) = confirmed([border], made, subject, DEFAULT)
+    assert alone.confirmation.state == "confirmed"  # which is true, and half of it
+    rivals = tuple(one for one in places.values() if one is not border)
+    (found,) = confirmed([dataclasses.replace(border, rivals=rivals)], made, subject, DEFAULT)
+    assert found.evidence["region"] == ANY
+    assert f"Of {len(places)} places" in found.confirmation.note
+
+
+def test_maps_alone_tell_a_mark_in_one_corner_from_one_in_any():
+    for name in ("any corner", "one corner"):
+        where, places, region = PLANTED[name]
+        for seed in range(5):
+            (claim,) = shortcut.check(planted(where, places, seed)[0], DEFAULT)
+            assert claim.evidence["region"] == region
+
+
+def test_rivals_cost_other_claims_nothing_and_what_is_not_confirmed_nothing():
+    where, places, _ = PLANTED["one corner"]
+    made, subject = planted(where, places)
+    (claim,) = shortcut.check(made, DEFAULT)
+    assert claim.rivals
+    other = dataclasses.replace(claim.rivals[0], rivals=())
+    alone = confirmed([dataclasses.replace(claim, rivals=()), other], made, subject, DEFAULT)
+    asked, subject.asked = subject.asked, 0
+    beside = confirmed([claim, other], made, subject, DEFAULT)
+    assert subject.asked > asked
+    assert beside[1] == alone[1]
+    blind = Knows({}, made, places)  # the maps say it, and the pictures have no mark
+    (refuted,) = confirmed([claim], made, blind, DEFAULT)
+    assert refuted.confirmation.state == "not confirmed"
+    once, blind.asked = blind.asked, 0
+    confirmed([dataclasses.replace(claim, rivals=())], made, blind, DEFAULT)
+    assert blind.asked == once
+
+
+def test_what_is_kept_has_no_rivals(tmp_path):
+    made, subject = planted(any_corner, CORNERS)
+    found = tuple(confirmed(shortcut.check(made, DEFAULT), made, subject, DEFAULT))
+    findings = Findings(found, "GradCAM", len(made), 0, True)
+    findings.save(tmp_path)
+    assert findings_of(tmp_path) == findings
