@@ -387,7 +387,8 @@ def planted(records: Iterable[tuple[Record, str]]) -> Section:
                 "" if share is None else f"{share:.3f}",
                 f"{record['above_low']} of {count}",
             )
-            section.rows.append([record["planted"], str(count), *cells, where])
+            name = ", ".join(filter(None, (record["planted"], record.get("procedure"))))
+            section.rows.append([name, str(count), *cells, where])
     return section
 
 
