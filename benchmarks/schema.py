@@ -85,7 +85,7 @@ _FIRST_CALL = {
     "tier": str,
     "ratios": dict,
     "seconds": dict,
-    "difference": _NUMBER,
+    "difference": (int, float, type(None)),
 }
 _DROPIN = {
     "dropin": str,
