@@ -46,7 +46,7 @@ def main() -> None:
                 continue
             name = {"zoo": library, "family": family, "network": network}
             empty = {"size": 0, "chosen": [], "grid": [], "seconds": 0.0, "facts": {}, "right": False, "by": "none"}
-            found = apart(lambda: name | empty | measure(library, network, chosen.size), name | empty)  # noqa: B023
+            found = apart(lambda: name | empty | measure(library, network, chosen.size), name | empty)  # noqa: B023 - runs before the next
             records.append(found)
             print(
                 f"{network:40} {found['size']:4} {found['chosen']} {found['grid']} {found['facts']} {found['reason']}",
@@ -60,7 +60,7 @@ def measure(library: str, network: str, size: int | None) -> dict[str, Any]:
     """What a record says beside the names."""
     try:
         model, photographs = built(library, network, *([own_size(library, network)] if size is None else [size]))
-    except Exception as error:
+    except Exception as error:  # networks refuse in their own words, which are the record
         return {"reason": f"not built: {first_line(error)}"}
     row = photographs[:1]
     target = Score(int(logits(model(row)).argmax()))

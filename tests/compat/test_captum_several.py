@@ -174,6 +174,35 @@ def test_one_number_that_changes_between_calls():
     assert report.passed_on == 0
 
 
+@pytest.mark.parametrize("held", [{"scale": 1.0}, [1.0]])
+def test_what_can_be_changed_or_written_into_unseen_is_captums(held):
+    """A model prepared for what a container held before would answer for it afterwards."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = Table()
+
+        def forward(self, x, held):
+            return self.table(x, scale=held[where])
+
+    where = "scale" if isinstance(held, dict) else 0
+    model = Scaled().eval()
+
+    def run():
+        found = []
+        for value in (1.0, 3.0):
+            held[where] = value
+            found.append(attr.FeatureAblation(model).attribute(ROWS, target=1, additional_forward_args=(held,)))
+        return tuple(found)
+
+    plain, ours, report, _ = both(run)
+    assert apart(plain[1], plain[0])[0] > 0.1
+    assert max(apart(other, one)[0] for one, other in zip(plain, ours, strict=True)) == 0
+    assert (report.accelerated, report.passed_on) == (0, 2)
+    assert "which may change unseen" in str(report)
+
+
 @pytest.mark.parametrize(
     ("reason", "run"),
     [

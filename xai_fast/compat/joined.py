@@ -7,10 +7,11 @@ meets its own; what has no rows is part of that forward.
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class Layout:
     Attributes:
         shapes: of the tensors, without the rows; None where an argument is no tensor with rows.
         dtypes: of the tensors, alike.
-        constants: those other arguments, in order.
+        constants: copies of those other arguments, in order, which their owner may change between calls.
         explained: how many of the tensors, the first ones, are explained.
         dtype: of the batch.
     """
@@ -50,8 +51,7 @@ class Layout:
     @property
     def key(self) -> Any:
         """What two layouts have in common whose forwards are the same."""
-        same = tuple((type(one), one) if type(one) in _PLAIN else id(one) for one in self.constants)
-        return self.shapes, self.dtypes, same, self.explained, self.dtype
+        return self.shapes, self.dtypes, tuple(map(_contents, self.constants)), self.explained, self.dtype
 
     def batch(self, tensors: Sequence[Tensor]) -> Tensor:
         """(N, 1, numbers) of tensors with N rows."""
@@ -145,7 +145,8 @@ def laid_out(inputs: Sequence[Any], extra: Sequence[Any]) -> tuple[list[Tensor],
             _refuse_further(one, first)
             rows.append(one)
         else:
-            constants.append(one)
+            _contents(one)
+            constants.append(copy.deepcopy(one))
         shapes.append(tuple(one.shape[1:]) if follows else None)
         dtypes.append(one.dtype if follows else None)
     return rows, Layout(tuple(shapes), tuple(dtypes), tuple(constants), len(inputs), first.dtype)
@@ -176,6 +177,21 @@ def _refuse_further(one: Tensor, first: Tensor) -> None:
         raise Uncovered(f"a further argument of {one.dtype} beside inputs of {first.dtype}")
 
 
+def _contents(one: Any) -> Hashable:
+    """What a further argument without rows is, by value: what was prepared for others does not answer for it.
+
+    Raises:
+        Uncovered: it is of a kind that may hold anything, or that the model may write into.
+    """
+    if type(one) in _PLAIN:
+        return type(one), repr(one)
+    if type(one) is tuple:
+        return tuple, tuple(map(_contents, one))
+    if type(one) is Tensor and one.ndim == 0 and not one.requires_grad:
+        return one.dtype, one.device, repr(one.item())
+    raise Uncovered(f"a further argument of type {type(one).__name__}, which may change unseen")
+
+
 _LOCK = threading.Lock()
 _FORWARDS: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
@@ -189,7 +205,7 @@ def _forward_of(explainer: Any, model: Any, layout: Layout) -> Any:
         if known is None or (not isinstance(model, nn.Module) and known[1] is not model):
             while len(kept) >= _KEPT:
                 del kept[next(iter(kept))]
-            # The layout keeps alive what it is known by, and a module's new forward does not hold the module.
+            # A module's new forward does not hold the module.
             known = kept[layout.key] = (_made(model, layout), None if isinstance(model, nn.Module) else model)
         return known[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ class Seen:
     intact: bool = True
     gradient: Tensor | None = None
     calls: int = 1
-    restore: Callable[[], None] = field(init=False, repr=False)
+    restore: weakref.WeakMethod[Callable[[], None]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.shape = self.own.shape
@@ -66,7 +67,9 @@ class Seen:
     def activation(self) -> Tensor:
         """What it returned, detached."""
         if not self.intact:
-            self.restore()
+            restore = self.restore()
+            assert restore is not None, "a call outlives its forward"
+            restore()
         return self.own.detach()
 
 
@@ -117,7 +120,7 @@ class Recorded:
         self._waiting = {id(one): one.edge for one in self.seen if one.edge is not None}
         for one in self.seen:
             one.calls = counts[one.path]
-            one.restore = self._run_again
+            one.restore = weakref.WeakMethod(self._run_again)  # a circle would keep the graph until it is collected
 
     def matters(self, some: Sequence[Seen]) -> list[Seen]:
         """Those of some calls that the score depends on, whose gradients are known from then on.
