@@ -98,8 +98,7 @@ class Looking:
                         module, self._example(inputs), asked.score, ours=ours, boxes=asked.boxes is not None
                     )
                 )
-            if choice.record is not None and choice.record.module is not unwrapped(self.model):
-                self.ran.append(choice.record)
+            self._keep(choice.record)
             self.looked.chosen[key] = choice.layers
             for name, reading in zip(choice.layers, choice.readings, strict=True):
                 self.looked.readings[name, shape, None] = reading
@@ -121,11 +120,17 @@ class Looking:
             return tuple(Function(grid, inputs.ndim - 2) for _ in layers)
         shape, known = tuple(inputs.shape[1:]), self.looked.readings
         if unknown := [layer for layer in layers if (layer, shape, grid) not in known]:
-            found = self._aside(
+            found, record = self._aside(
                 lambda module, _: readings_of(module, unknown, self._example(inputs), grid, flat=flat, rows=len(inputs))
             )
+            self._keep(record)
             known.update({(layer, shape, grid): reading for layer, reading in found.items()})
         return tuple(known[layer, shape, grid] for layer in layers)
+
+    def _keep(self, record: Recorded | None) -> None:
+        """Keeps a forward of a copy, which may be the answer to the call at hand."""
+        if record is not None and record.module is not unwrapped(self.model):
+            self.ran.append(record)
 
     def activations(self, layers: Sequence[str], shape: Sequence[int]) -> tuple[Tensor, ...]:
         """Tensors (1, ...) without contents, as the layers return them for one input of shape (C, *S).

@@ -21,6 +21,8 @@ from xai_fast.core.draws import Generators
 from xai_fast.core.scores import SCORE_NAMES, find_scores, named_parts
 from xai_fast.graph.address import Address
 
+from .alignment import Alignment
+from .grids import Reading
 from .places import Take, at_layers, first_tensor, with_first
 
 _PYRAMIDS = (dict, OrderedDict, list, tuple)  # and not a library's record of outputs, whose parts may feed nothing
@@ -81,7 +83,7 @@ class Recorded:
     Args:
         module: the model.
         example: its input.
-        score_of: from what it returns to what layers may matter for.
+        score_of: from what it returns to what layers may matter for; None where that is not asked.
         boxes: whether that is about a detector's boxes, and what it returns says nothing of classes.
 
     Attributes:
@@ -96,7 +98,7 @@ class Recorded:
     """
 
     def __init__(
-        self, module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor], *, boxes: bool = False
+        self, module: nn.Module, example: Tensor, score_of: Callable[[Any], Tensor] | None, *, boxes: bool = False
     ) -> None:
         self.module, self.example = module, example
         self._leaf = example.detach().clone().requires_grad_()
@@ -104,9 +106,8 @@ class Recorded:
         with torch.enable_grad(), hooks.on(module):
             # A model may write into its input, which must not be a leaf then.
             self.raw = module(self._leaf * 1)
-            scores = score_of(self.raw)
-            self._sum = None
-            if scores.requires_grad:
+            scores, self._sum = None if score_of is None else score_of(self.raw), None
+            if scores is not None and scores.requires_grad:
                 generator = torch.Generator().manual_seed(0)
                 direction = torch.rand(scores.shape, generator=generator).to(scores) + 0.5
                 self._sum = (scores * direction).sum()
@@ -149,6 +150,14 @@ class Recorded:
         return way is not None and torch.allclose(way, one.gradient, rtol=1e-3, atol=1e-5 * float(way.abs().max()))
 
     @functools.cached_property
+    def _alignment(self) -> Alignment:
+        return Alignment(self._leaf)
+
+    def reading(self, one: Seen) -> Reading | None:
+        """How a map is a grid over the input, where the operators tell that made it."""
+        return self._alignment.reading(one.edge, one.shape)
+
+    @functools.cached_property
     def depends(self) -> bool:
         """Whether the score depends on the input."""
         (own,) = self._gradients([self._leaf])
@@ -182,10 +191,6 @@ class Recorded:
 
         with at_layers(self.module, {name: taker(one) for name, one in lost.items()}):
             self.module(self.example.clone())
-
-
-def _laid(row: Tensor) -> tuple[Any, ...]:
-    return row.shape, row.stride(), row.dtype
 
 
 def _class_scores(raw: Any) -> Tensor | None:

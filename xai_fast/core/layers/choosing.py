@@ -59,9 +59,9 @@ def choose_layers(
     norm, because the patches of its output reach nothing. Where several maps of a pyramid are read, it is those on
     which the score depends; all of them where a detector's boxes are asked about, which hang on one each.
 
-    Costs one forward, a backward that ends at the deepest layers, and one row where their answer is plain; 2 + 1 rows
-    per spatial axis where it is less so; else up to a whole backward, and 1 + 4 rows per axis for six candidates, the
-    next twelve, and so on.
+    Costs one forward and a backward that ends at the deepest layers, where the operators behind them say how they lie
+    over the input; one row more where their answer is plain; 2 + 1 rows per spatial axis where it is less so; else up
+    to a whole backward, and 1 + 4 rows per axis for six candidates, the next twelve, and so on.
 
     Args:
         module: our own copy, or the caller's model under guard.
@@ -202,10 +202,8 @@ class _Search:
             if start and out_of_time():
                 if self._inner is not None:
                     return
-                raise ValueError(
-                    f'`layer` "auto" found no map of positions behind {some[start].name!r} in the time that it may '
-                    "take; name a layer"
-                )
+                behind = f"found no map of positions behind {some[start].name!r} in the time that it may take"
+                raise ValueError(f'`layer` "auto" {behind}; name a layer')
             few, kept = [], 0
             for one in some[start : start + self._at_once]:
                 kept += changes * one.shape.numel()
@@ -232,7 +230,8 @@ class _Search:
             coarse = reading_by_kind(one.shape[1:], self._plain, self._example.shape[2:])
             if not one.intact:
                 corners.append(self._corners(lost))
-            plain = next((reading for each in corners if (reading := each.read(name)) is not None), None)
+            told = self._record.reading(one)
+            plain = told or next((reading for each in corners if (reading := each.read(name)) is not None), None)
             reading = plain or coarse or measured(name, around=False)
             if reading is None and could_be_map(one, self._example):
                 reading = measured(name, around=True)

@@ -14,6 +14,7 @@ from xai_fast.core.copies import unwrapped
 from xai_fast.graph.address import address
 
 from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
+from .calls import Recorded, Seen
 from .corners import Corners
 from .grids import Axes, Flat, Function, Grid, Reading, Tokens, candidates
 from .places import Take, at_layers, first_tensor
@@ -21,11 +22,11 @@ from .places import Take, at_layers, first_tensor
 
 def readings_of(
     module: nn.Module, layers: Sequence[str], example: Tensor, grid: Grid = None, *, flat: bool = False, rows: int = 1
-) -> dict[str, Reading]:
-    """How what each layer returns is read as a grid over the input.
+) -> tuple[dict[str, Reading], Recorded | None]:
+    """How what each layer returns is read as a grid over the input, and the forward in which that was seen.
 
-    Runs 2 + 1 rows per spatial axis where corners of the input tell; else 1 + 4 per axis on noise, and as many around
-    the example where noise wakes nothing.
+    Runs one row where the operators behind a layer tell; 1 + 1 per spatial axis more where corners of the input tell;
+    else 1 + 4 per axis on noise, and as many around the example where noise wakes nothing.
 
     Args:
         module: ours.
@@ -39,11 +40,12 @@ def readings_of(
         ValueError: a layer is no grid, or which axes or tokens are one stays open; says what to give.
     """
     if callable(grid):
-        return dict.fromkeys(layers, Function(grid, example.ndim - 2))
+        return dict.fromkeys(layers, Function(grid, example.ndim - 2)), None
     look = _Look(module, layers, example, grid, flat=flat, rows=rows)
     found: dict[str, Reading] = {}
     for ask in (
         look.known,
+        look.told,
         look.plainly,
         partial(look.answering, around=False),
         partial(look.answering, around=True),
@@ -53,7 +55,10 @@ def readings_of(
     ):
         if rest := [layer for layer in layers if layer not in found]:
             found |= {layer: reading for layer, reading in ask(rest).items() if reading is not None}
-    return {layer: found[layer] for layer in layers}
+    return {layer: found[layer] for layer in layers}, look.record
+
+
+_SMALL = 1 << 20  # elements of an input, below which all that autograd keeps of a forward fits in memory
 
 
 class _Look:
@@ -71,11 +76,28 @@ class _Look:
     ) -> None:
         self._module, self._example, self._grid, self._flat, self._rows = module, example, grid, flat, rows
         self._axes = example.ndim - 2
-        self._clean, self._plain = _looked_at(module, layers, example)
+        self.record, self._calls = None, dict[str, Seen]()
+        if example.numel() <= _SMALL:
+            self.record = Recorded(module, example, None)
+            self._calls = {one.name: one for one in self.record.seen if one.name in layers and one.intact}
+        if len(self._calls) == len(layers):
+            self._clean = {layer: one.activation for layer, one in self._calls.items()}
+            self._plain = _plain_shapes(module, self.record)
+        else:
+            self._clean, self._plain = _looked_at(module, layers, example)
         self._shapes = {layer: tuple(one.shape[1:]) for layer, one in self._clean.items()}
 
     def known(self, rest: Sequence[str]) -> dict[str, Reading | None]:
         return {layer: _known(self._shapes[layer], self._axes, self._grid, flat=self._flat) for layer in rest}
+
+    def told(self, rest: Sequence[str]) -> Mapping[str, Reading | None]:
+        record, calls = self.record, self._calls
+        found = {} if record is None else {layer: record.reading(calls[layer]) for layer in rest if layer in calls}
+        return {layer: reading for layer, reading in found.items() if self._fits(layer, reading)}
+
+    def _fits(self, layer: str, reading: Reading | None) -> bool:
+        """Whether a grid has the extents that the caller gives."""
+        return reading is not None and self._grid in (None, tuple(reading(self._clean[layer]).shape[2:]))
 
     def plainly(self, rest: Sequence[str]) -> Mapping[str, Reading | None]:
         maps = {layer: self._clean[layer] for layer in rest if self._clean[layer].ndim > 2}
@@ -106,6 +128,12 @@ def layer_activations(module: nn.Module, layers: Sequence[str], row: Tensor) -> 
     """
     found, _ = _looked_at(module, layers, row)
     return {layer: activation.to("meta") for layer, activation in found.items()}
+
+
+def _plain_shapes(module: nn.Module, record: Recorded | None) -> set[tuple[int, ...]]:
+    """What rows are like behind convolutions and their kin."""
+    kinds = {path for path, part in module.named_modules() if isinstance(part, CHANNELS_FIRST)}
+    return set() if record is None else {tuple(one.shape[1:]) for one in record.seen if one.path in kinds}
 
 
 @torch.no_grad()

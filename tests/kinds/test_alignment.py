@@ -1,0 +1,141 @@
+"""How maps lie over the input, told from the operators that made them: right wherever it is told, and else not told."""
+
+from functools import partial
+
+import pytest
+import torch
+from forwards import Forward
+from torch import nn
+from torch.nn import functional
+
+from xai_fast.core.layers import Axes, Recorded, Tokens, coordinates, reading_of
+
+
+class Flipped(torch.autograd.Function):
+    """A function of the user's own, whose operator nobody knows."""
+
+    @staticmethod
+    def forward(_context, x):
+        return x.flip(-1)
+
+    @staticmethod
+    def backward(_context, gradient):
+        return gradient.flip(-1)
+
+
+def stem(width=8):
+    return nn.Conv2d(3, width, 3, 2, 1)
+
+
+def changed(change, **parts):
+    """A convolution, a change of its map, and a module that shows what it became."""
+    return Forward(lambda self, x: self.shown(change(self, self.stem(x).tanh())), stem=stem(), shown=nn.Tanh(), **parts)
+
+
+def patched(change, **parts):
+    """Patches as tokens (N, 64, 8) of a grid 8 x 8, and what becomes of them."""
+
+    def forward(self, x):
+        return self.shown(change(self, self.patches(x).flatten(2).transpose(1, 2)))
+
+    return Forward(forward, patches=nn.Conv2d(3, 8, 4, 4), shown=nn.LayerNorm(8), **parts)
+
+
+def written(x):
+    """Written into in place, a part of it."""
+    x = x.clone()
+    x[:, :, :, :2] = x[:, :, :, -2:]
+    return x
+
+
+def with_class(self, x):
+    return torch.cat(
+        [self.cls.weight[None].expand(len(x), -1, -1), x, self.more.weight[None].expand(len(x), -1, -1)], 1
+    )
+
+
+def attended(self, x):
+    query, key, value = self.qkv(x).view(1, -1, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    mixed = functional.scaled_dot_product_attention(query, key, value)
+    return x + mixed.transpose(1, 2).reshape(x.shape)
+
+
+def attended_by_products(self, x):
+    query, key, value = self.qkv(x).chunk(3, -1)
+    return x + (query @ key.transpose(1, 2) / 3).softmax(-1) @ value
+
+
+def gated(self, x):
+    return x * self.gate(x.mean((2, 3), keepdim=True)).sigmoid() + x.mean((2, 3), keepdim=True)
+
+
+CLASSES = {"cls": nn.Embedding(1, 8), "more": nn.Embedding(2, 8)}
+TOLD = {
+    "a convolution": (partial(changed, lambda _, x: x), Axes(1)),
+    "pooled": (partial(changed, lambda _, x: functional.max_pool2d(functional.avg_pool2d(x, 3, 1, 1), 2)), Axes(1)),
+    "gated": (partial(changed, gated, gate=nn.Conv2d(8, 8, 1)), Axes(1)),
+    "joined": (partial(changed, lambda _, x: torch.cat([x, x.relu()], 1)), Axes(1)),
+    "grown": (partial(changed, lambda _, x: functional.interpolate(x, scale_factor=2, mode="bilinear")), Axes(1)),
+    "channels last": (partial(changed, lambda _, x: functional.layer_norm(x.permute(0, 2, 3, 1), (8,))), Axes(3)),
+    "channels last, and back": (
+        partial(changed, lambda self, x: x + self.mix(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), mix=nn.Linear(8, 8)),
+        Axes(1),
+    ),
+    "tokens": (partial(patched, lambda _, x: x), Tokens(0, (8, 8))),
+    "tokens among others": (partial(patched, with_class, **CLASSES), Tokens(1, (8, 8))),
+    "others taken away": (partial(patched, lambda self, x: with_class(self, x)[:, 1:], **CLASSES), Tokens(0, (8, 8))),
+    "attention": (partial(patched, attended, qkv=nn.Linear(8, 24)), Tokens(0, (8, 8))),
+    "attention by products": (partial(patched, attended_by_products, qkv=nn.Linear(8, 24)), Tokens(0, (8, 8))),
+    "a map again": (partial(patched, lambda _, x: x.transpose(1, 2).reshape(1, 8, 8, 8).permute(0, 2, 3, 1)), Axes(3)),
+}
+NOT_TOLD = {
+    "flipped": partial(changed, lambda _, x: x.flip(3)),
+    "rolled": partial(changed, lambda _, x: x.roll(4, 3)),
+    "rows and columns exchanged": partial(changed, lambda _, x: x.transpose(2, 3)),
+    "exchanged where they are added": partial(changed, lambda _, x: x + x.transpose(2, 3)),
+    "parted in windows": partial(changed, lambda _, x: x.view(1, 8, 2, 8, 16).transpose(2, 3).reshape(1, 8, 16, 16)),
+    "channels made places": partial(changed, lambda _, x: functional.pixel_shuffle(x, 2)),
+    "every second row": partial(changed, lambda _, x: x[:, :, ::2]),
+    "a part": partial(changed, lambda _, x: x[:, :, 4:]),
+    "padded by far": partial(changed, lambda _, x: functional.pad(x, (0, 16, 0, 0))),
+    "a convolution that moves": partial(changed, lambda self, x: self.far(x), far=nn.Conv2d(8, 8, 1, padding=8)),
+    "picked": partial(changed, lambda _, x: x[:, :, torch.arange(15, -1, -1)]),
+    "written into": partial(changed, lambda _, x: written(x)),
+    "a function of the user's own": partial(changed, lambda _, x: Flipped.apply(x)),
+    "made of a vector": partial(
+        changed, lambda self, x: self.made(x.mean((2, 3))).view(1, 8, 6, 6), made=nn.Linear(8, 8 * 36)
+    ),
+    "places mixed": partial(changed, lambda self, x: self.mix(x), mix=nn.Linear(16, 16)),
+    "columns first": partial(changed, lambda _, x: x.transpose(2, 3).flatten(2).transpose(1, 2)),
+    "joined end to end": partial(changed, lambda _, x: torch.cat([x, x], 3)),
+    "tokens rolled": partial(patched, lambda _, x: x.roll(3, 1)),
+    "tokens sorted": partial(patched, lambda _, x: x.sort(1).values),
+    "tokens joined twice": partial(patched, lambda _, x: torch.cat([x, x], 1)),
+    "some tokens": partial(patched, lambda _, x: x[:, 3:]),
+    "a grid of other extents": partial(patched, lambda _, x: x.view(1, 4, 16, 8)),
+}
+
+
+def record_of(net, x):
+    return Recorded(net.eval(), x, None)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", TOLD)
+def test_told_as_positions_answer(name, frozen):
+    make, expected = TOLD[name]
+    torch.manual_seed(0)
+    net, x = make().requires_grad_(not frozen), torch.randn(1, 3, 32, 32)
+    record = record_of(net, x)
+    (shown,) = [one for one in record.seen if one.name == "shown"]
+    # Of tokens without a gradient on both sides of the grid autograd does not say how many there are.
+    assert record.reading(shown) == (None if frozen and "cls" in dict(net.named_children()) else expected)
+    assert reading_of(coordinates(net, ["shown"], x)["shown"]) == expected
+
+
+@pytest.mark.parametrize("name", NOT_TOLD)
+def test_not_told(name):
+    torch.manual_seed(0)
+    record = record_of(NOT_TOLD[name](), torch.randn(1, 3, 32, 32))
+    (shown,) = [one for one in record.seen if one.name == "shown"]
+    assert record.reading(shown) is None
