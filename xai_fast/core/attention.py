@@ -47,8 +47,8 @@ class AttentionWatch(TorchFunctionMode):
 
     Args:
         take: given the probabilities of each attention as they are computed, returns those that the values are mixed
-            by in their place; None: they are only computed beside it, without gradient, and the model's own kernel
-            answers.
+            by in their place; None: they stay as they are, and where a mask or a gradient is asked for as well, they
+            are only computed beside it, without gradient, and the model's own kernel answers.
         keep: what is kept of the probabilities; None: they themselves.
 
     Attributes:
@@ -127,7 +127,7 @@ class AttentionWatch(TorchFunctionMode):
             )
         heads = query.shape[-3] // key.shape[-3] if enable_gqa else 1
         key_, value_ = (part.repeat_interleave(heads, -3) if heads > 1 else part for part in (key, value))
-        if self._take is None:
+        if self._take is None and (attn_mask is not None or torch.is_grad_enabled()):
             with torch.no_grad():
                 beside = probabilities_of(query, key_, attn_mask, causal=is_causal, scale=scale)
             output = functional.scaled_dot_product_attention(
@@ -135,7 +135,9 @@ class AttentionWatch(TorchFunctionMode):
             )
             self._note(beside, value_)
             return output
-        taken = self._take(probabilities_of(query, key_, attn_mask, causal=is_causal, scale=scale))
+        taken = probabilities_of(query, key_, attn_mask, causal=is_causal, scale=scale)
+        if self._take is not None:
+            taken = self._take(taken)
         self._note(taken, value_)
         return taken.to(value_.dtype) @ value_
 
