@@ -26,6 +26,7 @@ METHODS = {
     "Saliency": lambda engine: xf.Saliency(engine),
     "GradCAM": lambda engine: xf.GradCAM(engine),
     "IntegratedGradients": lambda engine: xf.IntegratedGradients(engine, n_steps=5),
+    "EigenCAM": lambda engine: xf.EigenCAM(engine),
     "GuidedBackprop": lambda engine: xf.GuidedBackprop(engine),
     "Occlusion": lambda engine: xf.Occlusion(engine, window=8, stride=8),
     "SmoothGrad": lambda engine: xf.SmoothGrad(xf.Saliency(engine), n_samples=4),
@@ -144,6 +145,7 @@ def test_what_cannot_run_plainly_is_prepared():
             assert reason in tier_of(xf.Saliency(engine), x)
         assert "depends on answers" in tier_of(xf.ScoreCAM(xf.Engine(network())), x)
         assert "more than scores" in tier_of(xf.DeepLift(xf.Engine(network())), x)
+        assert "tier: plain" in tier_of(xf.EigenCAM(xf.Engine(network())), x)
 
 
 class Watched(nn.Module):
@@ -264,3 +266,16 @@ def test_the_forward_in_which_a_layer_is_found_is_the_answer(name):
     (gradient,) = torch.autograd.grad(scores[0, 1], activations[0])
     truth = (gradient.mean((2, 3), keepdim=True) * activations[0]).sum(1).relu()
     assert torch.allclose(first[0], truth[0].to(first), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("layer", ["auto", "net.8"])
+def test_a_map_that_takes_no_gradient_is_that_forward_too(layer):
+    model, x = Watched(nn.Identity()).double().eval(), torch.randn(1, 3, 32, 32).double()
+    with tiers.assuming("plain"):
+        FORWARDS.clear()
+        first = xf.EigenCAM(xf.Engine(model), layer=layer)(x)
+        assert len(FORWARDS) == 1
+    with tiers.assuming("prepared"):
+        later = xf.EigenCAM(xf.Engine(model.net))(x)
+    assert torch.allclose(first.values, later.values, rtol=1e-9, atol=1e-9 * float(later.values.abs().max()))
+    assert torch.allclose(first.score, later.score, rtol=1e-9)

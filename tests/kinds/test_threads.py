@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import xai_fast as xf
+from xai_fast.engine import tiers
 
 INPUTS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -91,6 +92,28 @@ def test_what_another_thread_draws_is_not_drawn_twice(others, model):
     enough(others)
     for name, drawn in others.items():
         assert len(set(drawn)) == len(drawn), f"{len(drawn) - len(set(drawn))} draws of {name} came twice"
+
+
+class Meanwhile(nn.Module):
+    """Something draws while it runs, and more than one thread does: whether it was this forward takes another one."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        torch.rand(1)
+        return self.net(x)
+
+
+@pytest.mark.parametrize("tier", ["plain", "prepared"])
+@pytest.mark.parametrize("method", [xf.GradCAM, xf.EigenCAM, xf.Saliency])
+def test_a_forward_that_is_repeated_counts_once(others, method, tier):
+    """A layer that runs once is no layer that runs more than once."""
+    model, settings = Meanwhile().eval(), {} if method is xf.Saliency else {"layer": "net.0"}
+    with tiers.assuming(tier):
+        found = method(xf.Engine(model), **settings).attribute(INPUTS, target=1)
+        near(found, method(xf.Engine(model.net), **(settings and {"layer": "0"})).attribute(INPUTS, target=1).double())
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["module", "callable"])

@@ -51,7 +51,7 @@ def drawn_by(call: Callable[[], Answer]) -> tuple[Answer, set[str]]:
     suspects = before.changed()
     if suspects and not alone():
         with _Watch(suspects) as watch:
-            call()
+            answer = call()  # what hooks have kept belongs to this one
         suspects = watch.drawn
     note(suspects)
     return answer, suspects

@@ -101,10 +101,10 @@ class Prepared:
     recorded: Recorded | None = None
     _unseen: bool = False
 
-    def __call__(self, batch: Tensor) -> Any:
-        """The model's raw output for a batch that `empty` or `adopt` made."""
+    def __call__(self, batch: Tensor, begin: Callable[[], None] = lambda: None) -> Any:
+        """The model's raw output for a batch that `empty` or `adopt` made; `begin` as for `by_itself`."""
         if self._unseen:
-            return self.by_itself(batch)
+            return self.by_itself(batch, begin)
         # A compiled module has no length and so no truth value.
         if self.compiled is not None:
             return self.compiled(batch)

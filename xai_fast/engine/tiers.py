@@ -20,7 +20,7 @@ from xai_fast.core.prepared import Prepared, plain_copy
 from xai_fast.graph.timed import record
 
 from .decisions import TIER
-from .evaluate import Evaluate, InputGradient, LayerResponse, Score
+from .evaluate import Evaluate, InputGradient, LayerActivation, LayerResponse, Score
 from .recipe import Recipe
 from .settings import Settings
 from .store import ModelStore
@@ -29,7 +29,7 @@ Tier = Literal["plain", "prepared"]
 # Preparing a torchvision network took 20 to 45 forwards of a row (Zen 3, one thread), and what is prepared saves a
 # third to two thirds of each row.
 PAYS = 64
-_PLAIN = (Score, InputGradient, LayerResponse)  # what nothing that was captured is needed for
+_PLAIN = (Score, InputGradient, LayerResponse, LayerActivation)  # what nothing that was captured is needed for
 _assumed: Tier | None = None
 
 
@@ -84,7 +84,7 @@ def _already(store: ModelStore, recipe: Recipe, inputs: Tensor) -> Recorded | No
     recorded, asked = store.recorded, recipe.clean
     if recorded is None or recipe.variants is not None or recipe.then is not None or len(inputs) > 1:
         return None
-    if not isinstance(asked, LayerResponse) or asked.rule != "gradient":
+    if not isinstance(asked, LayerResponse | LayerActivation) or getattr(asked, "rule", "gradient") != "gradient":
         return None
     row = store.adopt(inputs).to(recorded.example.dtype)
     return None if recorded.answers(row, asked.layers) is None else recorded

@@ -58,18 +58,24 @@ def _swapped(part: Any, found: Tensor, activation: Tensor) -> Any:
 
 
 @contextmanager
-def at_layers(module: nn.Module, takes: dict[str, Take]) -> Iterator[None]:
+def at_layers(module: nn.Module, takes: dict[str, Take]) -> Iterator[Callable[[], None]]:
     """Hands what passes at each layer to its `take` while the block runs one forward.
+
+    The block is given what is to be called where that forward begins anew.
 
     Raises:
         ValueError: a layer runs more than once and no call is named, or not at all, or not that often.
     """
     counts = dict.fromkeys(takes, 0)
     handles = []
+
+    def begin() -> None:
+        counts.update(dict.fromkeys(takes, 0))
+
     try:
         for layer, take in takes.items():
             handles.append(_watch(module, layer, take, counts))
-        yield
+        yield begin
     finally:
         for handle in handles:
             handle.remove()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map_only
 
 from xai_fast.core import autograd
 from xai_fast.core.prepared import Prepared
@@ -58,7 +59,7 @@ class LayerResponse:
                 scores = score_of(raw)
             else:
                 with watched(prepared, self.layers) as captured:
-                    scores = score_of(prepared(batch))
+                    scores = score_of(prepared(batch, captured.begin))
                 activations = in_order(captured, self.layers)
             gradients = gradients_of(scores, activations, [f"layer {name!r}" for name in self.layers])
         return self._answers(scores, activations, gradients, len(batch))
@@ -94,9 +95,13 @@ class LayerActivation:
     def __call__(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf, tails: Tails, rows: Tensor) -> Answers:
         """Scores (rows, K) and one response per layer, without gradient."""
         own = [tails.get((layer,)) for layer in self.layers]
+        if (ran := prepared.already(batch, self.layers)) is not None:
+            raw, activations = ran
+            responses = [Response(activation.detach()) for activation in activations]
+            return Answers(score_of(tree_map_only(Tensor, Tensor.detach, raw)), responses=tuple(responses))
         if any(tail is None for tail in own):
             with watched(prepared, self.layers, detach=True) as captured, by_own_forward(prepared):
-                scores = score_of(prepared.module(batch))
+                scores = score_of(prepared.by_itself(batch, captured.begin))
             responses = [Response(activation) for activation in in_order(captured, self.layers)]
             return Answers(scores, responses=per_row(responses, self.layers, len(batch)))
         # A run may write into its batch, so that all but the last get copies.

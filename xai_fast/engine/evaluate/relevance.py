@@ -39,7 +39,7 @@ class Relevance:
             with by_own_forward(prepared), _frozen(prepared.module):
                 if self.layers:
                     with watched(prepared, self.layers) as captured, relevance():
-                        raw = prepared.by_itself(batch)
+                        raw = prepared.by_itself(batch, captured.begin)
                     at = in_order(captured, self.layers)
                 else:
                     with relevance():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import Tensor, nn
@@ -12,6 +12,16 @@ from xai_fast.core.prepared import Prepared
 from xai_fast.graph.captured import own_forwards
 
 from .answers import Response
+
+
+class Caught(dict[str, Tensor]):
+    """What layers have returned, by their names.
+
+    Attributes:
+        begin: to be called where the forward begins anew.
+    """
+
+    begin: Callable[[], None]
 
 
 def by_own_forward(prepared: Prepared) -> AbstractContextManager[None]:
@@ -41,9 +51,9 @@ def per_row(responses: list[Response], layers: tuple[str, ...], rows: int) -> tu
 
 
 @contextmanager
-def watched(prepared: Prepared, layers: tuple[str, ...], *, detach: bool = False) -> Iterator[dict[str, Tensor]]:
+def watched(prepared: Prepared, layers: tuple[str, ...], *, detach: bool = False) -> Iterator[Caught]:
     """Collects the layers' activations as they run; the first one cuts the graph, so that the prefix keeps none."""
-    captured: dict[str, Tensor] = {}
+    captured = Caught()
 
     def taker(name: str) -> Take:
         def take(activation: Tensor) -> Tensor:
@@ -56,5 +66,5 @@ def watched(prepared: Prepared, layers: tuple[str, ...], *, detach: bool = False
         return take
 
     assert isinstance(prepared.module, nn.Module)
-    with at_layers(prepared.module, {name: taker(name) for name in layers}):
+    with at_layers(prepared.module, {name: taker(name) for name in layers}) as captured.begin:
         yield captured
