@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from xai_fast import ops
 from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
@@ -83,7 +85,8 @@ CASES = {
     "winograd_convolution": WINOGRAD_CONVOLUTION,
     "byte_hash": BYTE_HASH,
 }
-BACKENDS = ("cpp", "triton")
+BACKENDS = ("cpp", "triton", "cuda")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def label(value):
@@ -100,14 +103,37 @@ def poisoned_memory():
         torch.use_deterministic_algorithms(False)
 
 
+def device_of(backend):
+    """Where a backend runs here: kernels for GPUs on one, but where Triton's are interpreted."""
+    on_gpu = backend in ("triton", "cuda") and torch.cuda.is_available() and not INTERPRETED
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def placed(value, device):
+    """A tensor on a device, or a list of them, with the strides that it has: expanded axes stay so."""
+    if isinstance(value, list):
+        return [placed(part, device) for part in value]
+    if not isinstance(value, Tensor) or value.device == torch.device(device):
+        return value
+    once = value[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in value.stride())]
+    made = torch.empty_strided(once.shape, once.stride(), dtype=value.dtype, device=device)
+    return made.copy_(once).expand(value.shape)
+
+
 def run(backend, name, arguments):
-    """Calls one op on one backend; what it writes starts as NaN, in the memory layout that the case asks for."""
+    """Calls one op on one backend; what it writes starts as NaN, in the memory layout that the case asks for.
+
+    Arguments are moved to where the backend runs, and the result back.
+    """
+    device = device_of(backend)
+    if device.type != "cpu":
+        arguments = {key: placed(value, device) for key, value in arguments.items()}
     if "out" in arguments:
         out = arguments["out"]
-        fresh = torch.empty_strided(out.shape, out.stride(), dtype=out.dtype).fill_(torch.nan)
+        fresh = torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device=device).fill_(torch.nan)
         arguments = {**arguments, "out": fresh}
     with ops.using(backend), poisoned_memory():
-        return FUNCTIONS[name](**arguments)
+        return placed(FUNCTIONS[name](**arguments), "cpu")
 
 
 def largest(*values):

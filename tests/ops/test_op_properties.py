@@ -38,21 +38,54 @@ def boxes_within(draw, count, extents):
 extents_of_rows = st.lists(st.integers(0, 7), min_size=2, max_size=4)
 
 
-@given(st.data())
-@quickly
-def test_hide_windows(data):
-    extents = data.draw(extents_of_rows)
-    samples, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 4))
-    inputs = data.draw(tensors((samples, *extents)))
-    shared = [data.draw(st.sampled_from([1, n])) for n in inputs.shape]
-    arguments = {
+def rows_of(draw, count, rows):
+    return torch.tensor(draw(st.lists(st.integers(0, count - 1), min_size=rows, max_size=rows))).long()
+
+
+@st.composite
+def windows_to_hide(draw):
+    """Arguments of hide_windows."""
+    extents = draw(extents_of_rows)
+    samples, rows = draw(st.integers(1, 3)), draw(st.integers(0, 4))
+    inputs = draw(tensors((samples, *extents)))
+    shared = [draw(st.sampled_from([1, n])) for n in inputs.shape]
+    return {
         "inputs": inputs,
-        "baseline": data.draw(tensors(tuple(shared), (inputs.dtype,))),
-        "sample": torch.tensor(data.draw(st.lists(st.integers(0, samples - 1), min_size=rows, max_size=rows))).long(),
-        "boxes": data.draw(boxes_within(rows, extents)),
-        "out": data.draw(tensors((rows, *extents))),
+        "baseline": draw(tensors(tuple(shared), (inputs.dtype,))),
+        "sample": rows_of(draw, samples, rows),
+        "boxes": draw(boxes_within(rows, extents)),
+        "out": draw(tensors((rows, *extents))),
     }
+
+
+@st.composite
+def segments_to_hide(draw):
+    """Arguments of hide_segments."""
+    extents = draw(extents_of_rows)
+    samples, rows, segments = draw(st.integers(1, 3)), draw(st.integers(0, 4)), draw(st.integers(0, 5))
+    inputs = draw(tensors((samples, *extents)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    shared = [draw(st.sampled_from([1, n])) for n in inputs.shape]
+    return {
+        "inputs": inputs,
+        "baseline": draw(tensors(tuple(shared), (inputs.dtype,))),
+        "labels": torch.randint(-1, segments, (samples, *extents[1:]), generator=generator),
+        "sample": rows_of(draw, samples, rows),
+        "keep": torch.rand(rows, segments, generator=generator) < 0.5,
+        "out": draw(tensors((rows, *extents))),
+    }
+
+
+@given(windows_to_hide())
+@quickly
+def test_hide_windows(arguments):
     assert_agree(run("cpp", "hide_windows", arguments), run("reference", "hide_windows", arguments), 0.0)
+
+
+@given(segments_to_hide())
+@quickly
+def test_hide_segments(arguments):
+    assert_agree(run("cpp", "hide_segments", arguments), run("reference", "hide_segments", arguments), 0.0)
 
 
 @st.composite
@@ -62,34 +95,35 @@ def origins(draw, count, extents):
     return torch.tensor([[draw(axis) for axis in near] for _ in range(count)]).long().reshape(count, len(extents))
 
 
-@given(st.data())
-@quickly
-def test_region_gather(data):
-    border = data.draw(st.sampled_from(BORDERS))
-    channels, axes = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 3))
-    samples, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 4))
+@st.composite
+def regions_to_gather(draw):
+    """Arguments of region_gather."""
+    border = draw(st.sampled_from(BORDERS))
+    channels, axes = draw(st.integers(0, 3)), draw(st.integers(1, 3))
+    samples, rows = draw(st.integers(1, 3)), draw(st.integers(0, 4))
     smallest = 0 if border == "constant" else 1
     extents, box, region = (
-        data.draw(st.lists(st.integers(least, most), min_size=axes, max_size=axes))
+        draw(st.lists(st.integers(least, most), min_size=axes, max_size=axes))
         for least, most in ((smallest, 6), (0, 6), (0, 12))
     )
-    base = data.draw(tensors((samples, channels, *extents)))
-    patched = data.draw(st.booleans())
-    arguments = {
+    base = draw(tensors((samples, channels, *extents)))
+    patched = draw(st.booleans())
+    return {
         "base": base,
-        "patch": data.draw(tensors((rows, channels, *box), (base.dtype,))) if patched else None,
-        "patch_at": data.draw(origins(rows, extents)) if patched else None,
-        "sample": torch.tensor(data.draw(st.lists(st.integers(0, samples - 1), min_size=rows, max_size=rows))).long(),
-        "at": data.draw(origins(rows, extents)),
-        "out": data.draw(tensors((rows, channels, *region), (base.dtype,))),
+        "patch": draw(tensors((rows, channels, *box), (base.dtype,))) if patched else None,
+        "patch_at": draw(origins(rows, extents)) if patched else None,
+        "sample": rows_of(draw, samples, rows),
+        "at": draw(origins(rows, extents)),
+        "out": draw(tensors((rows, channels, *region), (base.dtype,))),
         "border": border,
-        "fill": data.draw(st.sampled_from([0.0, -0.5, -torch.inf])),
+        "fill": draw(st.sampled_from([0.0, -0.5, -torch.inf])),
     }
+
+
+@given(regions_to_gather())
+@quickly
+def test_region_gather(arguments):
     assert_agree(run("cpp", "region_gather", arguments), run("reference", "region_gather", arguments), 0.0)
-
-
-def rows_of(draw, count, rows):
-    return torch.tensor(draw(st.lists(st.integers(0, count - 1), min_size=rows, max_size=rows))).long()
 
 
 @given(st.data())

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from xai_fast.ops._library import no_library
+from xai_fast.ops._library import no_cuda, no_library
 from xai_fast.ops._memory import settled
 
 BACKENDS = ("reference", "cpp", "triton", "cuda")
@@ -216,11 +216,6 @@ def no_triton(*_: Any) -> str | None:
     if not interpreting() and not torch.cuda.is_available():
         return "no CUDA device (TRITON_INTERPRET=1, set before start, interprets the kernels on the CPU)"
     return None
-
-
-def no_cuda(*_: Any) -> str:
-    """Returns why CUDA C++ kernels cannot run: the name is reserved."""
-    return "no op has a CUDA C++ kernel; on CUDA devices Triton's run"
 
 
 def not_on_cpu(*args: Any) -> str | None:

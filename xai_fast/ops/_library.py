@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-import torch  # noqa: F401  # before the kernels: they then share the OpenMP library, and its threads, that torch loaded
+import torch  # before the kernels: they then share the OpenMP library, and its threads, that torch loaded
+from torch import Tensor
 
 SETS = ("baseline", "avx2", "avx512", "avx512_bf16")  # of instructions, each with what those before it know
 VARIABLE = "XAI_FAST_INSTRUCTIONS"
@@ -48,6 +49,64 @@ def older_than(name: str) -> Callable[..., str | None]:
 def compiled(name: str) -> Callable[[], Callable[..., None]]:
     """Returns a loader of the compiled function `name`, for `Op.offer`."""
     return lambda: getattr(_load(), name)
+
+
+@functools.cache
+def _load_cuda() -> ModuleType | str:
+    try:
+        return importlib.import_module("xai_fast.ops._compiled_cuda")
+    except ImportError as error:
+        return f"no CUDA C++ kernels ({error}); `XAI_FAST_CUDA=1 pip install .` builds them where nvcc is"
+
+
+def no_cuda(*_: Any) -> str | None:
+    """Returns why the CUDA C++ kernels cannot be used on this machine, or None when they can."""
+    library = _load_cuda()
+    if isinstance(library, str):
+        return library
+    return None if torch.cuda.is_available() else "no CUDA device"
+
+
+def not_for_device(*args: Any) -> str | None:
+    """Refuses what the CUDA C++ kernels cannot read: tensors elsewhere, or on a device that they were not built for."""
+    for value in args:
+        if isinstance(value, Tensor):
+            if not value.is_cuda:
+                return f"a tensor is on {value.device}, not on a CUDA device"
+            if type(value) is not Tensor and type(value) is not torch.nn.Parameter:
+                return f"a tensor is a {type(value).__name__}, whose memory only torch understands"
+            if reason := _too_old(value.device.index):
+                return reason
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _too_old(index: int) -> str | None:
+    """Why a device runs none of the machine code that was built; a later one compiles what is kept for it."""
+    library = _load_cuda()
+    assert not isinstance(library, str), library
+    major, minor = torch.cuda.get_device_capability(index)
+    built = [int(name) for name in library.architectures.split(";") if name]
+    if built and min(built) <= 10 * major + minor:
+        return None
+    return (
+        f"the device has compute capability {major}.{minor}; kernels were built for {library.architectures or 'none'}"
+    )
+
+
+def launched(name: str) -> Callable[[], Callable[..., None]]:
+    """Returns a loader of the CUDA C++ kernel `name`, queued on torch's current stream, for `Op.offer`."""
+
+    def load() -> Callable[..., None]:
+        kernel = getattr(_load_cuda(), name)
+
+        def run(*args: Any) -> None:
+            device = next(value for value in args if isinstance(value, Tensor)).device.index
+            kernel(*args, device, torch.cuda.current_stream(device).cuda_stream)
+
+        return run
+
+    return load
 
 
 def instruction_sets() -> tuple[str, ...]:
