@@ -82,10 +82,17 @@ def kernels():
         yield cam_reduce.resize_kernel, {"maps": f"*{dtype}", "out": f"*{dtype}"}, {"BLOCK": cam_reduce.BLOCK}
 
 
-def compiled(kernel, types, constants, capability):
+STRIDED = re.compile(
+    r"(in|base|out|label|patch)(_row|_?\d|_channel|_y|_x)|(row_|sample_|window_|target_|channel_|column_)?stride\d?"
+)
+
+
+def compiled(kernel, types, constants, capability, strides="i32"):
+    """`strides`: of which integers they are; Triton takes wider ones for larger numbers by itself."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    types = types | {name: strides for name in kernel.arg_names if STRIDED.fullmatch(name)}
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32))
@@ -103,11 +110,11 @@ def resources(cubin, directory):
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
-@pytest.mark.parametrize("capability", [80, 90, 100])
-def test_kernels_compile_without_spilling(capability, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("capability", "strides"), [(80, "i32"), (90, "i32"), (100, "i32"), (90, "i64")])
+def test_kernels_compile_without_spilling(capability, strides, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     for kernel, types, constants in kernels():
-        used = resources(compiled(kernel, types, constants, capability).asm["cubin"], tmp_path)
+        used = resources(compiled(kernel, types, constants, capability, strides).asm["cubin"], tmp_path)
         assert used["REG"] <= MAX_REGISTERS, (kernel, types, used)
         assert used["STACK"] == used["LOCAL"] == 0, (kernel, types, used)
 
@@ -116,10 +123,11 @@ def test_kernels_compile_without_spilling(capability, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "chosen"),
     [
+        (["test_op_table"], "triton"),
         (["test_op_backends"], "triton and (float32 or bfloat16 or surrogate_normal or grid_reduce)"),
         (["test_noise", "test_path_points", "test_moments", "test_surrogate_normal", "test_grids"], "triton"),
     ],
-    ids=["every case", "what is particular to one op"],
+    ids=["every layout", "every case", "what is particular to one op"],
 )
 def test_kernels_interpreted_agree_with_the_references(names, chosen):
     """Runs tests of all backends again where Triton's interpreter stands in for the device."""

@@ -10,6 +10,7 @@ from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
 from xai_fast.ops._philox import BLOCKS_OF_NOISE
+from xai_fast.ops._traced import traced
 
 
 def rows_too_long(
@@ -24,6 +25,10 @@ op.offer("cpp", compiled("add_noise"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "add_noise"), unless=(no_triton, not_on_cuda, rows_too_long))
 
 
+@traced(
+    "(Tensor inputs, Tensor scale, Tensor sample, Tensor key, Tensor draw, int seed, Tensor(a!) out) -> ()",
+    words=("seed",),
+)
 def add_noise(
     inputs: Tensor, scale: Tensor, sample: Tensor, key: Tensor, draw: Tensor, seed: int, out: Tensor
 ) -> Tensor:

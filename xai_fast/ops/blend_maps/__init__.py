@@ -9,6 +9,7 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library, older_than
+from xai_fast.ops._traced import traced
 
 
 def not_two_axes(inputs: Tensor, *_: object) -> str | None:
@@ -17,11 +18,21 @@ def not_two_axes(inputs: Tensor, *_: object) -> str | None:
     return None if axes == 2 else f"`inputs` has {axes} spatial axes, not two"
 
 
+def rows_too_long(inputs: Tensor, maps: Tensor, *_: object) -> str | None:
+    """Refuses rows whose elements, and their places among a map's, a kernel cannot count with 32 bits."""
+    long = inputs.shape[1:].numel() >= 2**30 or maps.shape[1:].numel() >= 2**30
+    steps = (2 * extent * count for extent, count in zip(inputs.shape[2:], maps.shape[1:], strict=True))
+    return "a row has 2^30 elements, or places that take 30 bits, or more" if long or max(steps) >= 2**30 else None
+
+
 op = Op("blend_maps", lazily(f"{__name__}.reference", "blend_maps"))
 op.offer("cpp", compiled("blend_maps"), unless=(no_library, older_than("blend_maps"), not_on_cpu, not_two_axes))
-op.offer("triton", lazily(f"{__name__}.triton", "blend_maps"), unless=(no_triton, not_on_cuda, not_two_axes))
+op.offer(
+    "triton", lazily(f"{__name__}.triton", "blend_maps"), unless=(no_triton, not_on_cuda, not_two_axes, rows_too_long)
+)
 
 
+@traced("(Tensor inputs, Tensor maps, Tensor sample, Tensor number, Tensor scale, Tensor(a!) out) -> ()")
 def blend_maps(inputs: Tensor, maps: Tensor, sample: Tensor, number: Tensor, scale: Tensor, out: Tensor) -> Tensor:
     """Fills row m of `out` with `inputs[sample[m]] * scale[m] * resized(maps[number[m]])`, the same for all channels.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library, older_than
+from xai_fast.ops._traced import traced
 
 
 def _by_address() -> Callable[..., Any]:
@@ -27,6 +28,12 @@ op = Op("byte_hash", lazily(f"{__name__}.reference", "byte_hash"), writes=("out"
 op.offer("cpp", _by_address, unless=(no_library, older_than("byte_hash"), not_on_cpu))
 
 
+def _like_result(tensors: Sequence[Tensor]) -> Tensor:
+    device = tensors[0].device if tensors else torch.device("cpu")
+    return torch.empty(len(tensors), dtype=torch.int64, device=device)
+
+
+@traced("(Tensor[] tensors) -> Tensor", fake=_like_result)
 @torch.no_grad()
 def byte_hash(tensors: Sequence[Tensor]) -> Tensor:
     """A hash of the bytes of each tensor, in the order in which they lie in memory.

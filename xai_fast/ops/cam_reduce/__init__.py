@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._traced import traced
 
 
 def not_two_axes(activations: Tensor, *_: object) -> str | None:
@@ -16,11 +19,33 @@ def not_two_axes(activations: Tensor, *_: object) -> str | None:
     return None if axes == 2 else f"`activations` has {axes} spatial axes, not two"
 
 
+def maps_too_long(activations: Tensor, _weights: Tensor, _relu: bool, out: Tensor) -> str | None:
+    """Refuses maps whose elements, and their places among those of a grid, a kernel cannot count with 32 bits."""
+    long = out.shape[2:].numel() >= 2**30 or activations.shape[2:].numel() >= 2**30
+    steps = (2 * extent * count for extent, count in zip(out.shape[2:], activations.shape[2:], strict=True))
+    return "a map has 2^30 elements, or places that take 30 bits, or more" if long or max(steps) >= 2**30 else None
+
+
 op = Op("cam_reduce", lazily(f"{__name__}.reference", "cam_reduce"))
 op.offer("cpp", compiled("cam_reduce"), unless=(no_library, not_on_cpu, not_two_axes))
-op.offer("triton", lazily(f"{__name__}.triton", "cam_reduce"), unless=(no_triton, not_on_cuda, not_two_axes))
+op.offer(
+    "triton", lazily(f"{__name__}.triton", "cam_reduce"), unless=(no_triton, not_on_cuda, not_two_axes, maps_too_long)
+)
 
 
+def _like_result(
+    activations: Tensor, weights: Tensor, *, relu: bool = True, size: Sequence[int] | None = None
+) -> Tensor:
+    del relu
+    extents = activations.shape[2:] if size is None else size
+    return activations.new_empty((*weights.shape[:2], *extents), dtype=_dtype(activations, weights))
+
+
+def _dtype(activations: Tensor, weights: Tensor) -> torch.dtype:
+    return torch.float64 if torch.float64 in (activations.dtype, weights.dtype) else torch.float32
+
+
+@traced("(Tensor activations, Tensor weights, *, bool relu=True, SymInt[]? size=None) -> Tensor", fake=_like_result)
 def cam_reduce(
     activations: Tensor, weights: Tensor, *, relu: bool = True, size: tuple[int, ...] | None = None
 ) -> Tensor:
@@ -46,8 +71,7 @@ def cam_reduce(
     grid = tuple(activations.shape[2:])
     size = grid if size is None else tuple(size)
     _check(activations, weights, size)
-    wide = torch.float64 in (activations.dtype, weights.dtype)
-    dtype = torch.float64 if wide else torch.float32
+    dtype = _dtype(activations, weights)
     out = torch.empty((*weights.shape[:2], *size), dtype=dtype, device=activations.device)
     op(activations, weights.to(dtype).contiguous(), bool(relu), out)
     return out

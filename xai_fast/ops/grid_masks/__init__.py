@@ -9,6 +9,7 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks, _grids
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._traced import traced
 
 
 def rows_too_long(*args: Tensor) -> str | None:
@@ -21,6 +22,7 @@ op.offer("cpp", compiled("grid_masks"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "grid_masks"), unless=(no_triton, not_on_cuda, rows_too_long))
 
 
+@traced("(Tensor inputs, Tensor baseline, Tensor grids, Tensor shifts, Tensor sample, Tensor(a!) out) -> ()")
 def grid_masks(inputs: Tensor, baseline: Tensor, grids: Tensor, shifts: Tensor, sample: Tensor, out: Tensor) -> Tensor:
     """Fills row m of `out` with `b + mask[m] * (x - b)`, x and b of input `sample[m]`; see `_grids.places`.
 

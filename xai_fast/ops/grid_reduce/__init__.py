@@ -9,6 +9,7 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks, _grids
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._traced import traced
 
 from .maps import grid_maps as grid_maps
 
@@ -23,6 +24,7 @@ op.offer("cpp", compiled("grid_reduce"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "grid_reduce"), unless=(no_triton, not_on_cuda, bins_too_wide))
 
 
+@traced("(Tensor grids, Tensor shifts, Tensor weights, Tensor(a!) bins) -> ()", returns=("bins",))
 def grid_reduce(grids: Tensor, shifts: Tensor, weights: Tensor, bins: Tensor) -> Tensor:
     """Adds `weights[m, t]` to `bins[shifts[m], t]` at every cell that `grids[m]` keeps.
 

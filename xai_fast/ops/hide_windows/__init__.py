@@ -8,23 +8,22 @@ from torch.autograd.graph import increment_version
 
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
-from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._library import compiled, launched, no_cuda, no_library, not_for_device
+from xai_fast.ops._traced import traced
 
 
-def rows_too_wide(inputs: Tensor, baseline: Tensor, _sample: Tensor, _boxes: Tensor, out: Tensor) -> str | None:
-    """Refuses rows that a kernel cannot walk with 32-bit offsets."""
-    for value in (inputs, baseline, out):
-        steps = zip(value.shape[1:], value.stride()[1:], strict=True)
-        if sum((extent - 1) * stride for extent, stride in steps) >= 2**31:
-            return "a row spans 2^31 elements of memory or more"
-    return None
+def rows_too_long(*args: Tensor) -> str | None:
+    """Refuses rows whose elements a kernel cannot count with 32 bits."""
+    return "a row has 2^30 elements or more" if args[-1].shape[1:].numel() >= 2**30 else None
 
 
 op = Op("hide_windows", lazily(f"{__name__}.reference", "hide_windows"))
 op.offer("cpp", compiled("hide_windows"), unless=(no_library, not_on_cpu))
-op.offer("triton", lazily(f"{__name__}.triton", "hide_windows"), unless=(no_triton, not_on_cuda, rows_too_wide))
+op.offer("cuda", launched("hide_windows"), unless=(no_cuda, not_for_device))
+op.offer("triton", lazily(f"{__name__}.triton", "hide_windows"), unless=(no_triton, not_on_cuda, rows_too_long))
 
 
+@traced("(Tensor inputs, Tensor baseline, Tensor sample, Tensor boxes, Tensor(a!) out) -> ()")
 def hide_windows(inputs: Tensor, baseline: Tensor, sample: Tensor, boxes: Tensor, out: Tensor) -> Tensor:
     """Fills row m of `out` with `inputs[sample[m]]`, and with `baseline[sample[m]]` inside `boxes[m]`.
 

@@ -30,12 +30,13 @@ def hide_windows_kernel(
     row = (tl.program_id(0) // blocks).to(tl.int64)
     index = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     valid = index < elements
-    i3 = index % size3
+    # Divided as 32-bit numbers, multiplied by strides as 64-bit ones.
     rest = index // size3
-    i2 = rest % size2
+    i3 = (index % size3).to(tl.int64)
+    i2 = (rest % size2).to(tl.int64)
     rest = rest // size2
-    i1 = rest % size1
-    i0 = rest // size1
+    i1 = (rest % size1).to(tl.int64)
+    i0 = (rest // size1).to(tl.int64)
 
     box = boxes + row * (2 * AXES)
     hidden = valid

@@ -9,6 +9,7 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._traced import traced
 
 
 def rows_too_long(values: Tensor, *_: object) -> str | None:
@@ -21,6 +22,7 @@ op.offer("cpp", compiled("moments"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "moments"), unless=(no_triton, not_on_cuda, rows_too_long))
 
 
+@traced("(Tensor values, Tensor? weight, Tensor group, Tensor(a!)? total, Tensor(b!)? squares) -> ()", returns=())
 def moments(values: Tensor, weight: Tensor | None, group: Tensor, total: Tensor | None, squares: Tensor | None) -> None:
     """Adds `weight[m] * values[m]` to `total[group[m]]` and `weight[m] * values[m]**2` to `squares[group[m]]`.
 

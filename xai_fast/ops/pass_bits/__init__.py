@@ -9,11 +9,13 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._traced import traced
 
 op = Op("pass_bits", lazily(f"{__name__}.reference", "pass_bits"), in_place=("gradient",))
 op.offer("cpp", compiled("pass_bits"), unless=(no_library, not_on_cpu))
 
 
+@traced("(Tensor gradient, Tensor bits, Tensor(a!) out) -> ()")
 def pass_bits(gradient: Tensor, bits: Tensor, out: Tensor) -> Tensor:
     """Fills `out` with the gradient where `bits` are set and with 0 elsewhere: the backward of a ReLU.
 

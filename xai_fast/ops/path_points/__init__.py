@@ -9,6 +9,7 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._traced import traced
 
 
 def rows_too_long(
@@ -23,6 +24,7 @@ op.offer("cpp", compiled("path_points"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "path_points"), unless=(no_triton, not_on_cuda, rows_too_long))
 
 
+@traced("(Tensor inputs, Tensor baseline, Tensor sample, Tensor reference, Tensor alpha, Tensor(a!) out) -> ()")
 def path_points(
     inputs: Tensor, baseline: Tensor, sample: Tensor, reference: Tensor, alpha: Tensor, out: Tensor
 ) -> Tensor:

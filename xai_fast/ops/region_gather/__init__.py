@@ -10,7 +10,8 @@ from torch.autograd.graph import increment_version
 
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
-from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._library import compiled, launched, no_cuda, no_library, not_for_device
+from xai_fast.ops._traced import traced
 
 BORDERS = ("constant", "replicate", "reflect", "circular")
 
@@ -30,9 +31,14 @@ def rows_too_long(
 
 op = Op("region_gather", lazily(f"{__name__}.reference", "region_gather"))
 op.offer("cpp", compiled("region_gather"), unless=(no_library, not_on_cpu))
+op.offer("cuda", launched("region_gather"), unless=(no_cuda, not_for_device))
 op.offer("triton", lazily(f"{__name__}.triton", "region_gather"), unless=(no_triton, not_on_cuda, rows_too_long))
 
 
+@traced(
+    "(Tensor base, Tensor? patch, Tensor? patch_at, Tensor sample, Tensor at, Tensor(a!) out, "
+    'str border="constant", float fill=0.0) -> ()'
+)
 def region_gather(
     base: Tensor,
     patch: Tensor | None,

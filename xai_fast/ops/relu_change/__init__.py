@@ -9,6 +9,7 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library, older_than
+from xai_fast.ops._traced import traced
 
 
 def not_in_lines(base: Tensor, change: Tensor, _sample: Tensor, _at: Tensor, out: Tensor) -> str | None:
@@ -24,6 +25,7 @@ op = Op("relu_change", lazily(f"{__name__}.reference", "relu_change"), in_place=
 op.offer("cpp", compiled("relu_change"), unless=(no_library, older_than("relu_change"), not_on_cpu, not_in_lines))
 
 
+@traced("(Tensor base, Tensor change, Tensor sample, Tensor at, Tensor(a!) out) -> ()")
 def relu_change(base: Tensor, change: Tensor, sample: Tensor, at: Tensor, out: Tensor) -> Tensor:
     """Fills row m of `out` with relu(b + change[m]) - relu(b), b the part of `base[sample[m]]` that begins at `at[m]`.
 

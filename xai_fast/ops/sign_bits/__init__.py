@@ -8,11 +8,17 @@ from torch import Tensor
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._traced import traced
 
 op = Op("sign_bits", lazily(f"{__name__}.reference", "sign_bits"), writes=("bits",))
 op.offer("cpp", compiled("sign_bits"), unless=(no_library, not_on_cpu))
 
 
+def _like_result(values: Tensor) -> Tensor:
+    return values.new_empty(-(-values.numel() // 64), dtype=torch.int64)
+
+
+@traced("(Tensor values) -> Tensor", fake=_like_result)
 def sign_bits(values: Tensor) -> Tensor:
     """The bits of the elements that are positive or NaN, in the order in which they lie in memory.
 

@@ -9,12 +9,16 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._traced import traced
 
 op = Op("surrogate_normal", lazily(f"{__name__}.reference", "surrogate_normal"), writes=("gram", "moment"))
 op.offer("cpp", compiled("surrogate_normal"), unless=(no_library, not_on_cpu))
 op.offer("triton", lazily(f"{__name__}.triton", "surrogate_normal"), unless=(no_triton, not_on_cuda))
 
 
+@traced(
+    "(Tensor keep, Tensor weights, Tensor scores, Tensor(a!) gram, Tensor(b!) moment) -> ()", returns=("gram", "moment")
+)
 def surrogate_normal(
     keep: Tensor, weights: Tensor, scores: Tensor, gram: Tensor, moment: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._traced import traced
+
+
+def maps_too_long(_values: Tensor, _boxes: Tensor, out: Tensor) -> str | None:
+    """Refuses maps whose elements a kernel cannot count with 32 bits."""
+    return "a map has 2^30 elements or more" if out.shape[2:].numel() >= 2**30 else None
+
 
 op = Op("window_mean", lazily(f"{__name__}.reference", "window_mean"))
 op.offer("cpp", compiled("window_mean"), unless=(no_library, not_on_cpu))
-op.offer("triton", lazily(f"{__name__}.triton", "window_mean"), unless=(no_triton, not_on_cuda))
+op.offer("triton", lazily(f"{__name__}.triton", "window_mean"), unless=(no_triton, not_on_cuda, maps_too_long))
 
 
+def _like_result(values: Tensor, _boxes: Tensor, shape: Sequence[int]) -> Tensor:
+    return values.new_empty((values.shape[0], values.shape[2], *shape))
+
+
+@traced("(Tensor values, Tensor boxes, SymInt[] shape) -> Tensor", fake=_like_result)
 def window_mean(values: Tensor, boxes: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Returns the mean of the values of the windows that cover each element, 0 where none does.
 

@@ -12,6 +12,7 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library, older_than
+from xai_fast.ops._traced import traced
 
 _CHANNELS_LAST = torch.channels_last
 _OF_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
@@ -72,6 +73,7 @@ op = Op("winograd_convolution", lazily(f"{__name__}.reference", "winograd_convol
 op.offer("cpp", compiled("winograd_convolution"), unless=(no_library, not_on_cpu, not_for_registers))
 
 
+@traced("(Tensor inputs, Tensor kernels, Tensor? bias, Tensor? other, Tensor(a!) out, int padding, bool relu) -> ()")
 def winograd_convolution(
     inputs: Tensor, kernels: Tensor, bias: Tensor | None, other: Tensor | None, out: Tensor, padding: int, relu: bool
 ) -> Tensor:
