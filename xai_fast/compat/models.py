@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 import types
 import weakref
@@ -31,6 +32,8 @@ _TRAINED = (
 )
 _PLAIN = (bool, int, float, str, type(None))
 ENOUGH = 8  # rows of light methods after which preparing a model pays
+_LOADING = 2  # rows after which loading the engine does
+_ENGINE = "xai_fast.engine"
 
 
 @dataclass
@@ -205,16 +208,23 @@ def _state(modules: Sequence[nn.Module]) -> Any:
     return state
 
 
-def pays(model: Any, rows: int) -> None:
+def pays(model: Any, rows: int, *, unprepared: bool = False) -> None:
     """Refuses a call of a light method, of so many rows, on a model that was hardly asked about before.
 
+    Args:
+        model: that is asked.
+        rows: of this call.
+        unprepared: whether the engine is the faster one on a plain copy already: it only has to be loaded.
+
     Raises:
-        Uncovered: preparing the model would take longer than the call.
+        Uncovered: preparing the model, or loading the engine, would take longer than the call.
     """
     known = _known(model)
     with _LOCK:
         known.rows += rows
-        few = known.rows <= ENOUGH
+        few = known.rows <= (_LOADING if unprepared else ENOUGH)
+    if few and unprepared and _ENGINE in sys.modules:
+        return
     if few:
         raise Uncovered("few rows on a model that was hardly asked about before: preparing it would not pay")
 

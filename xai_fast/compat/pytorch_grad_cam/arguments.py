@@ -23,7 +23,7 @@ def inputs_of(cam: Any, inputs: Any, *, light: bool = False) -> tuple[Tensor, An
     Args:
         cam: grad-cam's object.
         inputs: as given.
-        light: whether preparing the model for few rows is not worth it.
+        light: whether the call is one pass per row.
 
     Raises:
         Uncovered: the engine does not serve them.
@@ -33,7 +33,7 @@ def inputs_of(cam: Any, inputs: Any, *, light: bool = False) -> tuple[Tensor, An
     if not isinstance(model, nn.Module):
         raise Uncovered("the model is no module")
     if light:
-        pays(model, len(rows))
+        pays(model, len(rows), unprepared=True)  # grad-cam runs backward through all weights
     answer = answer_of(model, model, rows)
     if len(answer.shape) != 1 or answer.dtype is not rows.dtype:
         raise Uncovered("the model's output is no table of class scores in the inputs' type")

@@ -3,7 +3,7 @@
 Not covered: outputs that are no table of class scores, targets that are not one per input, second derivatives (but
 ShapleyCAM's, in `curvature`), FullGrad with `eigen_smooth`, frozen parameters (of which grad-cam gets no gradients),
 layers that return several tensors, run twice or are followed by a ReLU in place (as DenseNet's features are); the first
-few rows on a model that was hardly asked about before.
+two rows on a model where nothing has loaded the engine yet.
 """
 
 from __future__ import annotations
