@@ -10,7 +10,6 @@ from torch import Tensor
 
 from xai_fast.core.layers import Reading
 from xai_fast.engine.evaluate import Answers
-from xai_fast.engine.samplers.masked import ChannelMaps, Masked, channel_maps
 from xai_fast.engine.samplers.passes import Passes
 
 from .cam import Draw, Fuse, Grid, fused, grid_of, weighted_channels
@@ -73,6 +72,12 @@ class AbstractPassesCAM(ABC):
         for row, number in enumerate(numbers.tolist()):
             self._activations[number] = [grid[row].clone() for grid in grids]
 
+    def _size_of(self, activations: Sequence[Tensor]) -> tuple[int, ...]:
+        """The extents of a drawn map: those of the input, or of the largest grid."""
+        if not self._native:
+            return tuple(self.passes.inputs.shape[2:])
+        return max((tuple(one.shape[1:]) for one in activations), key=lambda size: torch.Size(size).numel())
+
     def _draw(self, number: int, weights: Sequence[Tensor]) -> None:
         """Adds the map of one pass to those of its input, and lets its activations go."""
         draw: Draw = weighted_channels(lambda grid: weights[grid.place][None], eigen=self._eigen, relu=self._relu)
@@ -81,9 +86,7 @@ class AbstractPassesCAM(ABC):
             Grid(activation[None], None, None, targets=self._targets, place=place)
             for place, activation in enumerate(activations)
         ]
-        size = tuple(self.passes.inputs.shape[2:])
-        if self._native:
-            size = max((tuple(one.shape[1:]) for one in activations), key=lambda s: torch.Size(s).numel())
+        size = self._size_of(activations)
         (found,) = fused(grids, draw, size, self._fuse)
         found = found.flip(-1) if self.passes.mirrored(number) else found
         if self._total is None:
@@ -133,42 +136,4 @@ class SmoothedGradients(AbstractPassesCAM):
             below = 2 * second + total * third
             share = torch.where(below == 0, 0.0, second / torch.where(below == 0, 1.0, below))
             weights.append((share * first.relu()).flatten(2).sum(2))
-        return weights
-
-
-class ScoredChannels(AbstractPassesCAM):
-    """Channels weighted by the softmax of what the model says to the passes seen through them."""
-
-    _masked: Masked | None = None
-    _sums: Tensor | None = None
-
-    def masks(self, *, apart: bool = False) -> list[list[ChannelMaps]]:
-        """What the channels of every pass are as masks; see `channel_maps`."""
-        self._maps = [
-            [channel_maps(activation, apart=apart) for activation in self._activations[number]]
-            for number in range(len(self.passes))
-        ]
-        return self._maps
-
-    def expect(self, masked: Masked) -> None:
-        """Whose rows are going to be taken."""
-        self._masked = masked
-
-    def take(self, rows: Tensor, answers: Answers) -> None:
-        """Adds up the scores of each mask."""
-        assert self._masked is not None
-        scores = answers.scores.double().cpu()
-        if self._sums is None:
-            self._sums = scores.new_zeros(len(self._masked.times), scores.shape[1])
-        self._sums.index_add_(0, self._masked.of_row[rows], scores)
-
-    def _weights(self, number: int) -> list[Tensor]:
-        assert self._masked is not None
-        assert self._sums is not None
-        weights = []
-        for layer, own in enumerate(self._maps[number]):
-            first = self._masked.first[number][layer]
-            mean = self._sums[first : first + len(own.maps)] / self._masked.times[first : first + len(own.maps), None]
-            of_channels = mean[own.of_channel].softmax(0).T
-            weights.append(of_channels.to(self._activations[number][layer]))
         return weights

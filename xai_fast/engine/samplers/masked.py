@@ -92,8 +92,8 @@ class Masked:
                 total += count
         self._pass, self._layer, self._place, self.times = torch.cat(tables, 1)
         self.of_row = torch.repeat_interleave(torch.arange(total), self.times)
-        begins = self.times.cumsum(0) - self.times
-        self._draw = torch.arange(len(self.of_row)) - begins[self.of_row]
+        self.begins = self.times.cumsum(0) - self.times  # the first row of each map
+        self._draw = torch.arange(len(self.of_row)) - self.begins[self.of_row]
         self._scale = (self._draw + 1).double() / n_samples if fading else torch.ones(len(self.of_row)).double()
         # The number of each map among those of its pass, layers after each other: draws are keyed by it.
         self._channel = torch.cat([torch.arange(sum(len(own.maps) for own in of_pass)) for of_pass in maps])

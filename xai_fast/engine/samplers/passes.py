@@ -82,6 +82,25 @@ class OfPasses(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Picked:
+    """Some of the rows that are variants of passes."""
+
+    rows: OfPasses
+    picked: Tensor
+
+    def __len__(self) -> int:
+        return len(self.picked)
+
+    def sample_of(self, rows: Tensor) -> Tensor:
+        """The pass of each."""
+        return self.rows.sample_of(self.picked[rows])
+
+    def write(self, rows: Tensor, out: Tensor) -> None:
+        """Writes them."""
+        self.rows.write(self.picked[rows], out)
+
+
+@dataclass(frozen=True, eq=False)
 class VariantsOfPasses:
     """Variants of passes as variants of the inputs that these are made of."""
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.evaluate import LayerActivation, Score
 from xai_fast.engine.recipe import Sweep
-from xai_fast.engine.reducers.cam_passes import ScoredChannels
+from xai_fast.engine.reducers.scored_channels import ScoredChannels
 from xai_fast.engine.samplers.masked import Masked, Noise
-from xai_fast.engine.samplers.passes import Passes, VariantsOfPasses
+from xai_fast.engine.samplers.passes import Passes, Picked, VariantsOfPasses
 from xai_fast.methods.base import Resolution
-from xai_fast.methods.checks import check_count, check_seed, check_sigma
+from xai_fast.methods.checks import check_count, check_seed, check_sigma, check_tolerance
 from xai_fast.methods.gradient import in_single
 
 from .base import AbstractWeightedCAM
@@ -25,7 +25,17 @@ from .formulas import Formula
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class AbstractScoreCAM(AbstractWeightedCAM):
-    """ReLU(Σ_k softmax_k(s) A_k), where s_k is what the model says to the input seen through channel k."""
+    """ReLU(Σ_k softmax_k(s) A_k), where s_k is what the model says to the input seen through channel k.
+
+    Args:
+        seed: of what is drawn.
+        tolerance: where the engine's mode is "turbo": a random part of the channels is shown, and no further ones once
+            the standard error of every target's map, in its L2 norm, is at most this share of the map's. Looked at
+            after 64 channels and each time their number has doubled.
+    """
+
+    seed: int = 0
+    tolerance: float = 0.1
 
     formula: ClassVar = Formula("activation")
 
@@ -47,11 +57,14 @@ class AbstractScoreCAM(AbstractWeightedCAM):
         swept: list[Masked] = []
 
         def then(_scores: Tensor) -> Sweep | None:
-            if swept:
+            if not swept:
+                swept.append(self._masked(reduce, ids))
+                reduce.expect(swept[0], self.engine.settings.mode, self.tolerance, self.seed, ids)
+            picked = reduce.more()
+            if picked is None:
                 return None
-            swept.append(self._masked(reduce, ids))
-            reduce.expect(swept[0])
-            return Sweep(VariantsOfPasses(swept[0], passes), Score(), reduce.take)
+            rows = VariantsOfPasses(Picked(swept[0], picked), passes)
+            return Sweep(rows, Score(), lambda own, answers: reduce.take(picked[own], answers))
 
         question = LayerActivation(layers)
         return Recipe(reduce, question, passes.variants(), question, then=then)
@@ -62,6 +75,11 @@ class AbstractScoreCAM(AbstractWeightedCAM):
 
     def _rows_per_channel(self) -> int:
         return 1
+
+    def _check(self) -> None:
+        super()._check()
+        check_seed(self.seed)
+        check_tolerance(self.tolerance)
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
         noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
@@ -96,9 +114,15 @@ class ScoreCAM(AbstractScoreCAM):
         aug_smooth: mean over six passes: the input and its mirror image, times 0.9, 1 and 1.1.
         eigen_smooth: the first principal component of the weighted activations instead of their sum.
         signed: the map without its ReLU.
+        seed: of which channels are shown first, where the engine's mode is "turbo"; keyed by (seed, sample id).
+        tolerance: where the engine's mode is "turbo": a random part of the channels is shown, and no further ones once
+            the standard error of every target's map, in its L2 norm, is at most this share of the map's. Looked at
+            after 64 channels and each time their number has doubled. What the others would have scored is said by a
+            ridge regression on their maps, and what that misses of those that were shown, each left out of it, corrects
+            the sums (the difference estimator of survey sampling). Not with `eigen_smooth`, whose error is not known.
 
     Returns (`attribute`): (N, 1, H, W) at input resolution; with `resolution="native"` (N, 1, h, w) on the layer's own
-    grid.
+    grid. In "turbo" calling the method also gives `standard_error` of that shape: of the map before its ReLU.
 
     Cost: 1 + C rows forward per input, layer and pass, where C is the number of channels, fewer where some are equal.
     Memory: the layer's activations; masks are made where a batch is written.
@@ -127,14 +151,13 @@ class SSCAM(AbstractScoreCAM):
     Args:
         n_samples: noisy masks per channel, n.
         noise: σ, in units of the mask.
-        seed: of the draws.
+        seed: of the draws, and as in `ScoreCAM`.
 
     Further arguments and shapes are those of `ScoreCAM`. Cost: 1 + n C rows forward per input, layer and pass.
     """
 
     n_samples: int = 35
     noise: float = 2.0
-    seed: int = 0
 
     def _masked(self, reduce: ScoredChannels, ids: Tensor) -> Masked:
         noise = Noise(float(self.noise), self.seed, ids)
@@ -147,7 +170,6 @@ class SSCAM(AbstractScoreCAM):
         super()._check()
         check_count(self.n_samples, "n_samples")
         check_sigma(self.noise)
-        check_seed(self.seed)
 
 
 @final
