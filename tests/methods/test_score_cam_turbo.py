@@ -111,13 +111,16 @@ def test_shares_in_closed_form():
     features = torch.randn(300, 4, generator=generator).double()
     scores = (features @ torch.randn(4, 2, generator=generator).double()) + 1
     counts, asked = torch.randint(1, 4, (300,), generator=generator), torch.randperm(300, generator=generator)[:80]
+    none = torch.zeros(300, dtype=torch.bool)
     truth = scores.exp() / (counts[:, None] * scores.exp()).sum(0)
-    found = softmax_shares(features, counts, asked, scores[asked])
+    found = softmax_shares(features, counts, asked, scores[asked], none)
     assert torch.allclose((found.shares.T * counts[:, None]).sum(0), torch.ones(2).double())
     assert (found.shares.T - truth).abs().max() < 0.02 * truth.max()
     every = torch.arange(300)
     noisy = scores + torch.randn(scores.shape, generator=generator)
-    own = softmax_shares(features, counts, every, noisy[every])
+    own = softmax_shares(features, counts, every, noisy[every], none)
+    sure = softmax_shares(features, counts, every, noisy[every], ~none)
+    assert torch.allclose(sure.shares.T, noisy.exp() / (counts[:, None] * noisy.exp()).sum(0))
     # With all of them asked the corrections replace what is foretold, up to what leaving one out changes.
     assert torch.allclose(own.shares.T, noisy.exp() / (counts[:, None] * noisy.exp()).sum(0), rtol=0.2, atol=1e-3)
 

@@ -17,28 +17,41 @@ class Shares:
 
     Attributes:
         shares: (K, D) of each; an option that was asked may have a negative one, which corrects others.
-        corrections: (K, n) what each option that was asked adds to its own share to correct the others'.
+        corrected: LongTensor (n,), a simple random part of those that were not certain to be asked.
+        corrections: (K, n) what each of these adds to its own share to correct the others'.
+        others: of how many they are a part.
     """
 
     shares: Tensor
+    corrected: Tensor
     corrections: Tensor
+    others: int
 
 
-def softmax_shares(features: Tensor, counts: Tensor, asked: Tensor, scores: Tensor) -> Shares | None:
-    r"""What softmax would give each option, from the scores of a simple random part of them.
+def largest(features: Tensor, counts: Tensor, asked: Tensor, scores: Tensor, count: int) -> Tensor:
+    """LongTensor (count,): the options that seem to have the largest shares of any of K softmaxes."""
+    predicted, _ = _predictions(features.double(), asked, scores.double())
+    predicted[asked] = scores.double()
+    return (predicted.softmax(0) * counts[:, None]).amax(1).topk(min(count, len(features))).indices
 
-    With predictions p of all scores s, and p' that leave out the option itself, the sum over D options of anything
-    times exp(s) is estimated by the difference estimator (Särndal, Swensson and Wretman 1992, section 6.3)
+
+def softmax_shares(features: Tensor, counts: Tensor, asked: Tensor, scores: Tensor, certain: Tensor) -> Shares | None:
+    r"""What softmax would give each option, from the scores of some that were certain to be asked and of random others.
+
+    With predictions p of all scores s, and p' that leave out the option itself, the sum over the D options that were
+    not certain of anything times exp(s) is estimated by the difference estimator (Särndal, Swensson and Wretman 1992,
+    section 6.3)
 
     .. math:: \sum_d b_d e^{p_d} + \frac Dn \sum_{d \in S} b_d (e^{s_d} - e^{p'_d}),
 
-    the shares by the ratio of two such sums. Predictions are a ridge regression on the features.
+    the shares by the ratio of two sums. Predictions are a ridge regression on the features.
 
     Args:
         features: (D, F) of each option.
         counts: (D,) how often each stands in the sum below.
-        asked: LongTensor (n,), which were asked; at least 3.
+        asked: LongTensor (n,), which were asked; at least 3 that were not certain.
         scores: (n, K) what they were given.
+        certain: BoolTensor (D,), which were certain to be asked.
 
     Returns:
         The shares, per time that an option stands there, in float64; None where the sum below came out as nothing.
@@ -46,13 +59,16 @@ def softmax_shares(features: Tensor, counts: Tensor, asked: Tensor, scores: Tens
     scores, counts = scores.double(), counts.double()
     predicted, left_out = _predictions(features.double(), asked, scores)
     most = torch.maximum(predicted.amax(0), scores.amax(0))
-    missed = (scores - most).exp() - (left_out - most).exp()
-    corrections = missed * (len(features) / len(asked))
-    parts = (predicted - most).exp().index_add(0, asked, corrections)
+    parts, known = (predicted - most).exp(), (scores - most).exp()
+    sure = certain[asked]
+    parts[asked[sure]] = known[sure]
+    others, drawn = int((~certain).sum()), asked[~sure]
+    corrections = (known - (left_out - most).exp())[~sure] * (others / max(len(drawn), 1))
+    parts = parts.index_add(0, drawn, corrections)
     below = (parts * counts[:, None]).sum(0)
     if not bool((below > 0).all()):
         return None
-    return Shares((parts / below).T, (corrections / below).T)
+    return Shares((parts / below).T, drawn, (corrections / below).T, others)
 
 
 def _predictions(features: Tensor, asked: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Score-CAM's map: channels weighed by the softmax of what the model says to the passes seen through them.
 
-Where an error is allowed for, a random part of the channels is asked, twice as many each time, until the map is known
-well enough; a regression on what the channels show says the others' scores.
+Where an error is allowed for, a random part of the channels is asked, and those that seem to weigh most, twice as many
+each time, until the map is known well enough; a regression on what the channels show says the others' scores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xai_fast.core.random import uniforms
-from xai_fast.engine.estimators.shares import Shares, softmax_shares
+from xai_fast.engine.estimators.shares import Shares, largest, softmax_shares
 from xai_fast.engine.evaluate import Answers
 from xai_fast.engine.recipe import Details
 from xai_fast.engine.samplers.masked import ChannelMaps, Masked, channel_maps
@@ -22,7 +22,8 @@ from .cam import Grid, resized, weighted_channels
 from .cam_passes import AbstractPassesCAM
 from .levels import marks, well_enough
 
-FIRST = 64  # channels after which the error is looked at
+FIRST = 64  # channels drawn after which the error is looked at
+_LEAST = 8  # of these that are not certain, from which their spread is told
 _AT_ONCE = 1 << 22  # elements of resized maps
 
 
@@ -31,18 +32,29 @@ class _Group:
     """The masks of one layer in one pass.
 
     Attributes:
-        order: LongTensor (D,), in which they are asked about.
-        marks: after how many the error is looked at.
-        asked: how many have been.
-        settled: whether no more are.
+        order: LongTensor (D,), in which they are drawn.
+        marks: after how many drawn ones the error is looked at.
+        drawn: how many have been.
+        certain: BoolTensor (D,), which were asked about because they seem to weigh most.
+        ranked: after how many drawn ones that was looked at.
+        settled: whether no more are asked about.
         shares: as far as is known.
     """
 
     order: Tensor
     marks: list[int]
-    asked: int = 0
+    certain: Tensor
+    drawn: int = 0
+    ranked: int = 0
     settled: bool = False
     shares: Shares | None = None
+
+    @property
+    def asked(self) -> Tensor:
+        """LongTensor (n,): all that have been asked about."""
+        drawn = torch.zeros_like(self.certain)
+        drawn[self.order[: self.drawn]] = True
+        return (drawn | self.certain).nonzero()[:, 0]
 
 
 class ScoredChannels(AbstractPassesCAM):
@@ -73,7 +85,12 @@ class ScoredChannels(AbstractPassesCAM):
                 uniforms(seed, key, torch.tensor([draw * len(of_pass) + layer]), len(own.maps))[0].argsort()
                 for layer, own in enumerate(of_pass)
             ]
-            self._groups.append([_Group(order, marks(mode, FIRST, len(order))) for order in orders])
+            self._groups.append(
+                [
+                    _Group(order, marks(mode, FIRST, len(order)), torch.zeros(len(order), dtype=torch.bool))
+                    for order in orders
+                ]
+            )
 
     def more(self) -> Tensor | None:
         """The rows to ask about next; None where all maps are known well enough."""
@@ -81,13 +98,7 @@ class ScoredChannels(AbstractPassesCAM):
         masked, rows = self._masked, list[Tensor]()
         for number, of_pass in enumerate(self._groups):
             for layer, group in enumerate(of_pass):
-                if group.asked and not group.settled:
-                    group.settled = self._settled(number, layer, group)
-                if group.settled:
-                    continue
-                until = next(mark for mark in group.marks if mark > group.asked)
-                maps = masked.first[number][layer] + group.order[group.asked : until].sort().values
-                group.asked = until
+                maps = masked.first[number][layer] + self._next(number, layer, group)
                 shown = zip(masked.begins[maps].tolist(), masked.times[maps].tolist(), strict=True)
                 rows += [torch.arange(first, first + times) for first, times in shown]
         return torch.cat(rows) if rows else None
@@ -106,8 +117,25 @@ class ScoredChannels(AbstractPassesCAM):
             return Details()
         return Details(standard_error=(self._errors.sqrt() / self.passes.each).unsqueeze(2))
 
+    def _next(self, number: int, layer: int, group: _Group) -> Tensor:
+        """The masks of a group to ask about next; none where it is settled."""
+        before = group.asked
+        if group.drawn and group.ranked < group.drawn < len(group.order):
+            group.ranked = group.drawn
+            scores = self._means(number, layer)[before]
+            group.certain[largest(*self._shown(number, layer), before, scores, group.drawn // 2)] = True
+        if len(new := _without(group.asked, before)):
+            return new
+        if group.drawn and not group.settled:
+            group.settled = self._settled(number, layer, group)
+        if not group.settled:
+            group.drawn = next(mark for mark in group.marks if mark > group.drawn)
+            new = _without(group.asked, before)
+            return new if len(new) else self._next(number, layer, group)
+        return new
+
     def _settled(self, number: int, layer: int, group: _Group) -> bool:
-        if group.asked == len(group.order):
+        if len(group.asked) == len(group.order):
             group.shares = None
             return True
         group.shares = self._estimated(number, layer, group)
@@ -117,10 +145,16 @@ class ScoredChannels(AbstractPassesCAM):
         values = torch.einsum("kc,c...->k...", self._of_channels(number, layer), activation.double())
         return well_enough(values, self._squares(number, layer, None).sqrt().to(values), self._enough)
 
+    def _shown(self, number: int, layer: int) -> tuple[Tensor, Tensor]:
+        """What each mask shows (D, positions), and how many channels it stands for (D,)."""
+        own = self._maps[number][layer]
+        return own.maps.flatten(1).cpu(), torch.bincount(own.of_channel, minlength=len(own.maps))
+
     def _estimated(self, number: int, layer: int, group: _Group) -> Shares | None:
-        own, asked = self._maps[number][layer], group.order[: group.asked]
-        counts = torch.bincount(own.of_channel, minlength=len(own.maps))
-        return softmax_shares(own.maps.flatten(1).cpu(), counts, asked, self._means(number, layer)[asked])
+        asked, shown = group.asked, self._shown(number, layer)
+        if len(asked) - int(group.certain.sum()) < _LEAST:
+            return None
+        return softmax_shares(*shown, asked, self._means(number, layer)[asked], group.certain)
 
     def _means(self, number: int, layer: int) -> Tensor:
         """The score of each mask, (D, K); NaN of those that were not asked about."""
@@ -129,8 +163,9 @@ class ScoredChannels(AbstractPassesCAM):
         first = self._masked.first[number][layer]
         own = slice(first, first + len(self._maps[number][layer].maps))
         means = self._sums[own] / self._masked.times[own, None]
-        group = self._groups[number][layer]
-        means[group.order[group.asked :]] = torch.nan
+        unknown = torch.ones(len(means), dtype=torch.bool)
+        unknown[self._groups[number][layer].asked] = False
+        means[unknown] = torch.nan
         return means
 
     def _of_channels(self, number: int, layer: int) -> Tensor:
@@ -157,7 +192,7 @@ class ScoredChannels(AbstractPassesCAM):
         activation, group = self._activations[number][layer].float(), self._groups[number][layer]
         if group.shares is None:
             return activation.new_zeros(self._targets, *(size or activation.shape[1:]))
-        own, asked = self._maps[number][layer], group.order[: group.asked]
+        own, drawn = self._maps[number][layer], group.shares.corrected
         sums = torch.zeros(len(own.maps), *activation.shape[1:], device=activation.device)
         sums.index_add_(0, own.of_channel.to(activation.device), activation)
         counts = torch.bincount(own.of_channel, minlength=len(own.maps)).to(sums)
@@ -165,9 +200,9 @@ class ScoredChannels(AbstractPassesCAM):
         found = []
         for share, correction in zip(weights, corrections, strict=True):
             mean = torch.einsum("c,c...->...", share, activation)
-            apart = sums[asked] - torch.einsum("d,...->d...", counts[asked], mean)
+            apart = sums[drawn] - torch.einsum("d,...->d...", counts[drawn], mean)
             found.append(_spread(torch.einsum("d,d...->d...", correction, apart), size))
-        count, every = len(asked), len(own.maps)
+        count, every = len(drawn), group.shares.others
         return torch.stack(found) * (count * (1 - count / every) / (count - 1))
 
     def _draw(self, number: int, weights: Sequence[Tensor]) -> None:
@@ -192,6 +227,10 @@ class ScoredChannels(AbstractPassesCAM):
         if self._errors is None:
             self._errors = found.new_zeros(len(self.passes.inputs), *found.shape)
         self._errors[self.passes.sample_of(torch.tensor(number))] += found
+
+
+def _without(all_: Tensor, some: Tensor) -> Tensor:
+    return all_[~torch.isin(all_, some)]
 
 
 def _spread(parts: Tensor, size: tuple[int, ...] | None) -> Tensor:

@@ -29,9 +29,7 @@ class AbstractScoreCAM(AbstractWeightedCAM):
 
     Args:
         seed: of what is drawn.
-        tolerance: where the engine's mode is "turbo": a random part of the channels is shown, and no further ones once
-            the standard error of every target's map, in its L2 norm, is at most this share of the map's. Looked at
-            after 64 channels and each time their number has doubled.
+        tolerance: where the engine's mode is "turbo": see `ScoreCAM`.
     """
 
     seed: int = 0
@@ -115,9 +113,10 @@ class ScoreCAM(AbstractScoreCAM):
         eigen_smooth: the first principal component of the weighted activations instead of their sum.
         signed: the map without its ReLU.
         seed: of which channels are shown first, where the engine's mode is "turbo"; keyed by (seed, sample id).
-        tolerance: where the engine's mode is "turbo": a random part of the channels is shown, and no further ones once
-            the standard error of every target's map, in its L2 norm, is at most this share of the map's. Looked at
-            after 64 channels and each time their number has doubled. What the others would have scored is said by a
+        tolerance: where the engine's mode is "turbo": a random part of the channels is shown, then half as many that
+            seem to weigh most, and no further ones once the standard error of every target's map, in its L2 norm, is at
+            most this share of the map's. Looked at after 64 random channels, and each time their number has doubled.
+            What the others would have scored is said by a
             ridge regression on their maps, and what that misses of those that were shown, each left out of it, corrects
             the sums (the difference estimator of survey sampling). Not with `eigen_smooth`, whose error is not known.
 
