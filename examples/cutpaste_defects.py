@@ -1,17 +1,19 @@
-"""Where is the defect? A network that saw no defect, only cut-and-pasted texture, and the maps of its anomaly score.
+"""Where is the defect? Networks that saw no defect, only cut-and-pasted texture, and the maps of their anomaly score.
 
     python examples/cutpaste_defects.py --out cutpaste_defects.png
 
-CutPaste (Li et al. 2021, arXiv:2104.04015): a small network learns to tell real textures (brick, grass and gravel, the
+CutPaste (Li et al. 2021, arXiv:2104.04015): small networks learn to tell real textures (brick, grass and gravel, the
 left part of each photograph) from the same ones with a piece cut out and pasted elsewhere. On the right part, defects
-of kinds that it has never met, scratches and stains, are planted and looked for. What is explained is no class but an
-anomaly score, a function of the network's output. LayerCAM at three depths, averaged, finds them; how surely its values
-rank defective pixels first (AUROC over all pixels of 50 defects) is printed: 0.91. That is not sure to stay: trained
-twice as long the same network ranks these defects worse, at 0.84.
+of kinds that they have never met, scratches and stains, are planted and looked for. What is explained is no class but
+an anomaly score, a function of a network's output, by LayerCAM at three depths. A single network finds the defects more
+or less well, as luck has it in its training (0.85 to 0.98 over four); three of them, each map brought to a largest
+value of 1 and averaged, find them all. How surely the mean ranks defective pixels first (AUROC over all pixels of 50
+defects) is printed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +34,7 @@ TEXTURES = (data.brick, data.grass, data.gravel)
 SIDE = 64
 LAYERS = ["body.0", "body.2", "body.4"]
 KINDS = ("scratch", "stain")
+NETWORKS = 3
 
 
 def _between(generator: Generator, low: float, high: float) -> float:
@@ -111,10 +114,10 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-def trained(steps: int) -> nn.Module:
-    """The network after so many steps on textures and their pasted copies."""
-    torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(0)
+def trained(steps: int, seed: int) -> nn.Module:
+    """A network after so many steps on textures and their pasted copies."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     model = Network()
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=1e-2, total_steps=steps)
@@ -144,11 +147,14 @@ def defects(count: int) -> tuple[Tensor, Tensor]:
 def main(arguments: list[str] | None = None) -> Path:
     """Writes the picture and returns its path."""
     options = parse(__doc__, "cutpaste_defects.png", arguments)
-    model = trained(4 if options.coarse else 160)
+    models = [trained(4 if options.coarse else 160, seed) for seed in range(NETWORKS)]
     images, masks = defects(12 if options.coarse else 50)
     plain = xf.Preprocess(resize=SIDE, crop=SIDE, mean=(0.0,), std=(1.0,))
-    method = xf.LayerCAM(xf.Engine(model, preprocess=plain), layer=LAYERS, fuse="mean")
-    found = method(images, anomaly)
+    every = [
+        xf.LayerCAM(xf.Engine(model, preprocess=plain), layer=LAYERS, fuse="mean")(images, anomaly) for model in models
+    ]
+    scaled = [one.values / one.values.flatten(1).amax(1).view(-1, 1, 1, 1).clamp_min(1e-12) for one in every]
+    found = dataclasses.replace(every[0], values=torch.stack(scaled).mean(0))
     surely = roc_auc_score(masks.flatten().numpy(), found.values.flatten().numpy())
 
     chosen = [0, 1, len(images) // 2, len(images) // 2 + 1, len(images) - 2, len(images) - 1]
