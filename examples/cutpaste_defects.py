@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> Path:
         xf.LayerCAM(xf.Engine(model, preprocess=plain), layer=LAYERS, fuse="mean")(images, anomaly) for model in models
     ]
     scaled = [one.values / one.values.flatten(1).amax(1).view(-1, 1, 1, 1).clamp_min(1e-12) for one in every]
-    found = dataclasses.replace(every[0], values=torch.stack(scaled).mean(0))
+    found = dataclasses.replace(every[0], values=torch.stack(scaled).mean(0), units="none")
     surely = roc_auc_score(masks.flatten().numpy(), found.values.flatten().numpy())
 
     chosen = [0, 1, len(images) // 2, len(images) // 2 + 1, len(images) - 2, len(images) - 1]
