@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -75,10 +76,38 @@ def test_the_copy_runs_uncompiled_and_is_right(kind, prepare):
     compiled = []
     torch.manual_seed(0)
     net = make(counting(compiled)).eval()
-    engine = xf.Engine(net, prepare=prepare)
+    compare(net, layer, xf.Engine(net, prepare=prepare))
+    assert not compiled
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_cannot_be_copied_runs_uncompiled_and_keeps_what_it_has(kind):
+    """What was compiled before hooks of ours were there would not call them."""
+    make, layer = KINDS[kind]
+    compiled = []
+    torch.manual_seed(0)
+    net = make(counting(compiled)).eval()
+    for module in net.modules():
+        module.lock = threading.Lock()
+    before = net(INPUTS)
+    graphs, held = len(compiled), [dict(vars(module)) for module in net.modules()]
+    assert graphs or kind == "in place"  # where what is around it was compiled with it
+    compare(net, layer, xf.Engine(net))
+    falls = xf.AblationCAM(net, layer=layer).attribute(INPUTS, 1)
+    assert falls.isfinite().all()
+    assert len(compiled) == graphs
+    for module, attributes in zip(net.modules(), held, strict=True):
+        now = vars(module)
+        assert now.keys() == attributes.keys()
+        assert all(now[name] is value for name, value in attributes.items() if callable(value))
+    assert torch.equal(net(INPUTS), before)
+    assert len(compiled) == graphs
+
+
+def compare(net, layer, engine):
     found = xf.GradCAM(engine, layer=layer).attribute(INPUTS, 1, resolution="native")
     gradient = xf.Saliency(engine, absolute=False).attribute(INPUTS, 1)
-    assert not compiled
     kept = []
     handle = net.get_submodule(layer).register_forward_hook(lambda _part, _args, output: kept.append(output))
     x = INPUTS.clone().requires_grad_()

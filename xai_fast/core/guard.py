@@ -12,6 +12,7 @@ from torch import nn
 
 from .devices import own_on_cpu
 from .draws import alone, undrawn
+from .uncompiled import running_plainly
 
 # A fork does not have the threads of its parent's OpenMP, and GNU's waits for them for ever, in plain torch too, unless
 # it is asked for a single one. `torch.utils.data.DataLoader` asks its workers for no more, either.
@@ -89,7 +90,10 @@ _STRICTNESS = _Strictness()
 
 @contextmanager
 def own_model(model: nn.Module) -> Iterator[None]:
-    """Runs the caller's own model (what cannot be copied) in eval mode; puts back its flags, buffers and gradients."""
+    """Runs the caller's own model (what cannot be copied) in eval mode and without `torch.compile`.
+
+    Puts back its flags, buffers and gradients.
+    """
     # What TorchScript has frozen has no such flag any more.
     training = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
@@ -97,7 +101,8 @@ def own_model(model: nn.Module) -> Iterator[None]:
     try:
         for module, _ in training:
             module.training = False
-        yield
+        with running_plainly(model):
+            yield
     finally:
         for module, flag in training:
             module.training = flag

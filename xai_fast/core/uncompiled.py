@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
@@ -40,6 +41,36 @@ def uncompile(made: nn.Module) -> None:
             module._initialize()  # type: ignore[operator]
         for name, plain in _compiled_methods(type(module)):
             vars(module).setdefault(name, MethodType(plain, module))
+
+
+@contextmanager
+def running_plainly(model: nn.Module) -> Iterator[None]:
+    """The caller's own model runs uncompiled inside: what was compiled before knows no hooks of ours."""
+    changed = [(vars(module), name, plain) for module in model.modules() for name, plain in _plain_attributes(module)]
+    before = [held.get(name, _ABSENT) for held, name, _ in changed]
+    try:
+        for held, name, plain in changed:
+            held[name] = plain
+        yield
+    finally:
+        for (held, name, _), value in zip(changed, before, strict=True):
+            if value is _ABSENT:
+                held.pop(name, None)
+            else:
+                held[name] = value
+
+
+def _plain_attributes(module: nn.Module) -> list[tuple[str, Any]]:
+    """The attributes under which a module has something compiled, each with what was compiled."""
+    held = vars(module)
+    found = [(name, plain) for name, value in held.items() if (plain := _inside(value)) is not None]
+    found += [(name, MethodType(plain, module)) for name, plain in _compiled_methods(type(module)) if name not in held]
+    if held.get("_compiled_call_impl") is not None:  # of `nn.Module.compile`
+        found.append(("_compiled_call_impl", None))
+    return found
+
+
+_ABSENT = object()
 
 
 def never_compiled(function: Function) -> Function:
