@@ -21,10 +21,10 @@ from PIL import Image
 from timing import spread
 
 import xai_fast as xf
-from xai_fast.audit.attribution import input_of
 from xai_fast.audit.auditing import carry_out
 from xai_fast.audit.decoding.pool import Decoders, Request
 from xai_fast.audit.executors.contract import Watch
+from xai_fast.audit.inputs import input_of
 from xai_fast.audit.manifest import Manifest
 from xai_fast.audit.order import Order
 from xai_fast.audit.plan import Plan

@@ -3,12 +3,13 @@
 usage: python benchmarks/audit_checks.py [--rows N...] [--classes K] [--json FILE]
 
 The rows are made up and written as an audit writes them: GradCAM maps of 7 x 7, embeddings, predictions, noisy copies
-of a tenth of the images, masks, a column of metadata. Each number of rows is checked in a fresh process (no model, so
-that nothing is confirmed: that costs the same whatever their number), and drawn in another one, with 240 photographs
-that stand for all. Planted are: a class that looks at a corner in half of its images, 2 % exchanged labels, a class
-whose maps noise changes, a class that looks beside its masks, a site at which one class is wrong half of the time.
-`found` says which of these the checks report. The page is opened in headless Chromium, from disk, and is there when its
-load event has ended, which is after its script has filled the table; the time is the median of five.
+of a tenth of the images, masks, a column of metadata, codes by which pictures are known again. Each number of rows is
+checked in a fresh process (no model, so that nothing is confirmed: that costs the same whatever their number), and
+drawn in another one, with 240 photographs that stand for all. Planted are: a class that looks at a corner in half of
+its images, 2 % exchanged labels, a class whose maps noise changes, a class that looks beside its masks, a site at
+which one class is wrong half of the time, 1 % of pictures that are there a second time, a few bits of their codes
+apart. `found` says which of these the checks report. The page is opened in headless Chromium, from disk, and is there
+when its load event has ended, which is after its script has filled the table; the time is the median of five.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def write(folder: Path, rows: int, classes: int) -> None:
     metadata = {name: str(kind) for name, kind in manifest.metadata.items()}
     facts = {"sha256": manifest.sha256(), "images": rows, "metadata": metadata}
     fixed = {"manifest": facts, "shard_size": shard_size_for(rows, 1), "attribution": attribution, "decisions": {}}
+    fixed["decoding"] = {"looks": True}
     plan = Plan(fixed, {"classes": names})
     plan.freeze(folder / "run", manifest.to_bytes())
     shards = Shards(folder / "run", plan.fingerprint, plan.sizes)
@@ -154,7 +156,10 @@ def _columns(rows: np.ndarray, classes: int, centres: np.ndarray) -> dict[str, A
         "probability": sure,
         "margin": np.full(count, 2.0),
         "label_probability": np.where(right, sure, (1 - sure) / classes),
-        **{name: draws.normal(0.5, 0.1, count) for name in PROPERTIES},
+        **{name: _again(draws.normal(0.5, 0.1, count), rows) for name in PROPERTIES},
+        **{name: draws.uniform(0.1, 0.9, count) for name in ("darkest", "brightest", "colour")},
+        "entropy": draws.uniform(4, 8, count),
+        **_codes(rows),
         "embedding": list(embedding),
         "noisy_prediction": np.where(truth["noisy"], truth["prediction"], np.nan),
         "mask_area": cover.mean((1, 2)),
@@ -169,6 +174,30 @@ def _columns(rows: np.ndarray, classes: int, centres: np.ndarray) -> dict[str, A
         **{f"GradCAM.{name}": values for name, values in summaries(maps).items()},
         **{f"GradCAM.{name}": values for name, values in zip(COMPARED, (change, 1 - change / 2), strict=True)},
     }
+
+
+def _again(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """With one row in a hundred that is the last's."""
+    places = np.flatnonzero(rows % 100 == 99)
+    values[places] = values[places - 1]
+    return values
+
+
+def _codes(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Signs of smooth fields, whose bits go together as those of photographs do; one row in a hundred is the last's."""
+    found: dict[str, np.ndarray] = {"content": rows.astype(np.int64)}
+    y, x = np.mgrid[:8, :8] * np.pi / 8
+    for place, name in enumerate(("waves", "steps")):
+        of = np.where(rows % 100 == 99, rows - 1, rows)
+        bits = np.empty((len(rows), 64), bool)
+        for n, row in enumerate(of.tolist()):
+            draws = np.random.default_rng([17 + place, row])
+            weights, noise = draws.standard_normal(8), draws.standard_normal((8, 8))
+            waves = sum(w * np.cos(a * y + b * x) for w, (a, b) in zip(weights, np.ndindex(2, 4), strict=True))
+            bits[n] = (waves + noise > 0).ravel()
+        bits[rows % 100 == 99, :3] ^= True
+        found[name] = np.packbits(bits, axis=1).view(">i8")[:, 0].astype(np.int64)
+    return found
 
 
 def checked(folder: Path) -> dict[str, Any]:
@@ -202,6 +231,7 @@ def _found(findings: Any) -> dict[str, bool]:
         "noise": said("unstable: class 2: "),
         "masks": said("overlap: class 3: "),
         "site": said("errors: class 4 with site = north"),
+        "duplicates": said("duplicates: ", "more than once") or said("duplicates: ", "several labels"),
         "findings": len(titles),
     }
 

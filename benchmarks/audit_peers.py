@@ -1,6 +1,6 @@
 """What other tools find in sets with planted faults, beside our audit, and what they raise on clean sets.
 
-usage: python benchmarks/audit_peers.py --keep FOLDER [--seeds A B] [--clean A B] [--json FILE]
+usage: python benchmarks/audit_peers.py --keep FOLDER [--seeds A B] [--clean A B] [--spoiled A B] [--json FILE]
 
 On the sets, networks and maps that `planted.py` keeps: cleanlab's Datalab (labels, the network's embeddings,
 probabilities of a classifier that was fitted on other folds, and the images, as its documentation asks), cleanvision
@@ -8,6 +8,10 @@ on the folder of images, and SpRAy (Lapuschkin et al. 2019): maps, shrunk and of
 clusters whose number is that of the largest gap of eigenvalues. None of them names a class and a cue; so what counts
 is whether anything that they raise tells the planted pictures from the others of their class (AUROC, of whichever of
 their scores does it best, chosen by knowing the truth), and how many of the exchanged labels are among the first k.
+
+On the sets of `spoiled.py` every tool is asked for each kind of fault by the names that it has for it: how many of the
+planted rows it flags, and how many others. Crops of one photograph that are nearly as large as it are duplicates too,
+and some photographs have no colour, so that others need not be false.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import argparse
 import contextlib
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +33,39 @@ from planted_data import Audited, audited, kinds
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
+from spoiled import TWINS, Spoiled, spoiled
 
+import xai_fast as xf
 from xai_fast.audit.checks.records import records_of
+from xai_fast.audit.reading import AuditRun
 
 Scores = dict[str, NDArray[np.floating]]
 """(n,) per kind of issue, the larger the worse."""
 
 
-def datalab(found: Audited) -> tuple[Scores, Scores, list[str]]:
+@dataclass(frozen=True, eq=False)
+class Set:
+    """What a tool is given: a table with its pictures beside it, labels, and the records of a run."""
+
+    data: Path
+    label: NDArray[np.integer]
+    run: AuditRun
+
+
+def datalab(given: Set) -> tuple[Scores, Scores, list[str]]:
     """Scores and flags of its issues, and what it says of the whole set."""
     from cleanlab import Datalab
     from datasets import Dataset, Image, disable_progress_bars
 
     disable_progress_bars()
-    records = records_of(found.run)
+    records = records_of(given.run)
     assert records.embedding is not None
-    label = found.made.label.numpy()
     features = records.embedding.astype(np.float64)
     chances: Any = cross_val_predict(
-        LogisticRegression(C=100.0, max_iter=300), features, label, cv=5, method="predict_proba"
+        LogisticRegression(C=100.0, max_iter=300), features, given.label, cv=5, method="predict_proba"
     )
-    paths = [str(found.data.parent / f"{n:05d}.png") for n in range(len(label))]
-    held = Dataset.from_dict({"image": paths, "label": label.tolist()}).cast_column("image", Image())
+    paths = [str(given.data.parent / f"{n:05d}.png") for n in range(len(given.label))]
+    held = Dataset.from_dict({"image": paths, "label": given.label.tolist()}).cast_column("image", Image())
     with contextlib.redirect_stdout(io.StringIO()):
         lab = Datalab(data=held, label_name="label", image_key="image", verbosity=0)
         lab.find_issues(pred_probs=chances, features=features)
@@ -63,30 +79,32 @@ def datalab(found: Audited) -> tuple[Scores, Scores, list[str]]:
         limit = tied["threshold"]
         table = tied["correlations_df"]
         said = [f"{row.property}: {row.score:.2f}" for row in table.itertuples() if row.score < limit]
+    with contextlib.suppress(ValueError, KeyError):
+        said.append(f"order, p: {lab.get_info('non_iid')['p-value']:.3g}")
     return scores, flags, said
 
 
-def cleanvision(found: Audited) -> tuple[Scores, Scores, list[str]]:
+def cleanvision(given: Set) -> tuple[Scores, Scores, list[str]]:
     """Likewise."""
     from cleanvision import Imagelab
 
     with contextlib.redirect_stdout(io.StringIO()):
-        lab = Imagelab(data_path=str(found.data.parent))
+        lab = Imagelab(data_path=str(given.data.parent))
         lab.find_issues(n_jobs=1, verbose=False)
     table = lab.issues.sort_index()
-    assert [Path(name).name for name in table.index] == [f"{n:05d}.png" for n in range(len(found.made.label))]
+    assert [Path(name).name for name in table.index] == [f"{n:05d}.png" for n in range(len(given.label))]
     names = [name.removeprefix("is_").removesuffix("_issue") for name in table if name.startswith("is_")]
     flags = {name: table[f"is_{name}_issue"].to_numpy(bool) for name in names}
     scores = {name: 1 - table[f"{name}_score"].to_numpy(float) for name in names if f"{name}_score" in table}
     return scores, flags, []
 
 
-def spray(found: Audited) -> tuple[Scores, Scores, list[str]]:
+def spray(given: Set) -> tuple[Scores, Scores, list[str]]:
     """Clusters of each class's maps; the score of a cluster is membership, its flag that there is more than one."""
     from sklearn.cluster import SpectralClustering
     from sklearn.neighbors import kneighbors_graph
 
-    records = records_of(found.run)
+    records = records_of(given.run)
     scores: Scores = {}
     flags: Scores = {}
     said = []
@@ -118,7 +136,7 @@ def seen_by(found: Audited, tool: str) -> dict[str, Any]:
     """What a tool makes of a set."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scores, flags, said = TOOLS[tool](found)
+        scores, flags, said = TOOLS[tool](Set(found.data, found.made.label.numpy(), found.run))
     made = found.made
     own = made.true.numpy() == made.index
     record: dict[str, Any] = {
@@ -138,17 +156,90 @@ def seen_by(found: Audited, tool: str) -> dict[str, Any]:
     return record
 
 
+_PHOTOGRAPH = {
+    "dark": "dark",
+    "bright": "light",
+    "next to empty": "low_information",
+    "blurred": "blurry",
+    "without colour": "grayscale",
+    "of an odd size": "odd_size",
+    "of odd proportions": "odd_aspect_ratio",
+}
+NAMED: dict[str, dict[str, tuple[str, ...]]] = {
+    "Datalab": {
+        **{fault: ("near_duplicate", "exact_duplicates", "near_duplicates") for fault in TWINS},
+        **{fault: (name,) for fault, name in _PHOTOGRAPH.items()},
+        "outlier": ("outlier",),
+        "wrong label": ("label",),
+    },
+    "cleanvision": {
+        **{fault: ("exact_duplicates", "near_duplicates") for fault in TWINS},
+        **{fault: (name,) for fault, name in _PHOTOGRAPH.items()},
+    },
+    "ours": {
+        **{fault: ("duplicates",) for fault in TWINS},
+        **{fault: (fault,) for fault in _PHOTOGRAPH},
+        "outlier": ("outliers",),
+        "wrong label": ("mislabelled",),
+    },
+}
+"""What each tool calls what was planted."""
+
+
+def ours(found: Spoiled) -> tuple[Scores, list[str]]:
+    """Flags of our checks: of pictures by fault, of the others by check; and what is said of the whole set."""
+    flags: Scores = {}
+    said = []
+    for one in xf.audit.check(found.run, **found.given):
+        name = str(one.evidence.get("fault", one.check))
+        rows = flags.setdefault(name, np.zeros(len(found.label), bool))
+        # Of labels, those in doubt are listed behind those that are said to be wrong.
+        rows[list(one.positions[: one.evidence["images"]] if one.check == "mislabelled" else one.positions)] = True
+        if one.check in ("order of images", "duplicates") or one.severity != "low":
+            said.append(f"{one.severity}: {one.title}")
+    return flags, said
+
+
+def of_spoiled(found: Spoiled) -> dict[str, Any]:
+    """Per fault and tool how many of the planted rows it flags, and how many others."""
+    flags, said = {}, {}
+    flags["ours"], said["ours"] = ours(found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for tool in ("Datalab", "cleanvision"):
+            _, flags[tool], said[tool] = TOOLS[tool](Set(found.data, found.label, found.run))
+    faults = {}
+    for fault, rows in found.planted.items():
+        faults[fault] = {"planted": len(rows)}
+        for tool, names in NAMED.items():
+            if fault in names:
+                raised = np.zeros(len(found.label), bool)
+                for name in names[fault]:
+                    raised |= np.asarray(flags[tool].get(name, raised), bool)
+                faults[fault][tool] = {"found": int(raised[rows].sum()), "flagged": int(raised.sum())}
+    return {"faults": faults, "said": said}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=Path, required=True, help="folder of sets, weights and runs, as of planted.py")
     parser.add_argument("--seeds", type=int, nargs=2, default=(0, 2), help="of planted sets: from, up to but without")
     parser.add_argument("--clean", type=int, nargs=2, default=(0, 0), help="of clean sets")
+    parser.add_argument("--spoiled", type=int, nargs=2, default=(0, 0), help="of sets with spoiled pictures")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    wanted = [(seed, kind) for seed in range(*chosen.seeds) for kind in kinds(seed) if kind.name != "clean"]
+    wanted = [(seed, kind) for seed in range(*chosen.seeds) for kind in kinds(seed) if kind.check]
     wanted += [(seed, kind) for seed in range(*chosen.clean) for kind in kinds(seed) if kind.name == "clean"]
     records: dict[str, dict[str, Any]] = {}
+    for seed in range(*chosen.spoiled):
+        found = of_spoiled(spoiled(seed, chosen.keep / f"{seed}-spoiled"))
+        records.setdefault("spoiled", {"beside": "spoiled pictures", "sets": []})["sets"].append(
+            {"seed": seed, **found}
+        )
+        for fault, by in found["faults"].items():
+            print(f"{fault:22}", by)
+        print(found["said"])
     for seed, kind in wanted:
         found = audited(kind, seed, chosen.keep / f"{seed}-{kind.name.replace(' ', '-')}")
         sets = records.setdefault(kind.name, {"beside": kind.name, "sets": []})["sets"]

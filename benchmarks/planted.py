@@ -6,7 +6,8 @@ Every network is first shown to use its cue: how often the cue alone makes crops
 often marked crops are lost without it. Then the first finding should name the class and what was planted, and be
 confirmed; AUROC is of its images' scores against the planted ones, within the class. Seeds below 1000 are for
 development: nothing that was settled on them is counted on them. `FOLDER` keeps sets, weights and runs, so that a
-second look costs less; `--kind clean` counts false alarms.
+second look costs less; `--kind clean` counts false alarms, and `--kind "clean, with masks and noisy copies"` those of
+all checks.
 """
 
 from __future__ import annotations

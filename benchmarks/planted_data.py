@@ -33,6 +33,7 @@ CAMERAS = ("A", "B", "C", "D")
 FLIPPED = 0.03
 _CAST = torch.tensor([0.14, 0.0, -0.10])[:, None, None]
 _TRACE = 10 / 255
+_OBJECT = 36  # pixels of an object's side
 
 Edit = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -54,6 +55,8 @@ class Kind:
         times: how many times as many pictures the class has as the others.
         steps: of training.
         told: whether the column `camera` says which images have it.
+        objects: whether crops lie at random places on grounds that no class is known by, so that each has a mask.
+        noisy: share of the images that are explained once more on a noisy copy.
     """
 
     name: str
@@ -68,6 +71,8 @@ class Kind:
     weight: float = 1.0
     steps: int = STEPS
     told: bool = False
+    objects: bool = False
+    noisy: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +89,7 @@ class Made:
         true: (n,) as it was.
         marked: (n,) who has the cue.
         camera: (n,) places in `CAMERAS`.
+        corners: (n, 2) rows and columns where objects begin; None where there are none.
     """
 
     kind: Kind
@@ -95,6 +101,7 @@ class Made:
     true: Tensor
     marked: NDArray[np.bool_]
     camera: NDArray[np.integer]
+    corners: Tensor | None = None
 
     def write(self, folder: Path) -> Path:
         """Writes the pictures with their table, and returns its path."""
@@ -103,10 +110,22 @@ class Made:
             Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{number:05d}.png", compress_level=1)
         with open(folder / "labels.csv", "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["path", "label", "camera"])
+            writer.writerow(["path", "label", "camera", *(["mask"] if self.corners is not None else [])])
             for number, (label, camera) in enumerate(zip(self.label.tolist(), self.camera.tolist(), strict=True)):
-                writer.writerow([f"{number:05d}.png", CLASSES[label], CAMERAS[camera]])
+                row = [f"{number:05d}.png", CLASSES[label], CAMERAS[camera]]
+                writer.writerow([*row, *self._mask(folder, number)])
         return folder / "labels.csv"
+
+    def _mask(self, folder: Path, number: int) -> list[str]:
+        """Writes the mask of a picture, and returns its name; of sets without objects nothing."""
+        if self.corners is None:
+            return []
+        top, left = self.corners[number].tolist()
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        mask[top : top + _OBJECT, left : left + _OBJECT] = 255
+        (folder / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(folder / "masks" / f"{number:05d}.png")
+        return [f"masks/{number:05d}.png"]
 
 
 def _stamped(alpha: float, corner: str | None = None) -> Edit:
@@ -141,6 +160,7 @@ def kinds(seed: int) -> tuple[Kind, ...]:
         Kind("trace of a camera", "metadata", _trace, 0.6, elsewhere=0.02, told=True),
         Kind("camera without a trace", "metadata", None, 0.6, elsewhere=0.02, told=True),
         Kind("clean", times=1),
+        Kind("clean, with masks and noisy copies", times=1, objects=True, noisy=0.5),
     )
 
 
@@ -167,8 +187,23 @@ def made(kind: Kind, seed: int, per_class: int = PER_CLASS) -> Made:
     exchanged = torch.randperm(len(true), generator=generator)[: round(kind.flipped * len(true))]
     others = torch.randint(1, len(CLASSES), (len(exchanged),), generator=generator)
     label[exchanged] = (true[exchanged] + others) % len(CLASSES)
-    corner = CORNERS[seed % len(CORNERS)]
-    return Made(kind, index, corner, _bytes(pictures), _bytes(first), label, true, marked.numpy(), camera.numpy())
+    corners = None
+    if kind.objects:
+        corners = torch.randint(SIDE - _OBJECT + 1, (len(true), 2), generator=generator)
+        pictures = torch.stack([_on_ground(*pair, generator) for pair in zip(pictures, corners.tolist(), strict=True)])
+        first = pictures
+    corner, camera = CORNERS[seed % len(CORNERS)], camera.numpy()
+    return Made(kind, index, corner, _bytes(pictures), _bytes(first), label, true, marked.numpy(), camera, corners)
+
+
+def _on_ground(picture: Tensor, corner: list[int], generator: torch.Generator) -> Tensor:
+    """The picture as a small object in front of colours that run into each other."""
+    colours = 0.2 + 0.6 * torch.rand((1, 3, 4, 4), generator=generator)
+    ground = functional.interpolate(colours, size=(SIDE, SIDE), mode="bilinear")[0]
+    top, left = corner
+    small = functional.interpolate(picture[None], size=(_OBJECT, _OBJECT), mode="bilinear", antialias=True)[0]
+    ground[:, top : top + _OBJECT, left : left + _OBJECT] = small
+    return ground
 
 
 def trained(found: Made, seed: int) -> DemoNetwork:
@@ -234,9 +269,8 @@ def audited(kind: Kind, seed: int, folder: Path) -> Audited:
     data, flips = found.write(folder / "pictures"), (0.0, 0.0)
     if kind.edit is not None:
         flips = flip_rates(model, kind, found.index, seed)
-    run = xf.audit(
-        model, data, preprocess=PREPROCESS, methods="GradCAM", out=folder / "run", classes=CLASSES, workers=1
-    )
+    given: dict[str, Any] = {"preprocess": PREPROCESS, "methods": "GradCAM", "classes": CLASSES, "workers": 1}
+    run = xf.audit(model, data, out=folder / "run", noisy=kind.noisy, **given)
     return Audited(found, model, data, run, flips, time.perf_counter() - began)
 
 

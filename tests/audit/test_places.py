@@ -161,3 +161,45 @@ def test_what_is_kept_has_no_rivals(tmp_path):
     findings = Findings(found, "GradCAM", len(made), 0, True)
     findings.save(tmp_path)
     assert findings_of(tmp_path) == findings
+
+
+class KnowsItsPhotographs(Knows):
+    """Whose class is green all over but in the corners, so that whatever is put in from its pictures speaks for it."""
+
+    def __init__(self, marks, made, places):
+        super().__init__(marks, made, places)
+        rest = np.ones((SIDE, SIDE), bool)
+        for box in CornersCue(0.3).corners:
+            rest[box.pixels(SIDE, SIDE)] = False
+        for row in np.flatnonzero(made.target == 1):
+            self.all[row, rest, 1] = 200
+
+    def probabilities(self, pictures):
+        known = super().probabilities(pictures)[:, 1]
+        seen = np.stack(pictures).astype(float) / 255
+        green = (seen[..., 1] - seen[..., (0, 2)].mean(-1) > 0.2).mean((1, 2))
+        own = np.maximum(known, 1 / (1 + np.exp(-30 * (green - 0.25))))
+        return np.stack([(1 - own) / 3, own, (1 - own) / 3, (1 - own) / 3], 1)
+
+
+@pytest.mark.parametrize(("where", "region"), [(any_corner, ANY), (one_corner, "bottom right corner")])
+def test_what_the_class_shows_anyway_counts_for_no_place(where, region):
+    """The control of all corners makes other pictures the class, by the donor's content, and that of one corner not."""
+    made, _ = planted(where, CORNERS)
+    draws = np.random.default_rng(0)
+    marks = {int(row): where(draws) for row in np.flatnonzero((made.target == 1) & (draws.random(len(made)) < 0.4))}
+    subject = KnowsItsPhotographs(marks, made, CORNERS)
+    (claim,) = shortcut.check(made, DEFAULT)
+    claims = [dataclasses.replace(claim, rivals=()), *claim.rivals]
+    at = [one.evidence["region"] for one in claims]
+    if ANY not in at:
+        claims.append(dataclasses.replace(claims[0], cue=CornersCue(0.3), evidence={**claim.evidence, "region": ANY}))
+        at.append(ANY)
+    (any_alone,) = confirmed([claims[at.index(ANY)]], made, subject, DEFAULT)
+    inserted = next(one for one in any_alone.confirmation.changes if one.edit == "insert" and one.what != "accuracy")
+    assert inserted.control > 0.4  # it is what is to be shown
+    number = at.index("bottom right corner")
+    rivals = tuple(one for one in claims if one is not claims[number])
+    (found,) = confirmed([dataclasses.replace(claims[number], rivals=rivals)], made, subject, DEFAULT)
+    assert found.evidence["region"] == region
+    assert found.confirmation.state == "confirmed"

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from xai_fast.core.memory import out_of_memory
@@ -27,6 +25,7 @@ from xai_fast.methods.registry import methods as registered
 from .answers import NOT_FINITE, Answer
 from .decoding.pool import Decoded
 from .identity import identity
+from .inputs import input_of
 from .noise import Noise
 from .noting import keep, note
 from .settling import settled
@@ -169,21 +168,28 @@ class EngineAttributor:
         targets: Sequence[int | None] | None = None,
     ) -> list[Answer]:
         """Answers, about `targets` or the run's; where the model answers NaN, the others are asked again."""
-        answers, left = [Answer() for _ in inputs], list(range(len(inputs)))
+        answers, left = [Answer() for _ in inputs], self._parts(labels)
         batch, keys = torch.stack(list(inputs)), torch.tensor(ids)
         while left:
+            part = left.pop(0)
             try:
-                asked = None if targets is None else [targets[n] for n in left]
-                found = self._answered(batch[left], keys[left], [labels[n] for n in left], asked)
-                for n, answer in zip(left, found, strict=True):
+                asked = None if targets is None else [targets[n] for n in part]
+                found = self._answered(batch[part], keys[part], [labels[n] for n in part], asked)
+                for n, answer in zip(part, found, strict=True):
                     answers[n] = answer
-                break
             except NonFiniteError as error:
-                broken = {left[sample] for sample in error.samples}
+                broken = {part[sample] for sample in error.samples}
                 for n in broken:
                     answers[n] = Answer(status=NOT_FINITE, error="the model answered NaN or Inf")
-                left = [n for n in left if n not in broken]
+                left += [again] if (again := [n for n in part if n not in broken]) else []
         return answers
+
+    def _parts(self, labels: Sequence[int | None]) -> list[list[int]]:
+        """Places of images that are asked about together: where labels count, apart from those that have none."""
+        counts = self._target == "label" or any(group.truth for group in self._groups)
+        known = [n for n, label in enumerate(labels) if label is not None or not counts]
+        unknown = [n for n, label in enumerate(labels) if label is None and counts]
+        return [part for part in (known, unknown) if part]
 
     def _ask_noisy(
         self,
@@ -219,8 +225,8 @@ class EngineAttributor:
         for group in self._groups:
             if group.together:
                 target = self._together(group, inputs, ids, target, answers)
-            else:
-                asked = torch.tensor([label or 0 for label in labels]) if group.truth else target
+            elif not group.truth or None not in labels:  # what is asked of the truth has no map where that is unknown
+                asked = torch.tensor(labels) if group.truth else target
                 explained = self._alone(group, inputs, ids, asked, answers)
                 target = target if group.truth else explained
         return answers
@@ -286,14 +292,3 @@ class EngineAttributor:
         plain = [_Group(())] if self._embeds is not None and not first else []
         ordered = [*first, *(clean for clean in shared if clean not in first)]
         return [*plain, *(_Group(tuple(shared[clean])) for clean in ordered), *alone]
-
-
-def input_of(pixels: NDArray[np.uint8] | None, preprocess: Any) -> Tensor:
-    """The model's input (C, H, W) for what a decoder returned."""
-    assert pixels is not None
-    picture = Image.fromarray(pixels)
-    inputs = preprocess.normalised(picture) if isinstance(preprocess, Preprocess) else preprocess(picture)
-    if not isinstance(inputs, Tensor) or inputs.ndim != 3:
-        came = f"a tensor {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
-        raise TypeError(f"`preprocess` returned {came}; it must return a tensor (C, H, W)")
-    return inputs

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .answers import Answer
 from .decoding.pool import Decoded
 from .store.maps import COMPARED, SUMMARIES, compared, coverage, quantised, summaries
-from .store.schema import PROPERTIES
+from .store.schema import CODES, LOOKS, PROPERTIES
 
 
 def columns_of(
@@ -38,6 +38,8 @@ def columns_of(
     }
     for place, name in enumerate(PROPERTIES):
         columns[name] = [one.properties and one.properties[place] for one in found]
+    for name in (*LOOKS, *CODES):
+        columns[name] = [one.looks and one.looks[name] for one in found]
     for label in maps:
         columns |= _map_columns(label, answers)
     return columns

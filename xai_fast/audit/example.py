@@ -10,8 +10,8 @@ from torch import Tensor
 
 from xai_fast.images.preprocess import Preprocess
 
-from .attribution import input_of
 from .decoding.pool import Decoders, Request
+from .inputs import input_of
 from .manifest import Manifest
 from .sources.payload import Source
 

@@ -62,11 +62,16 @@ class Plan:
         """Whether some images are explained once more on a noisy copy."""
         return bool(self.fixed["attribution"].get("noise"))
 
+    @property
+    def looks(self) -> bool:
+        """Whether `store.schema.LOOKS` and `CODES` are kept; runs that were begun before have none."""
+        return bool(self.fixed.get("decoding", {}).get("looks"))
+
     def schema_with(self, metadata: Mapping[str, Any]) -> pa.Schema:
         """The columns of a shard, and further ones of the manifest with their Arrow types."""
         attribution = self.fixed["attribution"]
         masks = bool(attribution.get("masks"))
-        return schema_of(self.maps, attribution["embedding"], metadata, noise=self.noisy, masks=masks)
+        return schema_of(self.maps, attribution["embedding"], metadata, noise=self.noisy, masks=masks, looks=self.looks)
 
     def freeze(self, directory: Path, manifest: bytes) -> None:
         """Writes the plan and the manifest, unless another process just has.

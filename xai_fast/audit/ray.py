@@ -18,8 +18,8 @@ from .answers import Answer
 from .asking import MOST_ROWS, asked, failed
 from .attribution import EngineAttributor
 from .columns import array_of, columns_of
+from .decoding.measuring import measured
 from .decoding.pool import DECODE_ERROR, Decoded, Decoders, Request
-from .decoding.worker import properties
 from .example import noise_of
 from .order import Order, check, made, target_of
 from .plan import maps_of
@@ -89,7 +89,9 @@ class AttributionUDF:
         described = self._attributor.described()
         self._per_call = int(described["images_per_call"])
         self._maps = maps_of(described["methods"])
-        self._new = [field for field in schema_of(self._maps, described["embedding"], {}) if field.name not in _OURS]
+        self._new = [
+            field for field in schema_of(self._maps, described["embedding"], {}, looks=False) if field.name not in _OURS
+        ]
         self._decoders = Decoders(settings, workers=1, ahead=2 * self._per_call, time_out=time_out)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -148,7 +150,7 @@ class AttributionUDF:
             return Decoded(0, number, status=DECODE_ERROR, error=said)
         photo = Image.fromarray(image.squeeze(-1) if image.shape[2:] == (1,) else image)
         view = self._preprocess.view(photo) if isinstance(self._preprocess, Preprocess) else photo
-        return Decoded(0, number, np.asarray(view), photo.size, tuple(properties(view)))
+        return Decoded(0, number, np.asarray(view), photo.size, tuple(measured(view)[0]))
 
     def _class(self, value: Any) -> int | None:
         """A class index, of an index or a name."""

@@ -82,7 +82,8 @@ def ready(
         attributor = EngineAttributor(engine, methods, labels, target, example, **kept)
         if order.tune and frozen is None:
             attributor.measure(example)
-        plan = _plan(order, manifest, attributor, engine, threads)
+        looks = frozen is None or frozen.looks  # a run that was begun without goes on without
+        plan = _plan(order, manifest, attributor, engine, threads, looks)
         if frozen is None:
             plan.freeze(out, manifest.to_bytes())
             frozen = Plan.load(out)
@@ -90,14 +91,16 @@ def ready(
             if order.tune:  # what was measured is only read from here on, as a process that resumes reads it
                 engine, methods = made(order, frozen.fixed["decisions"])
                 attributor = EngineAttributor(engine, methods, labels, target, example, **kept)
-                plan = _plan(order, manifest, attributor, engine, threads)
+                plan = _plan(order, manifest, attributor, engine, threads, looks)
         frozen.refuse_other(plan)
         shards = Shards(out, frozen.fingerprint, frozen.sizes)
         shards.prepare()
         yield Ready(Job(frozen, manifest, shards, attributor), source, decoders)
 
 
-def _plan(order: Order, manifest: Manifest, attributor: EngineAttributor, engine: Engine, threads: int) -> Plan:
+def _plan(
+    order: Order, manifest: Manifest, attributor: EngineAttributor, engine: Engine, threads: int, looks: bool
+) -> Plan:
     size = order.shard_size or shard_size_for(len(manifest), attributor.rows_per_image)
     fixed = {
         "manifest": {
@@ -107,7 +110,11 @@ def _plan(order: Order, manifest: Manifest, attributor: EngineAttributor, engine
         },
         "shard_size": size,
         "attribution": attributor.described(),
-        "decoding": {"formats": list(FORMATS), "time_out": order.time_out},
+        "decoding": {
+            "formats": list(FORMATS),
+            "time_out": order.time_out,
+            **({"looks": True} if looks else {}),
+        },
         "decisions": engine.decisions.entries,
         "threads": threads,
         "versions": {

@@ -10,9 +10,25 @@ from typing import Any
 
 from xai_fast.audit.reading import AuditRun, read
 
-from . import clusters, error_causes, errors, image_properties, metadata, mislabelled, overlap, shortcut, unstable
+from . import (
+    class_sizes,
+    clusters,
+    duplicates,
+    error_causes,
+    errors,
+    image_properties,
+    in_turn,
+    metadata,
+    mislabelled,
+    outliers,
+    overlap,
+    picture_quality,
+    shortcut,
+    unstable,
+)
 from .confirm import confirmed, not_tested
 from .finding import Finding, ranked
+from .gathering import gathered
 from .members import dependent
 from .records import Records, records_of
 from .storing import Findings
@@ -28,6 +44,11 @@ CHECKS: tuple[ModuleType, ...] = (
     errors,
     overlap,
     unstable,
+    duplicates,
+    outliers,
+    in_turn,
+    picture_quality,
+    class_sizes,
 )
 """Each has a `NAME`, a `QUESTION`, and `check(records, limits)`; `lacking(records)`, if there is one, says why not."""
 
@@ -74,7 +95,7 @@ def check(
             except NoSubjectError as error:
                 subject = str(error)
         causes, why = _causes(records, subject, limits)
-        found = _settled([*found, *causes], records, subject, limits)
+        found = gathered(_settled([*found, *causes], records, subject, limits))
     facts = (method or run.methods[0], len(records), records.failed, run.complete)
     groups = clusters.groups(records, limits)
     findings = Findings(tuple(ranked(found)), *facts, skipped(records) | why, tuple(groups))

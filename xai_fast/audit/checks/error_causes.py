@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xai_fast.audit.attribution import input_of
+from xai_fast.audit.inputs import input_of
 from xai_fast.methods.error_attribution import ErrorAttribution
 
 from . import errors

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain, zip_longest
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .cues import CornersCue, Picture, RegionCue
+from .cues import AbstractCue, CornersCue, Picture, RegionCue
 from .finding import Finding
 from .interventions import held_out, inserting, others, pictures, removing
 from .records import Records
@@ -30,6 +32,10 @@ def explaining_most(
     is about. A larger place must explain more, removed or inserted, by what a claim must be proved by at all; of
     places of one size the one that explains most is asked first.
 
+    Two places are compared edit with edit. Where one is edited, the other's control was put before, so that both show
+    as much of another picture and differ in the cue alone; else what a class's photographs show anyway would count for
+    the larger place, or in its control against it.
+
     Args:
         claims: of one class, each with a place as its cue; the first is kept where too few pictures are at hand.
         records: of the run.
@@ -48,25 +54,65 @@ def explaining_most(
     plain = list(pictures(subject, records, others(index, records, limits)).values())
     if len(own) < limits.least_confirming:
         return claims[0]
-    effects = [_effects(one, index, own, plain, subject, limits) for one in claims]
+    effects = [_effects(one.cue, index, own, plain, subject, limits) for one in claims]
     size = [sum(float(edit.mean()) for edit in one.values()) for one in effects]
     order = sorted(range(len(claims)), key=lambda n: (_area(claims[n]), -size[n]))
     best = order[0]
     for n in order[1:]:
-        beyond = (mean_interval(effects[n][edit] - effects[best][edit], confidence)[0] for edit in effects[n])
-        if max(beyond) >= limits.confirmed:
+        beyond = _effects(_Beside.of(claims[n], claims[best]), index, own, plain, subject, limits)
+        if max(mean_interval(edit, confidence)[0] for edit in beyond.values()) >= limits.confirmed:
             best = n
     return claims[best]
 
 
+@dataclass(frozen=True)
+class _Beside(AbstractCue):
+    """One cue, whose control is another: either is edited where the other's control has been put before."""
+
+    one: AbstractCue
+    other: AbstractCue
+
+    @classmethod
+    def of(cls, claim: Finding, other: Finding) -> _Beside:
+        """Of the cues of two claims."""
+        assert claim.cue is not None
+        assert other.cue is not None
+        return cls(claim.cue, other.cue)
+
+    def inserted(self, picture: Picture, donor: Picture) -> Picture:
+        """See `AbstractCue`."""
+        return self.one.inserted(self.other.inserted_instead(picture, donor), donor)
+
+    def inserted_instead(self, picture: Picture, donor: Picture) -> Picture:
+        """See `AbstractCue`."""
+        return self.other.inserted(self.one.inserted_instead(picture, donor), donor)
+
+    def removed(self, picture: Picture) -> Picture:
+        """See `AbstractCue`."""
+        return self.one.removed(self.other.removed_instead(picture))
+
+    def removed_instead(self, picture: Picture) -> Picture:
+        """See `AbstractCue`."""
+        return self.other.removed(self.one.removed_instead(picture))
+
+    def described(self) -> dict[str, Any]:
+        """See `AbstractCue`; no finding has it."""
+        return {"kind": "beside", "one": self.one.described(), "other": self.other.described()}
+
+
 def _effects(
-    claim: Finding, index: int, own: list[Picture], plain: list[Picture], subject: Subject, limits: Thresholds
+    cue: AbstractCue | None,
+    index: int,
+    own: list[Picture],
+    plain: list[Picture],
+    subject: Subject,
+    limits: Thresholds,
 ) -> Effects:
-    assert claim.cue is not None
-    edited, instead = removing(claim.cue, own, subject)
+    assert cue is not None
+    edited, instead = removing(cue, own, subject)
     found = {"remove": (instead - edited)[:, index]}
     if len(plain) >= limits.least_confirming:
-        edited, instead = inserting(claim.cue, own, plain, subject)
+        edited, instead = inserting(cue, own, plain, subject)
         found["insert"] = (edited - instead)[:, index]
     return found
 

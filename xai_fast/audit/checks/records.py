@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xai_fast.audit.manifest import METADATA
 from xai_fast.audit.reading import AuditRun
-from xai_fast.audit.store.schema import OK, PROPERTIES
+from xai_fast.audit.store.schema import CODES, LOOKS, OK, PROPERTIES
 
 from .regions import GRID, REGIONS, masses, on_grid, shares
 
@@ -43,6 +43,8 @@ class Records:
         masks: by name, NaN where there is no mask: `inside`, the share of what speaks for the target that lies in it;
             `strongest`, the share of the map's strongest cell that it covers; `area`, its own share of the picture.
             None where the run has no masks.
+        looks: `store.schema.LOOKS` by name; None where the run was begun before they were kept.
+        codes: (n, 3) int64 `store.schema.CODES`; likewise.
     """
 
     position: Whole
@@ -55,6 +57,8 @@ class Records:
     failed: int = 0
     noise: Mapping[str, Floats] | None = None
     masks: Mapping[str, Floats] | None = None
+    looks: Mapping[str, Floats] | None = None
+    codes: Whole | None = None
 
     def __len__(self) -> int:
         return len(self.position)
@@ -138,6 +142,8 @@ def records_of(run: AuditRun, method: str | None = None) -> Records:
         failed,
         {name: together(f"noise.{name}") for name in _noisy(method)} if run.plan.noisy else None,
         {name: together(f"masks.{name}") for name in _MASKS} if masked else None,
+        {name: together(name) for name in LOOKS} if run.plan.looks and parts else None,
+        together("codes").reshape(-1, len(CODES)) if run.plan.looks and parts else None,
     )
 
 
@@ -156,13 +162,17 @@ def _part(run: AuditRun, index: int, method: str, metadata: list[str], masked: b
     noisy = _noisy(method) if run.plan.noisy else {}
     names = ["status", *_NUMBERS, *PROPERTIES, *map_names, *metadata, *(["embedding"] if size else [])]
     names += [*noisy.values(), *(["mask_area", f"{method}.mask"] if masked else [])]
+    looks, codes = (LOOKS, CODES) if run.plan.looks else ((), ())
+    names += [*looks, *codes]
     table = run.shards.read(index, names)
     fine = pc.equal(table.column("status"), OK)  # pyright: ignore[reportAttributeAccessIssue] - made when imported
     start, _ = run.plan.span(index)
     found: dict[str, NDArray] = {"position": start + np.flatnonzero(fine.to_numpy())}
     table = table.filter(fine)
-    for name in (*_NUMBERS, *PROPERTIES):
+    for name in (*_NUMBERS, *PROPERTIES, *looks):
         found[name] = table.column(name).to_numpy().astype(np.float64)
+    if codes:
+        found["codes"] = np.stack([table.column(name).to_numpy() for name in codes], 1)
     for name in metadata:
         kind = table.schema.field(name).type
         floating = pa.types.is_floating(kind) or pa.types.is_integer(kind)

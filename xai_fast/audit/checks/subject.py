@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xai_fast.audit.attribution import input_of
 from xai_fast.audit.identity import identity
+from xai_fast.audit.inputs import input_of
 from xai_fast.audit.order import Order, made
 from xai_fast.audit.photographs import Photographs, photographs_of
 from xai_fast.audit.reading import AuditRun

@@ -25,6 +25,21 @@ class Thresholds:
         error_gain: by how much the error rate of a group must exceed that of the rest.
         most_explained: wrong answers of a class, and right ones, that the model is asked to explain.
         most_mistakes: classes whose errors it is asked to explain.
+        twins: of the 128 bits by which a picture is known again, how many may differ between near duplicates.
+        leaked: share of a split's images with a duplicate in another split, from which on that is a grave matter.
+        dark: of the 99 % quantile of brightness, below which a picture is dark.
+        bright: of the 5 % quantile of brightness, above which it is bright.
+        empty: bits per pixel, by the histogram of brightness, below which it holds next to nothing.
+        blurred: sharpness over contrast, below which it is blurred.
+        flat: contrast below which sharpness says nothing.
+        grey: distance between the strongest and the weakest channel, below which it has no colour.
+        odd_aspect: of the shorter side over the longer, below which the proportions are odd.
+        odd_size: by how many interquartile ranges (of logarithms) beyond the quartiles, and by which factor from the
+            median, a size is odd.
+        usual: share of the images from which on any of these is what the data are.
+        far_out: by how many interquartile ranges beyond the upper quartile (of logarithms of distances) an outlier is.
+        in_turn: least correlation of an image with the next of its class, in [0, 1].
+        rare: share of an even share of the images, below which a class is rare.
         doubt: least doubt in a label, in [0, 1], at which an image counts as mislabelled.
         many_mislabelled: share of a data set from which on they are a grave matter; `some_mislabelled` likewise.
         confirmed: least change of the probability beyond the control's, at the lower end of its interval.
@@ -50,6 +65,20 @@ class Thresholds:
     error_gain: float = 0.1
     most_explained: int = 48
     most_mistakes: int = 12
+    twins: int = 10
+    leaked: float = 0.01
+    dark: float = 0.37
+    bright: float = 0.95
+    empty: float = 2.0
+    blurred: float = 0.06
+    flat: float = 0.03
+    grey: float = 0.02
+    odd_aspect: float = 0.35
+    odd_size: tuple[float, float] = (3.0, 2.0)
+    usual: float = 0.5
+    far_out: float = 3.0
+    in_turn: float = 0.1
+    rare: float = 0.1
     doubt: float = 0.8
     many_mislabelled: float = 0.02
     some_mislabelled: float = 0.01

@@ -6,7 +6,7 @@ import dataclasses
 import queue
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +54,7 @@ class Decoded:
         error: what was wrong, in words.
         mask: (h, w) uint8, how much of each of the pixels the mask covers, in 255ths; None where it has none.
         mask_error: what is wrong with it, in words.
+        looks: see `store.schema.LOOKS`, by name.
     """
 
     shard: int
@@ -65,6 +66,7 @@ class Decoded:
     error: str | None = None
     mask: NDArray[np.uint8] | None = None
     mask_error: str | None = None
+    looks: Mapping[str, float | int] | None = None
 
 
 class Decoders:
@@ -136,6 +138,7 @@ class Decoders:
             np.frombuffer(pixels, np.uint8).reshape(shape),
             tuple(header["size"]),
             tuple(header["properties"]),
+            looks=header["looks"],
         )
 
     def _masked(self, process: Process, fetch: Callable[[], Payload], found: Decoded) -> Decoded:

@@ -14,11 +14,11 @@ from PIL import Image
 from xai_fast.images.photo_files import decoded
 from xai_fast.images.preprocess import Preprocess
 
+from .measuring import measured
 from .wire import packed, unpacked
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _MEMORY = 3 << 30  # bytes of address space; what a photograph may take is bounded before it is decoded
-_MEASURED = 256  # the longer side at which a picture's properties are measured
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
@@ -49,7 +49,8 @@ def _answer(request: dict[str, Any], payload: bytes) -> bytes:
             view = view.convert("L")
     except Exception as error:  # a file may be broken in any way, which costs this item alone
         return packed({"error": " ".join(str(error).split()) or type(error).__name__})
-    header = {"size": photo.size, "view": view.size, "mode": view.mode, "properties": properties(view)}
+    found, looks = measured(view)
+    header = {"size": photo.size, "view": view.size, "mode": view.mode, "properties": found, "looks": looks}
     return packed(header, view.tobytes())
 
 
@@ -91,18 +92,6 @@ def _is_lossy(source: Path | bytes) -> bool:
     else:
         start = source[:12]
     return start.startswith(b"\xff\xd8") or (start.startswith(b"RIFF") and start.endswith(b"WEBP"))
-
-
-def properties(view: Image.Image) -> list[float]:
-    """See `store.schema.PROPERTIES`."""
-    small = view.copy()
-    small.thumbnail((_MEASURED, _MEASURED), Image.Resampling.BOX)
-    colours = np.asarray(small.convert("RGB"), dtype=np.float64) / 255
-    grey = colours @ (0.299, 0.587, 0.114)
-    inner = grey[1:-1, 1:-1]
-    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
-    sharpness = float(around.std()) if inner.size else 0.0
-    return [float(grey.mean()), float(grey.std()), *map(float, colours.mean((0, 1))), sharpness]
 
 
 def _exactly(file: BinaryIO, count: int) -> bytes:

@@ -13,6 +13,12 @@ from .maps import COMPARED, SUMMARIES
 OK = "ok"
 PROPERTIES = ("brightness", "contrast", "red", "green", "blue", "sharpness")
 """Of the picture that the model sees, colours from 0 to 1; sharpness is the deviation of the Laplacian."""
+LOOKS = ("darkest", "brightest", "colour", "entropy")
+"""Of the same picture: the 5 % and the 99 % quantile of its brightness, the 99 % quantile of the distance between the
+strongest and the weakest channel, and bits per pixel by the histogram of its brightness."""
+CODES = ("content", "waves", "steps")
+"""64 bits each by which the same picture is known again: a hash of every pixel; and signs of slow waves and of steps
+from left to right, few of which differ where a picture was made smaller, brighter, or compressed."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ def schema_of(
     *,
     noise: bool = False,
     masks: bool = False,
+    looks: bool = True,
 ) -> pa.Schema:
     """The columns.
 
@@ -46,6 +53,7 @@ def schema_of(
             method `change` and `rank` (see `store.maps.compared`).
         masks: whether some images have a mask: `mask_area`, its share of the picture that the model sees, `mask_error`,
             and per method `mask`, the share of each cell of the map that it covers, in 255ths.
+        looks: whether there are `LOOKS` and `CODES`; runs that were begun before have none.
     """
     fields = [
         pa.field("id", pa.int64(), nullable=False),
@@ -63,6 +71,8 @@ def schema_of(
         pa.field("label_probability", pa.float32()),
         *(pa.field(name, pa.float32()) for name in PROPERTIES),
     ]
+    if looks:
+        fields += [pa.field(name, pa.float32()) for name in LOOKS] + [pa.field(name, pa.int64()) for name in CODES]
     if embedding is not None:
         fields.append(pa.field("embedding", pa.list_(pa.float32())))
     if noise:
