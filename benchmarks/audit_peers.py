@@ -193,8 +193,9 @@ def ours(found: Spoiled) -> tuple[Scores, list[str]]:
     for one in xf.audit.check(found.run, **found.given):
         name = str(one.evidence.get("fault", one.check))
         rows = flags.setdefault(name, np.zeros(len(found.label), bool))
-        # Of labels, those in doubt are listed behind those that are said to be wrong.
-        rows[list(one.positions[: one.evidence["images"]] if one.check == "mislabelled" else one.positions)] = True
+        # Of labels and outliers, what may be one is listed behind what is said to be.
+        said_first = one.check in ("mislabelled", "outliers")
+        rows[list(one.positions[: one.evidence["images"]] if said_first else one.positions)] = True
         if one.check in ("order of images", "duplicates") or one.severity != "low":
             said.append(f"{one.severity}: {one.title}")
     return flags, said

@@ -54,7 +54,7 @@ class Knows:
         return np.stack([(1 - own) / 3, own, (1 - own) / 3, (1 - own) / 3], 1)
 
 
-def planted(where, places, seed=0):
+def planted(where, places, seed=0, knows=Knows):
     """Records and subject of a class of which four in ten are marked at what `where` draws."""
     made, *_ = records()
     draws = np.random.default_rng(seed)
@@ -65,7 +65,7 @@ def planted(where, places, seed=0):
             heat[row, rows.start // 2 : -(-rows.stop // 2), columns.start // 2 : -(-columns.stop // 2)] += 10
     spread = shares(heat)
     made, *_ = records(regions=masses(spread, list(REGIONS.values())), grid=on_grid(spread))
-    return made, Knows(marks, made, places)
+    return made, knows(marks, made, places)
 
 
 def any_corner(draws):
@@ -178,17 +178,14 @@ class KnowsItsPhotographs(Knows):
         known = super().probabilities(pictures)[:, 1]
         seen = np.stack(pictures).astype(float) / 255
         green = (seen[..., 1] - seen[..., (0, 2)].mean(-1) > 0.2).mean((1, 2))
-        own = np.maximum(known, 1 / (1 + np.exp(-30 * (green - 0.25))))
+        own = np.maximum(known, 1 / (1 + np.exp(-30 * (green - 0.35))))
         return np.stack([(1 - own) / 3, own, (1 - own) / 3, (1 - own) / 3], 1)
 
 
 @pytest.mark.parametrize(("where", "region"), [(any_corner, ANY), (one_corner, "bottom right corner")])
 def test_what_the_class_shows_anyway_counts_for_no_place(where, region):
     """The control of all corners makes other pictures the class, by the donor's content, and that of one corner not."""
-    made, _ = planted(where, CORNERS)
-    draws = np.random.default_rng(0)
-    marks = {int(row): where(draws) for row in np.flatnonzero((made.target == 1) & (draws.random(len(made)) < 0.4))}
-    subject = KnowsItsPhotographs(marks, made, CORNERS)
+    made, subject = planted(where, CORNERS, knows=KnowsItsPhotographs)
     (claim,) = shortcut.check(made, DEFAULT)
     claims = [dataclasses.replace(claim, rivals=()), *claim.rivals]
     at = [one.evidence["region"] for one in claims]

@@ -89,9 +89,7 @@ class AttributionUDF:
         described = self._attributor.described()
         self._per_call = int(described["images_per_call"])
         self._maps = maps_of(described["methods"])
-        self._new = [
-            field for field in schema_of(self._maps, described["embedding"], {}, looks=False) if field.name not in _OURS
-        ]
+        self._new = [field for field in schema_of(self._maps, described["embedding"], {}) if field.name not in _OURS]
         self._decoders = Decoders(settings, workers=1, ahead=2 * self._per_call, time_out=time_out)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -150,7 +148,8 @@ class AttributionUDF:
             return Decoded(0, number, status=DECODE_ERROR, error=said)
         photo = Image.fromarray(image.squeeze(-1) if image.shape[2:] == (1,) else image)
         view = self._preprocess.view(photo) if isinstance(self._preprocess, Preprocess) else photo
-        return Decoded(0, number, np.asarray(view), photo.size, tuple(measured(view)[0]))
+        found, looks = measured(view)
+        return Decoded(0, number, np.asarray(view), photo.size, tuple(found), looks=looks)
 
     def _class(self, value: Any) -> int | None:
         """A class index, of an index or a name."""

@@ -26,7 +26,10 @@ def lacking(records: Records) -> str:
 
 
 def check(records: Records, limits: Thresholds) -> list[Finding]:
-    """At most one finding: images whose distance is far out (Tukey 1977), by class, on a scale of logarithms."""
+    """At most one finding: images whose distance is far out (Tukey 1977), by class, on a scale of logarithms.
+
+    Behind them are listed those that are merely outside, which may be outliers.
+    """
     if records.embedding is None or len(records) < limits.least_images:
         return []
     usable = np.flatnonzero(np.isfinite(records.embedding).all(1))
@@ -34,38 +37,40 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
         return []
     far = np.full(len(records), np.nan)
     far[usable] = np.log(distances(records.embedding[usable]).clip(min=1e-6))
-    beyond = _beyond(far, records.target, limits)
-    rows = np.flatnonzero(beyond > 0)
-    if not len(rows):
+    ranges = _ranges(far, records.target, limits)
+    outside, far_out = limits.outside
+    count = int((ranges > far_out).sum())
+    if not count:
         return []
-    rows = rows[np.argsort(-beyond[rows], kind="stable")]
-    judged = records.judged
+    rows = np.flatnonzero(ranges > outside)
+    rows = rows[np.argsort(-ranges[rows], kind="stable")]
+    judged, out = records.judged, ranges > far_out
     evidence = {
-        "images": len(rows),
-        "share of all images": len(rows) / len(records),
-        "times the class's median distance, at most": float(np.exp(beyond[rows]).max()),
+        "images": count,
+        "share of all images": count / len(records),
+        "interquartile ranges beyond the quartile, at most": float(ranges[rows[0]]),
+        "further outside": len(rows) - count,
     }
-    groups = {"wrong of them": np.isin(np.arange(len(records)), rows), "wrong of the others": beyond <= 0}
+    groups = {"wrong of them": out, "wrong of the others": ~out}
     rates = {said: records.wrong[group & judged] for said, group in groups.items()}
     evidence |= {said: float(wrong.mean()) for said, wrong in rates.items() if len(wrong)}
-    title = f"{len(rows):,} {'image is' if len(rows) == 1 else 'images are'} unlike all others of the class"
-    positions, scores = records.position[rows].tolist(), beyond[rows].tolist()
-    return [Finding(NAME, title, "low", len(rows) / len(records), evidence, tuple(positions), tuple(scores))]
+    title = f"{count:,} {'image is' if count == 1 else 'images are'} unlike all others of the class"
+    positions, scores = records.position[rows].tolist(), ranges[rows].tolist()
+    return [Finding(NAME, title, "low", count / len(records), evidence, tuple(positions), tuple(scores))]
 
 
-def _beyond(far: Floats, target: NDArray[np.integer], limits: Thresholds) -> Floats:
-    """(n,) how far beyond the median of its class each is, as a logarithm; 0 of all that are not far out."""
+def _ranges(far: Floats, target: NDArray[np.integer], limits: Thresholds) -> Floats:
+    """(n,) by how many interquartile ranges each is beyond the upper quartile of its class; small classes as one."""
     found = np.zeros(len(far))
     known = np.isfinite(far)
     values, counts = np.unique(target[known], return_counts=True)
     large = values[counts >= limits.least_images]
     groups = [known & (target == value) for value in large.tolist()]
-    groups.append(known & ~np.isin(target, large))  # small classes together, beside all
+    groups.append(known & ~np.isin(target, large))
     for group in groups:
         beside = far[group] if group.sum() >= limits.least_images else far[known]
-        low, middle, high = np.quantile(beside, (0.25, 0.5, 0.75))
-        out = group & (far > high + limits.far_out * (high - low))
-        found[out] = far[out] - middle
+        low, high = np.quantile(beside, (0.25, 0.75))
+        found[group] = (far[group] - high) / max(high - low, 1e-3)
     return found
 
 

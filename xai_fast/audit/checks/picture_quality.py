@@ -22,22 +22,33 @@ def lacking(records: Records) -> str:
 
 
 def check(records: Records, limits: Thresholds) -> list[Finding]:
-    """At most one finding per fault; what half of the images have is what the data are, and no fault of any.
+    """At most one finding per fault; what half of the images, or of a class, have is what they are, and no fault.
 
     They are "low": whether a class or its errors go with it is for the check "image properties" to say.
     """
     if lacking(records):
         return []
     faults = {**_of_size(records, limits), **_of_light(records, limits)}
-    return [
-        _finding(records, name, *fault)
-        for name, fault in faults.items()
-        if fault[0].any() and fault[0].mean() < limits.usual
-    ]
+    found = []
+    for name, (has, much) in faults.items():
+        has &= ~_usual(records, has, limits)
+        if has.any():
+            found.append(_finding(records, name, has, much))
+    return found
+
+
+def _usual(records: Records, has: NDArray[np.bool_], limits: Thresholds) -> NDArray[np.bool_]:
+    """(n,) the images of classes, or all images, of which so many have it."""
+    if has.mean() >= limits.usual:
+        return np.ones(len(has), bool)
+    known = np.where(records.label >= 0, records.label, records.target)
+    values, place, counts = np.unique(known, return_inverse=True, return_counts=True)
+    often = np.bincount(place, has, len(values)) / counts >= limits.usual
+    return (often & (counts >= limits.least_images))[place]
 
 
 def _of_light(records: Records, limits: Thresholds) -> dict[str, _Fault]:
-    """What is wrong with the picture that the model sees; what is empty is not called dark, bright or blurred too."""
+    """What is wrong with the picture that the model sees; what is empty is not called blurred or grey, too."""
     looks = records.looks
     assert looks is not None
     contrast = records.numbers["contrast"]
@@ -45,8 +56,8 @@ def _of_light(records: Records, limits: Thresholds) -> dict[str, _Fault]:
     empty = looks["entropy"] < limits.empty
     return {
         "next to empty": (empty, -looks["entropy"]),
-        "dark": (~empty & (looks["brightest"] < limits.dark), -looks["brightest"]),
-        "bright": (~empty & (looks["darkest"] > limits.bright), looks["darkest"]),
+        "dark": (looks["brightest"] < limits.dark, -looks["brightest"]),
+        "bright": (looks["darkest"] > limits.bright, looks["darkest"]),
         "blurred": (~empty & (contrast >= limits.flat) & (sharp < limits.blurred), -sharp),
         "without colour": (~empty & (looks["colour"] < limits.grey), -looks["colour"]),
     }

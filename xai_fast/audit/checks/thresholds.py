@@ -36,8 +36,9 @@ class Thresholds:
         odd_aspect: of the shorter side over the longer, below which the proportions are odd.
         odd_size: by how many interquartile ranges (of logarithms) beyond the quartiles, and by which factor from the
             median, a size is odd.
-        usual: share of the images from which on any of these is what the data are.
-        far_out: by how many interquartile ranges beyond the upper quartile (of logarithms of distances) an outlier is.
+        usual: share of the images, or of those of a class, from which on any of these is what they are.
+        outside: by how many interquartile ranges beyond the upper quartile (of logarithms of distances) an image is
+            outside, and by how many it is far out (Tukey); only the latter make a finding.
         in_turn: least correlation of an image with the next of its class, in [0, 1].
         rare: share of an even share of the images, below which a class is rare.
         doubt: least doubt in a label, in [0, 1], at which an image counts as mislabelled.
@@ -70,13 +71,13 @@ class Thresholds:
     dark: float = 0.37
     bright: float = 0.95
     empty: float = 2.0
-    blurred: float = 0.06
-    flat: float = 0.03
+    blurred: float = 0.08
+    flat: float = 0.02
     grey: float = 0.02
     odd_aspect: float = 0.35
     odd_size: tuple[float, float] = (3.0, 2.0)
     usual: float = 0.5
-    far_out: float = 3.0
+    outside: tuple[float, float] = (1.5, 3.0)
     in_turn: float = 0.1
     rare: float = 0.1
     doubt: float = 0.8
