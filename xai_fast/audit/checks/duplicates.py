@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,7 +132,7 @@ def _told_apart(records: Records, groups: list[_Group], limits: Thresholds) -> F
 
 
 def _finding(
-    records: Records, what: str, severity: Severity, strength: float, groups: list[_Group], more: dict[str, object]
+    records: Records, what: str, severity: Severity, strength: float, groups: list[_Group], more: Mapping[str, object]
 ) -> Finding:
     rows = np.concatenate([one.rows for one in groups])
     evidence = {
