@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xai_fast._printing import printable
+from xai_fast.audit.checks import duplicates, picture_quality
 from xai_fast.audit.checks.checking import CHECKS
 from xai_fast.audit.checks.clusters import Group
 from xai_fast.audit.checks.records import Records, records_of
@@ -29,6 +30,7 @@ from .sheets import COLUMNS, ROWS, TILES, Gallery, write_gallery
 
 _FAILURES = 100  # that are listed beside the table
 _GROUPS = 60  # that are shown
+_OF_PHOTOGRAPHS = (duplicates.NAME, picture_quality.NAME)  # checks whose claims a map would only hide
 
 _Wanted = tuple[Sequence[int], NDArray[np.floating] | None]
 """What a gallery shows: images by their places, and a map of them all."""
@@ -107,7 +109,8 @@ def _page(
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters["number"] = _number
-    style = (here / "page.css").read_text(encoding="utf-8") + _cut_out(galleries)
+    plain = {number for number, one in enumerate(findings) if one.check in _OF_PHOTOGRAPHS}
+    style = (here / "page.css").read_text(encoding="utf-8") + _cut_out(galleries, plain)
     script = (here / "page.js").read_text(encoding="utf-8")
     lines, failed = performance(records), _failures(run)
     return environment.get_template("page.html").render(
@@ -144,8 +147,8 @@ def _page(
     )
 
 
-def _cut_out(galleries: Sequence[Gallery | None]) -> str:
-    """The rules that show a tile of a sheet: `g` is the gallery, `p` the place."""
+def _cut_out(galleries: Sequence[Gallery | None], plain: Set[int]) -> str:
+    """The rules that show a tile of a sheet: `g` is the gallery, `p` the place; tiles of `plain` are photographs."""
     rules = []
     for n in range(TILES):
         left, top = 100 * (n % COLUMNS) / (COLUMNS - 1), 100 * (n // COLUMNS) / (ROWS - 1)
@@ -154,7 +157,8 @@ def _cut_out(galleries: Sequence[Gallery | None]) -> str:
         if one is not None:
             rules.append(f'.g{one.number} {{ background-image: url("pictures/{one.number}-maps.jpg"); }}')
             photos = f'background-image: url("pictures/{one.number}-photos.jpg");'
-            rules.append(f".photo.g{one.number}, .photos .tile .g{one.number} {{ {photos} }}")
+            tile = ".tile" if one.number in plain else ".photos .tile"
+            rules.append(f".photo.g{one.number}, {tile} .g{one.number} {{ {photos} }}")
     return "\n".join(rules) + "\n"
 
 
