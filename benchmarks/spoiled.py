@@ -71,6 +71,9 @@ def spoiled(seed: int, folder: Path) -> Spoiled:
         pictures[row] = Image.eval(pictures[row], lambda level, n=place: level * (0.55 + 0.6 * n / len(series)))
     free = iter(draws.permutation(np.flatnonzero(label != SERIES)).tolist())
     chosen = {fault: [next(free) for _ in range(EACH)] for fault in FAULTS}
+    # To take the colour from a photograph that has none is no fault.
+    coloured = (row for row in free if np.ptp(np.asarray(pictures[row]), axis=2).max() > 60)
+    chosen["without colour"] = [next(coloured) for _ in range(EACH)]
     planted = {fault: list(rows) for fault, rows in chosen.items()}
     for fault in TWINS:
         for row in chosen[fault]:
