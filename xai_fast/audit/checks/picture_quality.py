@@ -38,13 +38,12 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
 
 
 def _usual(records: Records, has: NDArray[np.bool_], limits: Thresholds) -> NDArray[np.bool_]:
-    """(n,) the images of classes, or all images, of which so many have it."""
-    if has.mean() >= limits.usual:
-        return np.ones(len(has), bool)
+    """(n,) the images of classes of which so many have it; all images, where so many of the others have it."""
     known = np.where(records.label >= 0, records.label, records.target)
     values, place, counts = np.unique(known, return_inverse=True, return_counts=True)
     often = np.bincount(place, has, len(values)) / counts >= limits.usual
-    return (often & (counts >= limits.least_images))[place]
+    usual = (often & (counts >= limits.least_images))[place]
+    return usual | (bool((~usual).any()) and bool(has[~usual].mean() >= limits.usual))
 
 
 def _of_light(records: Records, limits: Thresholds) -> dict[str, _Fault]:
