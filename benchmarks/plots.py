@@ -257,6 +257,22 @@ def dropin(records: Iterable[tuple[Record, str]]) -> Section:
     return section
 
 
+def overhead(records: Iterable[tuple[Record, str]]) -> Section:
+    """What acceleration costs where it has nothing to save."""
+    section = Section(
+        "What accelerating costs",
+        "Calls of the libraries on a network of three layers, plain and under xai_fast.accelerate in turns, and whole "
+        "processes that import a library and end. Added: the difference of the medians.",
+        ("call or process", "plain", "accelerated", "added", "allowed", "machine"),
+    )
+    for record, where in records:
+        if "overhead" not in record:
+            continue
+        taken = (span(record["seconds"][side]["median"]) for side in ("plain", "accelerated"))
+        section.rows.append([record["overhead"], *taken, span(record["added"]), span(record["bar"]), where])
+    return section
+
+
 def plans(records: Iterable[tuple[Record, str]]) -> Section:
     """Replay against whole runs."""
     section = Section(
@@ -428,6 +444,7 @@ def beside(records: Iterable[tuple[Record, str]]) -> Section:
 SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (
     methods,
     dropin,
+    overhead,
     first_calls,
     plans,
     forwards,

@@ -103,6 +103,15 @@ _DROPIN = {
     "passed_on": int,
     "report": list,
 }
+_OVERHEAD = {
+    "overhead": str,
+    "of": str,
+    "kind": str,
+    "bar": _NUMBER,
+    "rounds": int,
+    "seconds": dict,
+    "added": _NUMBER,
+}
 _AUDIT = {
     "audit": str,
     "images": int,
@@ -274,6 +283,7 @@ def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
         "guarded": lambda record: _fields(record, _GUARDED, f"record {record['guarded']!r}"),
         "zoo": _zoo,
         "dropin": _dropin,
+        "overhead": _overhead,
         "shares": _randomised,
         "memory": lambda record: _fields(record, _MEMORY, f"record {record['memory']!r}"),
         "audit": _audit,
@@ -344,6 +354,13 @@ def _dropin(record: dict[str, Any]) -> None:
     for side in ("plain", "accelerated"):
         _fields(record["seconds"].get(side), _SPREAD, f"{name} {side}")
         _fields(record["rounds"], {side: int}, f"{name} rounds")
+
+
+def _overhead(record: dict[str, Any]) -> None:
+    name = record["overhead"]
+    _fields(record, _OVERHEAD, f"record {name!r}")
+    for side in ("plain", "accelerated"):
+        _fields(record["seconds"].get(side), _SPREAD, f"{name} {side}")
 
 
 def _plan(record: dict[str, Any]) -> None:

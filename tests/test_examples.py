@@ -14,6 +14,7 @@ from PIL import Image
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("[!_]*.py"))
 PAGES = ["lime_text"]  # these write a page instead of a picture
+NEEDED = {"side_by_side": ("captum", "torchcam", "pytorch_grad_cam", "shap", "lime", "matplotlib")}
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_example_writes_its_picture(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for library in NEEDED.get(name, ()):
+        pytest.importorskip(library, reason=f"{library} is not installed")
     monkeypatch.syspath_prepend(str(EXAMPLES))
     out = folder / f"{name}.png"
     assert importlib.import_module(name).main(["--coarse", "--out", str(out)]) == out

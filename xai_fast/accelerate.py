@@ -12,6 +12,7 @@ import importlib
 import runpy
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 
@@ -97,17 +98,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs a script or a module with every installed library accelerated."""
     parser = argparse.ArgumentParser(
         prog="python -m xai_fast.accelerate",
-        usage="%(prog)s [--report] (script.py | -m module) [arguments ...]",
+        usage="%(prog)s [--report] [--always] (script.py | -m module) [arguments ...]",
         description="Runs a script or a module with every installed library accelerated.",
     )
     parser.add_argument("--report", action="store_true", help="say at the end, on stderr, what was accelerated")
+    parser.add_argument(
+        "--always", action="store_true", help="serve calls however little work they are, as the libraries' own tests do"
+    )
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
     parser.add_argument("program", help="the script, or with -m the module")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
     asked = parser.parse_args(argv)
     accelerate()
     try:
-        _run(asked.program, asked.arguments, module=asked.module)
+        with importlib.import_module("xai_fast.compat.worth").always() if asked.always else nullcontext():
+            _run(asked.program, asked.arguments, module=asked.module)
     finally:
         if asked.report:
             print(report(), file=sys.stderr)

@@ -22,8 +22,6 @@ from xai_fast.compat import captum as compat
 attr = pytest.importorskip("captum.attr", reason="captum is not installed")
 from captum import metrics  # noqa: E402 - after the check that it is there
 
-from xai_fast.compat import models  # noqa: E402 - as above
-
 PIXELS = torch.arange(13 * 11).view(1, 1, 13, 11) // 24
 CHANNELS = torch.arange(3).view(1, 3, 1, 1).expand(1, 3, 13, 11)
 PER_INPUT = torch.cat([PIXELS, PIXELS.flip(2), PIXELS * 3 - 4])
@@ -90,9 +88,8 @@ SINGLE = ("Occlusion", "NoiseTunnel Occlusion", "Shapley", "Lime", "KernelShap",
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """Every method is served from the first row on, and counts start at 0."""
-    monkeypatch.setattr(models, "ENOUGH", 0)
+def counted():
+    """Counts start at 0."""
     accelerate.reset()
     yield
     accelerate.off()
@@ -335,8 +332,8 @@ class _Loose(nn.Module):
         return functional.relu(x)
 
 
-def test_few_rows_on_a_new_model_are_captums(monkeypatch):
-    monkeypatch.setattr(models, "ENOUGH", 4)
+def test_few_rows_on_a_new_model_are_captums(rows_that_pay):
+    rows_that_pay(4)
     model, inputs = Small(), signals()
     with xf.accelerate("captum"):
         for _ in range(2):

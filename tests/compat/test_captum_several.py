@@ -14,13 +14,6 @@ from xai_fast import accelerate
 
 attr = pytest.importorskip("captum.attr", reason="captum is not installed")
 
-from xai_fast.compat import models  # noqa: E402 - after the check that captum is there
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    monkeypatch.setattr(models, "ENOUGH", 0)
-
 
 class Table(nn.Module):
     """Of rows of features; `offset` follows its row, `scale` is one number, `columns` says which features count."""

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 import xai_fast as xf
 from xai_fast import accelerate
-from xai_fast.compat import models
 from xai_fast.compat import pytorch_grad_cam as compat
+from xai_fast.compat import worth
 
 library = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
 from pytorch_grad_cam import base_cam  # noqa: E402 - after the check that it is there
@@ -50,9 +50,8 @@ def grid(tokens):
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """Every class is served from the first row on, and counts start at 0."""
-    monkeypatch.setattr(models, "ENOUGH", 0)
+def counted():
+    """Counts start at 0."""
     accelerate.reset()
     yield
     accelerate.off()
@@ -375,10 +374,10 @@ def test_threads_agree():
         same(plain, one)
 
 
-def test_a_model_hardly_asked_about_runs_grad_cams_code_until_the_engine_is_loaded(monkeypatch):
+def test_a_model_hardly_asked_about_runs_grad_cams_code_until_the_engine_is_loaded(monkeypatch, rows_that_pay):
     """Whose plain copy is the faster one from the first row on: grad-cam runs backward through all weights."""
-    monkeypatch.setattr(models, "ENOUGH", 100)
-    monkeypatch.setattr(models, "_ENGINE", "not loaded")
+    rows_that_pay(100)
+    monkeypatch.setattr(worth, "_ENGINE", "not loaded")
     model = Small()
 
     def run():
@@ -390,7 +389,7 @@ def test_a_model_hardly_asked_about_runs_grad_cams_code_until_the_engine_is_load
             same(plain, run())
         report = accelerate.report()
         assert (report.accelerated, report.passed_on) == (1, 2)
-        monkeypatch.setattr(models, "_ENGINE", "xai_fast.engine")
+        monkeypatch.setattr(worth, "_ENGINE", "xai_fast.engine")
         other = Small()
         same(plain, library.GradCAM(other, [other.body])(signals()[:1], CLASSES[:1]))
     report = accelerate.report()

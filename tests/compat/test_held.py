@@ -100,7 +100,8 @@ def test_a_gradient_by_the_parameters():
         ours = slope()
     assert found.rows == 5
     for one, other in zip(plain, ours, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        # Elements are sums that cancel.
+        assert (one - other).abs().max() <= 1e-5 * one.abs().max()
 
 
 @pytest.mark.parametrize(

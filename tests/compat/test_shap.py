@@ -11,7 +11,6 @@ from torch import nn
 
 import xai_fast as xf
 from xai_fast import accelerate
-from xai_fast.compat import models
 
 shap = pytest.importorskip("shap", reason="shap is not installed")
 
@@ -19,9 +18,8 @@ BACKGROUND = signals(4, seed=5)
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """Everything is served from the first row on, and counts start at 0."""
-    monkeypatch.setattr(models, "ENOUGH", 0)
+def counted():
+    """Counts start at 0."""
     accelerate.reset()
     yield
     accelerate.off()
@@ -107,8 +105,9 @@ NOT_COVERED = {
 
 @pytest.mark.parametrize("reason", NOT_COVERED)
 @pytest.mark.filterwarnings("ignore")
-def test_what_is_not_covered_runs_shaps_code(reason, monkeypatch):
-    monkeypatch.setattr(models, "ENOUGH", 8 if reason == "few rows" else 0)
+def test_what_is_not_covered_runs_shaps_code(reason, rows_that_pay):
+    if reason == "few rows":
+        rows_that_pay(8)
     same(NOT_COVERED[reason](), accelerated(NOT_COVERED[reason]), 1e-6)
     (row,) = accelerate.report().rows
     assert row.reason.startswith(reason), row.reason

@@ -13,16 +13,14 @@ from subjects import Small, model_state, signals
 
 import xai_fast as xf
 from xai_fast import accelerate
-from xai_fast.compat import models
 from xai_fast.compat import torchcam as compat
 
 library = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """Every extractor is served from the first row on, and counts start at 0."""
-    monkeypatch.setattr(models, "ENOUGH", 0)
+def counted():
+    """Counts start at 0."""
     accelerate.reset()
     yield
     accelerate.off()

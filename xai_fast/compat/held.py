@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .calls import Uncovered, reason_of
 from .differentiable import later
 from .models import answer_of, engine_of, hooked, model_of, modules_held, one_tensor
+from .worth import Work, enough
 
 _LOCK = threading.RLock()  # a module has one forward at a time
 
@@ -111,6 +112,7 @@ def _scores(
     answer = answer_of(module, module, rows)
     if len(answer.shape) != 1 or answer.dtype is not rows.dtype:
         raise Uncovered("the module returns no table of class scores in the inputs' type")
+    enough(module, answer, Work(len(rows)))
     from xai_fast.engine.responses import class_scores  # heavy; what is passed on does without
 
     values = class_scores(engine_of(module, module), rows.detach()).to(rows.device, answer.dtype)

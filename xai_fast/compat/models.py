@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import threading
 import types
 import weakref
@@ -31,9 +30,6 @@ _TRAINED = (
     nn.TransformerDecoderLayer,
 )
 _PLAIN = (bool, int, float, str, type(None))
-ENOUGH = 8  # rows of light methods after which preparing a model pays
-_LOADING = 2  # rows after which loading the engine does
-_ENGINE = "xai_fast.engine"
 
 
 @dataclass
@@ -43,12 +39,10 @@ class _Known:
     Attributes:
         state: what its modules were when the answers were given.
         answers: by what was asked.
-        rows: that light methods asked about so far.
     """
 
     state: Any = None
     answers: dict[Any, Answer] = field(default_factory=dict)
-    rows: int = 0
 
 
 _KNOWN: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
@@ -206,27 +200,6 @@ def _state(modules: Sequence[nn.Module]) -> Any:
         if not kind.__module__.startswith("torch.nn."):
             state += (value for value in vars(module).values() if type(value) in _PLAIN)
     return state
-
-
-def pays(model: Any, rows: int, *, unprepared: bool = False) -> None:
-    """Refuses a call of a light method, of so many rows, on a model that was hardly asked about before.
-
-    Args:
-        model: that is asked.
-        rows: of this call.
-        unprepared: whether the engine is the faster one on a plain copy already: it only has to be loaded.
-
-    Raises:
-        Uncovered: preparing the model, or loading the engine, would take longer than the call.
-    """
-    known = _known(model)
-    with _LOCK:
-        known.rows += rows
-        few = known.rows <= (_LOADING if unprepared else ENOUGH)
-    if few and unprepared and _ENGINE in sys.modules:
-        return
-    if few:
-        raise Uncovered("few rows on a model that was hardly asked about before: preparing it would not pay")
 
 
 def _known(model: Any) -> _Known:

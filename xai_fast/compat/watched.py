@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from .calls import Uncovered
 
@@ -43,6 +44,8 @@ class Answer:
         layer: the shape, without the rows, of what the layer in question returned in each of its calls; None for what
             is no tensor.
         overwritten: whether something later wrote into what the layer returned, as `nn.ReLU(inplace=True)` does.
+        operations: how many ran.
+        flops: floating-point operations in them, of matrix products, convolutions and attention.
     """
 
     shape: tuple[int, ...]
@@ -51,6 +54,8 @@ class Answer:
     rescaled: bool
     layer: tuple[tuple[int, ...] | None, ...] = ()
     overwritten: bool = False
+    operations: int = 0
+    flops: int = 0
 
     @property
     def layer_shape(self) -> tuple[int, ...]:
@@ -93,7 +98,16 @@ def watched(forward: Any, row: Tensor, layer: nn.Module | None = None) -> Answer
         raise Uncovered("the model's output has no entry per row")
     shape = tuple(output.shape[1:]) if per_row else ()
     overwritten = any(part._version != version for part, version in returned)
-    return Answer(shape, output.dtype, seen.rectifies_outside, seen.rescaled, tuple(shapes), overwritten)
+    return Answer(
+        shape,
+        output.dtype,
+        seen.rectifies_outside,
+        seen.rescaled,
+        tuple(shapes),
+        overwritten,
+        seen.operations,
+        seen.flops,
+    )
 
 
 class _Operations(TorchDispatchMode):
@@ -102,6 +116,7 @@ class _Operations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.random = self.rectifies_outside = self._unruled = False
+        self.operations = self.flops = 0
         self._runs: Counter[int] = Counter()
         self._ruled: list[Tensor] = []  # what modules with a rule read and returned
 
@@ -113,12 +128,15 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         self.random = self.random or torch.Tag.nondeterministic_seeded in func.tags
+        output = func(*args, **(kwargs or {}))
+        self.operations += 1
+        if (counts := flop_registry.get(func.overloadpacket)) is not None:
+            self.flops += int(counts(*args, **(kwargs or {}), out_val=output))
         if name in LINEAR:
-            return func(*args, **(kwargs or {}))
+            return output
         module = _asking(sys._getframe(1))
         if name in _RECTIFIERS and not isinstance(module, nn.ReLU):
             self.rectifies_outside = True
-        output = func(*args, **(kwargs or {}))
         self._take(module, args, output)
         return output
 

@@ -13,6 +13,7 @@ from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.joined import Given, given
 from xai_fast.compat.models import answer_of, engine_of, model_of, refuse_changed
 from xai_fast.compat.watched import Answer
+from xai_fast.compat.worth import Work, enough
 
 if TYPE_CHECKING:
     from xai_fast.engine import Engine
@@ -49,8 +50,13 @@ class Asked:
         return self.given.returned(values, self.as_tuple)
 
 
-def asked(call: Call, layer: Any = None) -> Asked:
+def asked(call: Call, work: Work, layer: Any = None) -> Asked:
     """The call in our words.
+
+    Args:
+        call: of captum's method.
+        work: what captum would ask of the model.
+        layer: that is looked at, if one is.
 
     Raises:
         Uncovered: the engine does not serve it.
@@ -58,7 +64,7 @@ def asked(call: Call, layer: Any = None) -> Asked:
     refuse_changed(call.explainer, "captum")
     if call["show_progress"]:
         raise Uncovered("`show_progress` is captum's own")
-    return asked_of(call.explainer, given_of(call), call["target"], isinstance(call["inputs"], tuple), layer)
+    return asked_of(call.explainer, given_of(call), call["target"], work, isinstance(call["inputs"], tuple), layer)
 
 
 def given_of(call: Call) -> Given:
@@ -86,7 +92,20 @@ def rows_of(call: Call) -> int:
     return len(first)
 
 
-def asked_of(explainer: Any, given: Given, target: Any, as_tuple: bool = False, layer: Any = None) -> Asked:
+def features_of(call: Call) -> int:
+    """About how many features of one input captum's perturbations tell apart."""
+    masks = [mask for mask in tensors_in(call["feature_mask"]) if isinstance(mask, Tensor) and mask.numel()]
+    if masks:
+        return max(int(mask.max()) for mask in masks) - min(int(mask.min()) for mask in masks) + 1
+    return sum(one[0].numel() for one in tensors_in(call["inputs"]) if isinstance(one, Tensor) and len(one))
+
+
+def number_of(call: Call, name: str) -> int:
+    """An argument that counts something; 1 where captum will refuse it."""
+    return call[name] if type(call[name]) is int and call[name] > 0 else 1
+
+
+def asked_of(explainer: Any, given: Given, target: Any, work: Work, as_tuple: bool = False, layer: Any = None) -> Asked:
     """The same of its parts.
 
     Raises:
@@ -97,6 +116,7 @@ def asked_of(explainer: Any, given: Given, target: Any, as_tuple: bool = False, 
     if answer.dtype is not inputs.dtype:
         raise Uncovered(f"the model answers {answer.dtype} to {inputs.dtype}")
     chosen = target_of(target, len(inputs), answer.shape)
+    enough(model, answer, work)
     return Asked(engine_of(explainer, model), given, chosen, as_tuple, answer)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.compat.models import answer_of, model_of, pays
+from xai_fast.compat.models import answer_of, model_of
+from xai_fast.compat.worth import Work, pays
 
 from .arguments import (
     Asked,
@@ -90,4 +91,4 @@ def _ruled(call: Call, pairs: int) -> Asked:
         raise Uncovered("a further argument that has a row per input")
     if not answer_of(found.forward, model_of(found.forward), found.batch).rescaled:
         raise Uncovered("an operation that captum's rule does not see, or a module that runs several times")
-    return asked(call)
+    return asked(call, Work(2 * pairs, gradients=True))

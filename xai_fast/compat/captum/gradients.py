@@ -13,8 +13,9 @@ from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.models import refuse_changed
+from xai_fast.compat.worth import Work
 
-from .arguments import asked, baselines_of, convergence_delta, differentiable, tensors_in
+from .arguments import asked, baselines_of, convergence_delta, differentiable, rows_of, tensors_in
 from .services import with_gradients
 
 QUADRATURES: dict[str, Literal["gausslegendre", "left", "right", "middle"]] = {
@@ -70,11 +71,11 @@ def _path(call: Call) -> tuple[Any, float | Tensor]:
     refuse_changed(explainer, "captum")
     if explainer.gradient_func is not compute_gradients:
         raise Uncovered("the explainer has its own `gradient_func`")
-    asked_for = asked(call)
-    inputs = asked_for.inputs
-    baseline = baselines_of(call, asked_for)
     if type(call["n_steps"]) is not int or call["n_steps"] < 1:
         raise Uncovered("`n_steps` is no number of steps")
+    asked_for = asked(call, Work(rows_of(call) * call["n_steps"], gradients=True))
+    inputs = asked_for.inputs
+    baseline = baselines_of(call, asked_for)
     chunk = call["internal_batch_size"]
     wide = chunk is not None and (type(chunk) is not int or chunk < len(inputs))  # of which captum warns
     if (

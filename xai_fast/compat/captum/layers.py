@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.compat.models import answer_of, model_of, pays
+from xai_fast.compat.models import answer_of, model_of
+from xai_fast.compat.worth import Work, pays
 
 from .arguments import (
     Asked,
@@ -33,7 +34,7 @@ def layer_grad_cam(call: Call) -> Any:
     """Our method; as captum's, the result can be differentiated."""
     if not call["attr_dim_summation"]:
         raise Uncovered("`attr_dim_summation` is False")
-    layer, asked_for = _at_layer(call, light=True)
+    layer, asked_for = _at_layer(call, Work(rows_of(call), gradients=True), light=True)
     from xai_fast.methods.cam.gradcam import GradCAM  # heavy; what is passed on does without
 
     method = GradCAM(asked_for.engine, layer=layer, grid=_grid(asked_for), signed=not call["relu_attributions"])
@@ -44,7 +45,7 @@ def layer_grad_cam(call: Call) -> Any:
 
 def layer_activation(call: Call) -> Any:
     """Our method, which runs the model as far as the layer."""
-    layer, asked_for = _at_layer(call, light=True, target=False)
+    layer, asked_for = _at_layer(call, Work(rows_of(call)), light=True, target=False)
     from xai_fast.methods.filter_activation import FilterActivation  # heavy; what is passed on does without
 
     method = FilterActivation(asked_for.engine, layer=layer, grid=_grid(asked_for))
@@ -55,12 +56,12 @@ def layer_activation(call: Call) -> Any:
 def layer_integrated_gradients(call: Call) -> Any:
     """Our method, between what the layer returns for the baseline and for the input."""
     explainer = call.explainer
-    layer, asked_for = _at_layer(call, light=False)
+    if type(call["n_steps"]) is not int or call["n_steps"] < 1 or call["method"] not in QUADRATURES:
+        raise Uncovered("a quadrature that is captum's own")
+    layer, asked_for = _at_layer(call, Work(rows_of(call) * call["n_steps"], gradients=True), light=False)
     inputs = asked_for.inputs
     baseline = baselines_of(call, asked_for)
     chunk = call["internal_batch_size"]
-    if type(call["n_steps"]) is not int or call["n_steps"] < 1 or call["method"] not in QUADRATURES:
-        raise Uncovered("a quadrature that is captum's own")
     if not explainer.multiplies_by_inputs:
         raise Uncovered("`multiply_by_inputs` is False")
     if chunk is not None and (type(chunk) is not int or chunk < len(inputs)):
@@ -82,7 +83,7 @@ def layer_integrated_gradients(call: Call) -> Any:
     return values, convergence_delta(call, values)
 
 
-def _at_layer(call: Call, *, light: bool, target: bool = True) -> tuple[nn.Module, Asked]:
+def _at_layer(call: Call, work: Work, *, light: bool, target: bool = True) -> tuple[nn.Module, Asked]:
     """The layer, and the call in our words."""
     explainer = call.explainer
     layer = explainer.layer
@@ -102,13 +103,13 @@ def _at_layer(call: Call, *, light: bool, target: bool = True) -> tuple[nn.Modul
         raise Uncovered("a layer that does not return one tensor once")
     if light and len(shapes[0]) != 3:
         raise Uncovered("a layer that does not return (N, C, h, w)")
-    return layer, asked(call, layer) if target else _without_target(call, layer)
+    return layer, asked(call, work, layer) if target else _without_target(call, work, layer)
 
 
-def _without_target(call: Call, layer: nn.Module) -> Asked:
+def _without_target(call: Call, work: Work, layer: nn.Module) -> Asked:
     """The call of a method that is about no class."""
     about_any = Call(call.explainer, {**call.arguments, "target": 0}, call.original, call.defaults)
-    return asked(about_any, layer)
+    return asked(about_any, work, layer)
 
 
 def _grid(asked_for: Asked) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -6,25 +6,26 @@ of several outputs are asked for. Not covered: a bar of progress.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.methods.feature_ablation import FeatureAblation
-from xai_fast.methods.occlusion import Occlusion
+from xai_fast.compat.worth import Work
 
-from .arguments import SEVERAL, Asked, asked, baseline_of, rows_of
+from .arguments import SEVERAL, Asked, asked, baseline_of, features_of, number_of, rows_of, tensors_in
 from .services import several_at_once, with_scores
 
 
 def occlusion(call: Call) -> Any:
     """Our method; captum's map is float32 whatever the inputs are."""
     at_once = several_at_once(call, rows_of(call))
-    asked_for = _by_ourselves(call)
+    work = _work(call, _windows(call))
+    asked_for = _by_ourselves(call, work)
     if asked_for is None:
-        return call.plain(with_scores(call), perturbations_per_eval=at_once)
+        return call.plain(with_scores(call, work), perturbations_per_eval=at_once)
     shape = tuple(asked_for.inputs.shape[1:])
     window = _extents(call["sliding_window_shapes"], shape)
     stride = _extents(1 if call["strides"] is None else call["strides"], shape)
@@ -39,9 +40,10 @@ def feature_ablation(call: Call) -> Any:
     if set(call.arguments) - set(call.defaults) - {"inputs"}:
         raise Uncovered("arguments that are captum's own")
     at_once = several_at_once(call, rows_of(call))
-    asked_for = _by_ourselves(call)
+    work = _work(call, features_of(call))
+    asked_for = _by_ourselves(call, work)
     if asked_for is None:
-        return call.plain(with_scores(call), perturbations_per_eval=at_once)
+        return call.plain(with_scores(call, work), perturbations_per_eval=at_once)
     inputs, mask = asked_for.inputs, call["feature_mask"]
     mask = mask[0] if isinstance(mask, tuple) and len(mask) == 1 else mask
     if mask is None:
@@ -49,16 +51,34 @@ def feature_ablation(call: Call) -> Any:
         return asked_for.returned(_hidden_windows(call, asked_for, one, one))
     labels = _labels(mask, inputs)
     if labels is None:
-        return call.plain(with_scores(call), perturbations_per_eval=at_once)
+        return call.plain(with_scores(call, work), perturbations_per_eval=at_once)
+    from xai_fast.methods.feature_ablation import FeatureAblation  # heavy; what is passed on does without
+
     method = FeatureAblation(asked_for.engine, segments=labels, baseline=baseline_of(call["baselines"], inputs))
     values = method.attribute(inputs.detach(), asked_for.target)
     return asked_for.returned(values.expand_as(inputs).contiguous())
 
 
-def _by_ourselves(call: Call) -> Asked | None:
+def _work(call: Call, variants: int) -> Work:
+    """What captum asks of the model for so many variants of each input."""
+    return Work(rows_of(call) * variants, max(variants // number_of(call, "perturbations_per_eval"), 1))
+
+
+def _windows(call: Call) -> int:
+    """About how many windows captum hides, one after the other."""
+    first = tensors_in(call["inputs"])[0]
+    shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else ()
+    try:
+        steps = _extents(1 if call["strides"] is None else call["strides"], shape)
+    except Uncovered:
+        return 1  # captum refuses them, or they are of several inputs
+    return math.prod(max(available // max(step, 1), 1) for available, step in zip(shape, steps, strict=False))
+
+
+def _by_ourselves(call: Call, work: Work) -> Asked | None:
     """The call in our words where our own method serves it; None where captum's code goes over our scores."""
     try:
-        asked_for = asked(call)
+        asked_for = asked(call, work)
     except Uncovered as error:
         if str(error) == SEVERAL:
             return None
@@ -76,6 +96,8 @@ def _hidden_windows(call: Call, asked_for: Asked, window: tuple[int, ...], strid
     baseline = baseline_of(call["baselines"], inputs)
     if window[0] == inputs.shape[1]:
         window, stride = window[1:], stride[1:]
+    from xai_fast.methods.occlusion import Occlusion  # heavy; what is passed on does without
+
     method = Occlusion(asked_for.engine, window=window, stride=stride, baseline=baseline)
     return method.attribute(inputs.detach(), asked_for.target).expand_as(inputs).contiguous()
 

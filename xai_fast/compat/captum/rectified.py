@@ -10,7 +10,8 @@ from typing import Any
 from captum._utils.gradient import compute_gradients  # pyright: ignore[reportMissingImports]
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.compat.models import model_of, pays
+from xai_fast.compat.models import model_of
+from xai_fast.compat.worth import Work, pays
 
 from .arguments import Asked, asked, rows_of
 
@@ -37,8 +38,9 @@ def _with_modules_alone(call: Call) -> Asked:
     explainer = call.explainer
     if explainer.gradient_func is not compute_gradients:
         raise Uncovered("the explainer has its own `gradient_func`")
-    pays(model_of(explainer.forward_func), rows_of(call))
-    asked_for = asked(call)
+    rows = rows_of(call)
+    pays(model_of(explainer.forward_func), rows)
+    asked_for = asked(call, Work(rows, gradients=True))
     if asked_for.answer.rectifies_outside:
         raise Uncovered("a ReLU runs that is no `nn.ReLU` module, which captum does not see")
     return asked_for

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.joined import given
-from xai_fast.compat.models import answer_of, engine_of, model_of, pays, refuse_changed
+from xai_fast.compat.models import answer_of, engine_of, model_of, refuse_changed
+from xai_fast.compat.worth import Work, enough, pays
 
 from .arguments import asked_of, given_of
 
@@ -45,7 +46,7 @@ def with_gradients(call: Call, *, light: bool = False) -> Any:
             found = given(explainer, forward_fn, inputs, additional_forward_args)
             if light:
                 pays(model_of(forward_fn), len(found.batch))
-            asked = asked_of(explainer, found, target_ind)
+            asked = asked_of(explainer, found, target_ind, Work(len(found.batch), gradients=True))
             from xai_fast.methods.saliency import Saliency  # heavy; what is passed on does without
 
             values = Saliency(asked.engine, absolute=False).attribute(found.batch.detach(), asked.target)
@@ -59,8 +60,12 @@ def with_gradients(call: Call, *, light: bool = False) -> Any:
     return served
 
 
-def with_scores(call: Call) -> Any:
+def with_scores(call: Call, work: Work) -> Any:
     """The explainer with a forward function that the engine answers: class scores of every row.
+
+    Args:
+        call: whose explainer it is.
+        work: what captum would ask of the model.
 
     Raises:
         Uncovered: the engine does not serve the model.
@@ -69,9 +74,11 @@ def with_scores(call: Call) -> Any:
     refuse_changed(explainer, "captum")
     forward, count = explainer.forward_func, len(call["inputs"]) if isinstance(call["inputs"], tuple) else 1
     found = given_of(call)
-    answer = answer_of(found.forward, model_of(found.forward), found.batch)
+    model = model_of(found.forward)
+    answer = answer_of(found.forward, model, found.batch)
     if len(answer.shape) > 1 or answer.dtype is not found.batch.dtype:
         raise Uncovered("the model's output is no table of scores")
+    enough(model, answer, work)
     classes = torch.arange(*answer.shape or (1,))
 
     def scores(*arguments: Any) -> Tensor:

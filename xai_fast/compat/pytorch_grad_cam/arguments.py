@@ -11,19 +11,24 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # pyrig
 from torch import Tensor, nn
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.compat.models import answer_of, model_of, one_tensor, pays
+from xai_fast.compat.models import answer_of, model_of, one_tensor
 from xai_fast.compat.watched import Answer
+from xai_fast.compat.worth import Work, enough, pays
 from xai_fast.core.layers import layer_names
 from xai_fast.core.targets import Target
 
 
-def inputs_of(cam: Any, inputs: Any, *, light: bool = False) -> tuple[Tensor, Answer]:
+def inputs_of(
+    cam: Any, inputs: Any, *, light: bool = False, rows_each: int = 1, gradients: bool = True
+) -> tuple[Tensor, Answer]:
     """The inputs where the model is, and what the model answers to one of them; its hooks are out.
 
     Args:
         cam: grad-cam's object.
         inputs: as given.
         light: whether the call is one pass per row.
+        rows_each: that grad-cam asks the model about for each input.
+        gradients: whether it asks for gradients.
 
     Raises:
         Uncovered: the engine does not serve them.
@@ -37,6 +42,7 @@ def inputs_of(cam: Any, inputs: Any, *, light: bool = False) -> tuple[Tensor, An
     answer = answer_of(model, model, rows)
     if len(answer.shape) != 1 or answer.dtype is not rows.dtype:
         raise Uncovered("the model's output is no table of class scores in the inputs' type")
+    enough(model, answer, Work(len(rows) * rows_each, gradients=gradients), unprepared=light)
     return rows, answer
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.hooks import without_hooks
-from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, pays
+from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor
+from xai_fast.compat.worth import Work, enough, pays
 
 from .arguments import checked_layers, inputs_of, refuse_frozen
 from .passes import arranged
@@ -94,6 +95,7 @@ def guided_backprop(call: Call) -> Any:
         raise Uncovered("a target that is no class")
     if category is None and len(inputs) > 1:
         raise Uncovered("no target for several images")
+    enough(model, answer, Work(1, gradients=True))
     from xai_fast.methods.guided_backprop import GuidedBackprop  # heavy; what is passed on does without
 
     values = GuidedBackprop(engine_of(explainer, model)).attribute(inputs[:1].detach(), category)

@@ -33,10 +33,11 @@ def ablation(call: Call) -> Any:
     if type(cam.batch_size) is not int or cam.batch_size < 1:
         raise Uncovered("`batch_size` is no number of rows")
     with without_hooks(cam.model, ActivationsAndGradients):
-        inputs, answer = inputs_of(cam, call["input_tensor"])
+        channels = call["activations"].shape[1]
+        inputs, answer = inputs_of(cam, call["input_tensor"], rows_each=channels, gradients=False)
         name = layers_of(cam)[next(at for at, one in enumerate(cam.target_layers) if one is layer)]
-        reading, axis, channels = _read(cam, inputs, layer)
-        if call["activations"].shape[:2] != (len(inputs), channels):
+        reading, axis, found = _read(cam, inputs, layer)
+        if call["activations"].shape[:2] != (len(inputs), found):
             raise Uncovered("activations of another layer")
         target = target_of(call["targets"], len(inputs), answer.shape[0])
         from xai_fast.methods.cam.variants import FarBelow, ablation_shares  # heavy; what is passed on does without
@@ -68,7 +69,7 @@ def score(call: Call) -> Any:
     if activations.ndim != 4:
         raise Uncovered("a layer that is no grid of images")
     with without_hooks(cam.model, ActivationsAndGradients):
-        inputs, answer = inputs_of(cam, call["input_tensor"])
+        inputs, answer = inputs_of(cam, call["input_tensor"], rows_each=activations.shape[1], gradients=False)
         target = target_of(call["targets"], len(inputs), answer.shape[0])
         from xai_fast.methods.cam.variants import score_weights  # heavy; what is passed on does without
 

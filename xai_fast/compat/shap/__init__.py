@@ -1,4 +1,4 @@
-"""shap 0.51 over our engine: which of its explainers of torch models are served.
+"""shap 0.51 to 0.54 over our engine: which of its explainers of torch models are served.
 
 `GradientExplainer` (our sums over shap's draws), `DeepExplainer` (our multipliers), and `PartitionExplainer`, whose own
 code runs while the engine answers for torch modules that are seen in the function. Other explainers of functions run

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from xai_fast.compat.calls import Call, CallersError, Uncovered
 from xai_fast.compat.held import answering
-from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, pays, refuse_changed
+from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, refuse_changed
 from xai_fast.compat.watched import Answer
+from xai_fast.compat.worth import Work, enough, pays
 
 
 def gradient(call: Call) -> Any:
@@ -28,6 +29,9 @@ def gradient(call: Call) -> Any:
         raise Uncovered("`nsamples` is no number of draws")
     if explainer.local_smoothing > 0 or call["return_variances"]:
         raise Uncovered("`local_smoothing`, or variances")
+    wanted = call["ranked_outputs"] if type(call["ranked_outputs"]) is int else answer.shape[0]
+    # shap asks for the gradients of all rows once for every output.
+    enough(explainer.model, answer, Work(len(inputs) * draws * wanted, len(inputs) * wanted, gradients=True))
     ranks = _ranks(call, inputs, answer)
     from xai_fast.methods.gradient_shap import GradientShap  # heavy; what is passed on does without
 
@@ -49,6 +53,7 @@ def deep(call: Call) -> Any:
     pays(model_of(explainer.model), len(inputs) * len(data))
     if not answer.rescaled:
         raise Uncovered("an operation that shap's rule does not see, or a module that runs several times")
+    enough(explainer.model, answer, Work(2 * len(inputs) * len(data), len(inputs), gradients=True))
     ranks = _ranks(call, inputs, answer)
     from xai_fast.methods.deep_lift import DeepLiftShap  # heavy; what is passed on does without
 

@@ -15,7 +15,8 @@ from torchcam.methods.core import _CAM  # pyright: ignore[reportMissingImports]
 
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.hooks import without_hooks
-from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, pays, refuse_changed
+from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, refuse_changed
+from xai_fast.compat.worth import Work, enough, pays
 from xai_fast.core.layers import layer_names
 
 
@@ -34,7 +35,9 @@ def scored(call: Call) -> Any:
     extractor = call.explainer
     refuse_changed(extractor, "torchcam", "_get_score_weights")
     with without_hooks(extractor.model, _CAM):
-        _checked(extractor, one_tensor(extractor._input))
+        inputs = one_tensor(extractor._input)
+        rows = sum(len(one.flatten(0, 1)) for one in extractor.hook_a) * getattr(extractor, "num_samples", 1)
+        _checked(extractor, inputs, Work(rows, max(rows // extractor.bs, 1)))
         engine, original = engine_of(extractor, extractor.model), extractor._select_scores
         served = copy.copy(extractor)
 
@@ -60,8 +63,9 @@ def smoothed(call: Call) -> Any:
     if call["targets"] is not None or set(call.arguments) - {"class_idx", "eps"}:
         raise Uncovered("`targets`, or arguments that are torchcam's own")
     with without_hooks(extractor.model, _CAM):
-        pays(model_of(extractor.model), len(inputs) * extractor.num_samples)
-        classes = _checked(extractor, inputs)
+        rows = len(inputs) * extractor.num_samples
+        pays(model_of(extractor.model), rows)
+        classes = _checked(extractor, inputs, Work(rows, extractor.num_samples, gradients=True))
         names = _layers(extractor, inputs)
         target = torch.as_tensor(call["class_idx"]).reshape(-1).expand(len(inputs)).clone()
         if int(target.max()) >= classes:
@@ -103,8 +107,13 @@ def _layers(extractor: Any, inputs: Tensor) -> list[str]:
     return list(layer_names(extractor.model, list(extractor.target_names)))
 
 
-def _checked(extractor: Any, inputs: Tensor) -> int:
+def _checked(extractor: Any, inputs: Tensor, work: Work) -> int:
     """How many class scores the model returns.
+
+    Args:
+        extractor: torchcam's object.
+        inputs: (N, C, *S).
+        work: what torchcam would ask of the model.
 
     Raises:
         Uncovered: it returns something else.
@@ -115,4 +124,5 @@ def _checked(extractor: Any, inputs: Tensor) -> int:
     answer = answer_of(model, model, inputs)
     if len(answer.shape) != 1 or answer.dtype is not inputs.dtype:
         raise Uncovered("the model's output is no table of class scores in the inputs' type")
+    enough(model, answer, work)
     return answer.shape[0]
