@@ -58,7 +58,7 @@ CALLS = {
 }
 
 RESCALED = ("DeepLift", "DeepLiftShap")
-# Captum's DeepLIFT refuses modules that run twice; it sees neither softmax nor GELU, neither ReLU6 nor functional ReLUs.
+# Captum's DeepLIFT refuses modules that run twice; it sees no softmax, no GELU, no ReLU6 and no functional ReLU.
 REFUSED = ("resnet18",)
 UNSEEN = ("vit", "densenet121", "mobilenet_v2")
 
