@@ -74,7 +74,7 @@ LAYERS = {
     "densenet121": ("features.denseblock4", "features.pool0"),
     "mobilenet_v2": ("features.18", "features.3"),
 }
-SIDE = {"resnet18": 48, "vgg11": 64, "densenet121": 48, "mobilenet_v2": 64}
+SIDE = {"resnet18": 48, "vgg11": 64, "densenet121": 32, "mobilenet_v2": 64}
 PHOTOS = 5
 
 
