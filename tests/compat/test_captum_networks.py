@@ -58,9 +58,10 @@ CALLS = {
 }
 
 RESCALED = ("DeepLift", "DeepLiftShap")
-# Captum's DeepLIFT refuses modules that run twice; it sees no softmax, no GELU, no ReLU6 and no functional ReLU.
+# Captum's DeepLIFT refuses modules that run twice; it sees no softmax, no GELU, no ReLU6, no functional ReLU, and its
+# hooks disturb each other where one module writes over what the next one reads, as VGG's do.
 REFUSED = ("resnet18",)
-UNSEEN = ("vit", "densenet121", "mobilenet_v2")
+UNSEEN = ("vit", "vgg11", "densenet121", "mobilenet_v2")
 
 
 # Nor do its rules for ReLUs see functional ones, of which DenseNet has one.
@@ -110,9 +111,13 @@ def test_captums_numbers(network, method):
         assert (report.accelerated, report.passed_on) == (int(served), int(not served)), str(report)
         truth, _ = seeded(lambda number=number: run(twin.at(number)))
         (plain,), (ours,), (truth,) = tensors(plain), tensors(ours), tensors(truth)
+        if not truth.any():  # a map may be rectified to nothing, and then is nothing
+            assert not ours.any()
+            continue
         assert truth.abs().max() > 1e-7, "the network sleeps"
         errors.append(apart(ours, truth)[1])
         theirs.append(apart(plain, truth)[1])
+    assert errors, "the network sleeps"
     if len(errors) > 1:
         assert not (reason := no_further(errors, theirs)), (reason, errors, theirs)
     else:
