@@ -24,7 +24,7 @@ def rows_that_pay(monkeypatch):
     """From how many rows of light methods on a model is prepared; a call's work does not count."""
 
     def rows(number: int) -> None:
-        for name, value in (("_always", 0), ("ROWS", number), ("CALL", 0.0), ("PREPARING", 0.0)):
+        for name, value in (("_always", 0), ("ROWS", number), ("CALL", 0.0), ("PREPARING", 0.0), ("FIRST", 0.0)):
             monkeypatch.setattr(worth, name, value)
 
     return rows

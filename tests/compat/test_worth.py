@@ -65,7 +65,8 @@ def test_short_calls_are_the_librarys(name):
 def test_what_was_asked_before_counts(monkeypatch):
     model, row = network(), torch.zeros(1, 3, 10, 10)
     answer, work = watched(model, row), Work(50, 50)
-    monkeypatch.setattr(worth, "PREPARING", 2.5 * work.seconds(answer))
+    for name in ("PREPARING", "FIRST"):
+        monkeypatch.setattr(worth, name, 2.5 * work.seconds(answer))
     monkeypatch.setattr(worth, "CALL", 0.5 * work.seconds(answer))
     for _ in range(2):
         with pytest.raises(Uncovered, match="little work"):

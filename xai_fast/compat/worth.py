@@ -20,12 +20,12 @@ from .watched import Answer
 ROWS = 8  # of light methods, after which preparing a model pays
 LOADING = 2  # and after which loading the engine does
 _ENGINE = "xai_fast.engine"
-# Seconds (two cores of a Zen 4): of an operation whatever its size, under autograd with its backward; and of a
-# floating-point operation in float32.
+# About the seconds that an operation takes whatever its size, and a floating-point operation in float32.
 OPERATION, FLOP = 8e-6, 1e-11
 BACKWARD = 2.0  # forwards that a backward takes, which libraries take by the parameters as well
-CALL = 0.01  # that a prepared call may take whatever the model
-PREPARING = 0.25  # that a small model takes to be prepared
+# Seconds of one core that a prepared call may take on a network of three layers (7 to 36 ms), that such a network takes
+# to be prepared (25 to 230 ms), and that loading the engine takes.
+CALL, PREPARING, FIRST = 0.03, 0.25, 1.0
 
 _LITTLE = "little work on a small model: the library is done before the engine would be"
 _FEW = "few rows on a model that was hardly asked about before: preparing it would not pay"
@@ -106,10 +106,10 @@ def enough(model: Any, answer: Answer, work: Work, *, unprepared: bool = False) 
     Raises:
         Uncovered: it is one.
     """
-    seconds = work.seconds(answer)
+    seconds, earned = work.seconds(answer), PREPARING if _ENGINE in sys.modules else FIRST
     with _LOCK:
         seen = _SEEN.setdefault(model, _Seen())
         seen.seconds += seconds
-        little = seconds < CALL or (seen.seconds < PREPARING and not unprepared)
+        little = seconds < CALL or (seen.seconds < earned and not unprepared)
     if little and not _always:
         raise Uncovered(_LITTLE)
