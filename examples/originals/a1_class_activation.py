@@ -30,7 +30,7 @@ places[0].imshow(view)
 places[0].set_title(CLASSES[target])
 for place, (name, settings) in zip(places[1:], EXTRACTORS.items(), strict=True):
     if "num_samples" in settings:
-        settings["num_samples"] = draws(settings["num_samples"], 2)
+        settings["num_samples"] = draws(settings["num_samples"], 1)
     torch.manual_seed(0)
     with getattr(methods, name)(model, "layer4", input_shape=(3, 224, 224), **settings) as extractor:
         logits = model(inputs)

@@ -67,8 +67,8 @@ def no_further(errors, theirs, times=2.5, least=2e-6):
     smooth, own = ([one for one in found if one <= CROSSED] for found in (errors, theirs))
     if not smooth:
         return "every result has crossed a kink"
-    if max(smooth) > max(times * max(own, default=0.0), least):
-        return f"{max(smooth):.1e} from float64, and the library {max(own, default=0.0):.1e}"
+    if max(smooth) > max(times * max(own, default=CROSSED), least):
+        return f"{max(smooth):.1e} from float64, and the library {own}"
     if max(errors) > max(times * max(theirs), CROSSING):
         return f"{max(errors):.1e} from float64, which is no crossing, and the library {max(theirs):.1e}"
     return ""
