@@ -25,6 +25,7 @@ from torch import Tensor
 from xai_fast import ops
 from xai_fast.ops._cases import Case
 from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
+from xai_fast.ops.blend_maps.cases import CASES as BLEND_MAPS
 from xai_fast.ops.byte_hash.cases import CASES as BYTE_HASH
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
 from xai_fast.ops.grid_masks.cases import CASES as GRID_MASKS
@@ -61,6 +62,7 @@ OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "region_gather": (ops.region_gather, REGION_GATHER),
     "add_noise": (ops.add_noise, ADD_NOISE),
     "path_points": (ops.path_points, PATH_POINTS),
+    "blend_maps": (ops.blend_maps, BLEND_MAPS),
     "moments": (moments, MOMENTS),
     "surrogate_normal": (surrogate_normal, SURROGATE_NORMAL),
     "relu_change": (ops.relu_change, RELU_CHANGE),

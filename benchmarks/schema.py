@@ -251,6 +251,26 @@ _AUTO = {
     "reason": str,
     "seconds": _NUMBER,
 }
+_GPU = {
+    "gpu": str,
+    "status": str,
+    "device": str,
+    "dry": bool,
+    "seconds": _NUMBER,
+    "items": list,
+    "error": (str, type(None)),
+}
+_OP = {
+    "op": str,
+    "dtype": str,
+    "layout": str,
+    "bytes": int,
+    "seconds": dict,
+    "off": _NUMBER,
+    "allowed": _NUMBER,
+    "gigabytes_per_second": _NUMBER,
+    **dict.fromkeys(("of_copy", "times_normal", "times_reference", "of_forward"), (int, float, type(None))),
+}
 _GUARDED = {
     "guarded": str,
     "bar": _NUMBER,
@@ -279,6 +299,8 @@ def check(results: dict[str, Any]) -> None:
 def _kind(record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     """What checks such a record, by a field that no other kind has."""
     kinds = {
+        "gpu": _gpu,
+        "gigabytes_per_second": _op,
         "chosen": _auto,
         "guarded": lambda record: _fields(record, _GUARDED, f"record {record['guarded']!r}"),
         "zoo": _zoo,
@@ -429,6 +451,32 @@ def _auto(record: dict[str, Any]) -> None:
     _fields(record, _AUTO, f"record {record['network']!r}")
     if not record["right"] and not record["reason"]:
         raise ValueError(f"{record['network']}: `reason` does not say why the layer is not the right one")
+
+
+def _op(record: dict[str, Any]) -> None:
+    name = f"op {record['op']!r}"
+    _fields(record, _OP, name)
+    for side in ("kernel", "reference"):
+        _fields(record["seconds"].get(side), _SPREAD, f"{name} {side}")
+    if record["off"] > record["allowed"]:
+        raise ValueError(f"{name}: `off` is {record['off']}, more than {record['allowed']}: the time of a wrong result")
+
+
+def _gpu(record: dict[str, Any]) -> None:
+    name = f"section {record['gpu']!r}"
+    _fields(record, _GPU, name)
+    if record["status"] not in ("done", "partial", "failed") or (record["status"] == "done") != (
+        record["error"] is None
+    ):
+        raise ValueError(f"{name}: `status` is {record['status']!r} with the error {record['error']!r}")
+    for item in record["items"]:
+        _fields(item, {"name": str, "ok": bool, "took": _NUMBER}, name)
+        if not item["ok"] and "error" in item:
+            continue
+        timed = any(field in item for field in ("of_copy", "of_floor", "times_library"))
+        if timed:  # equality stands beside every speed figure
+            _fields(item, {"off": _NUMBER, "seconds": dict}, f"{name}, {item['name']}")
+            _fields(item["seconds"], _SPREAD, f"{name}, {item['name']}")
 
 
 def _fields(found: Any, wanted: dict[str, Any], where: str) -> None:

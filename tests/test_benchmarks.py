@@ -417,3 +417,104 @@ def test_weights_drawn_anew_change_a_map_by_the_class_and_leave_one_of_edges(mod
 
 def _conditions(module) -> dict:
     return module("methods").conditions(1)
+
+
+DRY = {"ops": 30, "plans": 3, "methods": 4, "bandwidth": 28, "forwards": 12, "speed": 16, "libraries": 2}
+
+
+LONG = ("plans", "forwards", "speed", "libraries")  # seconds each: whole networks, several times
+
+
+@pytest.mark.parametrize("section", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in DRY])
+def test_sections_of_the_gpu_s_record_run_on_the_cpu(module, section: str, tmp_path: Path) -> None:
+    """The code that measures a GPU, at small sizes: everything that it checks holds, and every figure has its error."""
+    gpu, schema = module("gpu"), module("schema")
+    for name in ("gpu_checks", "gpu_speed"):
+        module(name)
+    where, file = gpu.Where("cpu", dry=True), tmp_path / "items"
+    parts = gpu.SECTIONS[section].parts
+    for part in range(parts):
+        assert gpu.child(section, f"{part}/{parts}", file, where, float("inf"), set()) == 0
+    items = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(items) >= DRY[section]
+    assert len({item["name"] for item in items}) == len(items)
+    assert [item for item in items if not item["ok"]] == []
+    record = {"gpu": section, "status": "done", "device": "cpu", "dry": True, "seconds": 1.0, "error": None}
+    schema.check({"conditions": gpu.conditions([]), "records": [{**record, "items": items}]})
+
+
+def test_the_gpu_s_record_is_carried_on_with_and_keeps_what_failed(module, monkeypatch, tmp_path: Path) -> None:
+    gpu = module("gpu")
+    calls, file = [], tmp_path / "gpu.json"
+
+    def process(name, part, where, until, known):
+        calls.append((name, part, set(known)))
+        item = {"name": f"{name} {part} {len(known)}", "ok": len(calls) != 1, "took": 0.1}
+        lost = len(calls) == 1
+        return [item], gpu.LOST if lost else "late" if name == "plans" and len(calls) < 5 else 0, "the log"
+
+    monkeypatch.setattr(gpu, "_process", process)
+    where = gpu.Where("cpu", dry=True)
+    first = gpu.measure(file, ["plans", "forwards"], where, 100)
+    plans, forwards = first["records"]
+    assert (plans["status"], plans["error"]) == ("partial", "out of time")
+    assert [item["ok"] for item in plans["items"]] == [False, True]  # the device was lost, another process went on
+    assert forwards["status"] == "done"
+    assert json.loads(file.read_text()) == first
+    second = gpu.measure(file, ["plans", "forwards"], where, 100)
+    calls.append(None)
+    assert len(second["records"][0]["items"]) == 3
+    assert [call[0] for call in calls[3:-1]] == ["plans"]  # what was done is not done again
+    assert calls[3][2] == {item["name"] for item in plans["items"]}
+    assert any("does not hold" in line for line in gpu.summary(second))
+    assert gpu.measure(file, ["speed"], where, -1)["records"][-1]["status"] == "partial"
+
+
+def test_a_process_that_dies_or_takes_too_long_leaves_what_it_found(module, tmp_path: Path) -> None:
+    gpu = module("gpu")
+    where = gpu.Where("cpu", dry=True)
+    items, status, said = gpu._process("nothing of that name", "0/1", where, 10**12, set())
+    assert (items, status) == ([], 1)
+    assert "KeyError" in said
+    known = {"copy of 1 MiB"}
+    items, status, _ = gpu._process("bandwidth", "0/40", where, 10**12, known)
+    assert (status, [item["name"] for item in items]) == (0, ["machine"])
+    assert gpu._process("bandwidth", "0/1", where, 0.0, known)[:2] == ([], "late")
+
+
+def test_floors_join_methods_with_the_best_forward(module) -> None:
+    gpu = module("gpu")
+    forwards = [
+        {"name": "a", "what": "forward", "dtype": "float32", "best": 0.02},
+        {"name": "b", "what": "forward", "dtype": "float32", "best": 0.01},
+        {"name": "c", "what": "gradient", "dtype": "float32", "best": 0.03},
+    ]
+    speed = [{"name": "m", "rows": 100, "floor": "forward", "dtype": "float32", "seconds": {"median": 2.0}}]
+    speed.append({"name": "half", "rows": 100, "floor": "forward", "dtype": "bfloat16", "seconds": {"median": 2.0}})
+    gpu.floors([{"items": forwards}, {"items": speed}])
+    assert speed[0]["of_floor"] == 0.5
+    assert "of_floor" not in speed[1]
+
+
+@pytest.mark.parametrize("name", ["hide_windows", "add_noise", "moments"])
+def test_bars_of_kernels_are_measured(module, name: str) -> None:
+    bars, schema = module("kernel_bars"), module("schema")
+    if name in bars.FOLDING:
+        record = bars.folded(name, 1.0, 32, 2)
+        assert record["of_forward"] == record["seconds"]["kernel"]["median"] / record["rows"]
+    else:
+        record = bars.written(name, "bfloat16", "NHWC", 16 << 20, 2)
+        assert record["of_copy"] > 0
+        assert (record["times_normal"] is not None) == (name == "add_noise")
+    schema.check({"conditions": module("methods").conditions(2), "records": [record]})
+    bars.CONSOLE.print(bars.table([record]))
+    with pytest.raises(ValueError, match="the time of a wrong result"):
+        schema.check({"conditions": module("methods").conditions(2), "records": [{**record, "off": 1e9}]})
+
+
+def test_every_op_has_bars_or_is_timed(module) -> None:
+    """Those that write batches and those that fold answers have bars; all are timed on the cases of their tests."""
+    assert set(module("kernels").OPS) == set(xf.ops.all_ops())
+    bars = module("kernel_bars")
+    of_models = {"winograd_convolution", "sign_bits", "pass_bits", "relu_change", "byte_hash"}  # not a method's
+    assert {*bars.WRITING, *bars.FOLDING} == set(xf.ops.all_ops()) - of_models
