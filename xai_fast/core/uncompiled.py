@@ -63,7 +63,7 @@ def running_plainly(model: nn.Module) -> Iterator[None]:
 def _plain_attributes(module: nn.Module) -> list[tuple[str, Any]]:
     """The attributes under which a module has something compiled, each with what was compiled."""
     held = vars(module)
-    found = [(name, plain) for name, value in held.items() if (plain := _inside(value)) is not None]
+    found: list[tuple[str, Any]] = [(n, plain) for n, value in held.items() if (plain := _inside(value)) is not None]
     found += [(name, MethodType(plain, module)) for name, plain in _compiled_methods(type(module)) if name not in held]
     if held.get("_compiled_call_impl") is not None:  # of `nn.Module.compile`
         found.append(("_compiled_call_impl", None))
