@@ -20,7 +20,7 @@ _HOMES = {
     "FilterImages": "xai_fast.results.filter_images",
     "FilterMaps": "xai_fast.results.filter_maps",
     "MethodInfo": "xai_fast.methods.registry",
-    "NonFiniteError": "xai_fast.engine.run",
+    "NonFiniteError": "xai_fast.engine.finite",
     "Preprocess": "xai_fast.images.preprocess",
     "TextExplanation": "xai_fast.results.text_explanation",
     "load": "xai_fast.models",
@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which read and do not run; a
     from xai_fast.engine import Cost as Cost
     from xai_fast.engine import Decisions as Decisions
     from xai_fast.engine import Engine as Engine
-    from xai_fast.engine.run import NonFiniteError as NonFiniteError
+    from xai_fast.engine.finite import NonFiniteError as NonFiniteError
     from xai_fast.explain import explain as explain
     from xai_fast.images import segments as segments
     from xai_fast.images.preprocess import Preprocess as Preprocess

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from xai_fast.core.memory import out_of_memory
 from xai_fast.engine import Engine, Recipe
 from xai_fast.engine.evaluate import LayerActivation
+from xai_fast.engine.finite import NonFiniteError
 from xai_fast.engine.plan import FIRST_SIZE, halved
 from xai_fast.engine.reducers.clean import clean_scores
-from xai_fast.engine.run import NonFiniteError
 from xai_fast.images.preprocess import Preprocess
 from xai_fast.methods.base import AbstractMethod
 from xai_fast.methods.registry import methods as registered

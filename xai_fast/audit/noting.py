@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from xai_fast.engine.run import NonFiniteError
+from xai_fast.engine.finite import NonFiniteError
 
 from .answers import Answer
 

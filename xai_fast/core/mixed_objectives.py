@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .objective import Objective
@@ -49,7 +48,7 @@ class Contrast(Objective):
         _refuse_function(target, "what is compared are classes")
         super().__init__(target, n_samples, output, classes)
         self._gamma, self._n_references = gamma, n_references
-        self._references: dict[int, Tensor] = {}
+        self._references: Tensor | None = None  # (N, K, T)
 
     def settle(self, raw: Any, sample: Tensor) -> None:
         """Takes the argmax where a class was left open, and the classes closest to each."""
@@ -57,16 +56,19 @@ class Contrast(Objective):
         scores = self._indexable(raw, sample).detach()
         if scores.shape[1] < 2:
             raise ValueError("`model` has one output, and a class is compared with others; give a model with several")
-        index = self._index[sample.cpu()].to(scores.device)
+        index = self._of(sample, scores)
         distances = (scores[:, None] - scores.gather(1, index)[..., None]).abs()
         distances.scatter_(2, index[..., None], float("inf"))
         closest = distances.topk(min(self._n_references, scores.shape[1] - 1), dim=2, largest=False).indices
-        self._references.update(zip(sample.tolist(), closest, strict=True))
+        if self._references is None:
+            self._references = closest.new_zeros(len(self._index), *closest.shape[1:])
+        self._references[sample.to(closest.device)] = closest
 
     def __call__(self, raw: Any, sample: Tensor) -> Tensor:
         """The differences (rows, K)."""
         scores = self._indexable(raw, sample)
-        references = torch.stack([self._references[number] for number in sample.tolist()])  # (rows, K, T)
+        assert self._references is not None
+        references = self._references[sample.to(scores.device)]  # (rows, K, T)
         others = scores.gather(1, references.flatten(1)).view(references.shape).mean(2)
         return super().__call__(raw, sample) - self._gamma * others
 
@@ -87,18 +89,21 @@ class Expectation(Objective):
     ) -> None:
         _refuse_function(target, "what is mixed are the scores of all classes")
         super().__init__(target, n_samples, output, classes)
-        self._shares: dict[int, Tensor] = {}
+        self._shares: Tensor | None = None  # (N, classes)
 
     def settle(self, raw: Any, sample: Tensor) -> None:
         """Takes the distribution."""
         super().settle(raw, sample)
         shares = self._indexable(raw, sample).detach().softmax(1)
-        self._shares.update(zip(sample.tolist(), shares, strict=True))
+        if self._shares is None:
+            self._shares = shares.new_zeros(len(self._index), shares.shape[1])
+        self._shares[sample.to(shares.device)] = shares
 
     def __call__(self, raw: Any, sample: Tensor) -> Tensor:
         """(rows, K), the same for every target."""
         scores = self._indexable(raw, sample)
-        shares = torch.stack([self._shares[number] for number in sample.tolist()])
+        assert self._shares is not None
+        shares = self._shares[sample.to(scores.device)]
         return (shares * scores).sum(1, keepdim=True).expand(-1, self.width)
 
     def columns(self, raw: Any, sample: Tensor) -> Tensor | None:

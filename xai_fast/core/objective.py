@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +11,17 @@ import torch
 from torch import Tensor
 
 from .detections import Detection
+from .indices import known
 from .scores import class_indices, find_scores, is_one_hot, one_hot_hint, refuse_beyond, score_table, two_classes
 from .targets import UNSETTLED, ScoreTarget, Target
+
+
+class OwnTarget(ABC):
+    """A target function of the package's own: it takes the indices of inputs where the model is, others on the CPU."""
+
+    @abstractmethod
+    def __call__(self, output: Any, sample: Tensor) -> Tensor:
+        """One number per row of a raw output; see `xai_fast.core.targets.Target`."""
 
 
 class Objective:
@@ -61,6 +71,8 @@ class Objective:
         self.width = self._index.shape[1] if self.several else 1
         if isinstance(target, Detection):
             self.several, self.width = target.several, target.width
+        self._asked = self._index  # as the caller gave it, which stays on the CPU
+        self._open = bool((self._index == UNSETTLED).any())
         if classes is not None:
             self.check(len(classes))
 
@@ -71,7 +83,8 @@ class Objective:
             return self._function.settled()
         if callable(self._given) and not isinstance(self._given, Tensor):
             return self._given
-        return self._index.clone() if self.several else self._index[:, 0].clone()
+        index = self._index.cpu().clone()
+        return index if self.several else index[:, 0]
 
     def check(self, n_outputs: int) -> None:
         """Raises ValueError where a class index, or the names of the classes, do not fit `n_outputs`."""
@@ -83,35 +96,37 @@ class Objective:
                 f"output{'s' * (n_outputs != 1)}; give one name per output"
             )
         if isinstance(self._given, ScoreTarget):
-            self._given.check(self._index, n_outputs)
+            self._given.check(self._asked, n_outputs)
         else:
-            refuse_beyond("target", self._index, n_outputs)
-        if self.several and is_one_hot(self._index, n_outputs):
+            refuse_beyond("target", self._asked, n_outputs)
+        if self.several and is_one_hot(self._asked, n_outputs):
             raise ValueError(
-                f"`target` of shape {tuple(self._index.shape)} holds one-hot rows for a model with {n_outputs} outputs"
+                f"`target` of shape {tuple(self._asked.shape)} holds one-hot rows for a model with {n_outputs} outputs"
                 f"{one_hot_hint('target')}, one of each input, or (N, K) for K targets of each"
             )
 
     def settle(self, raw: Any, sample: Tensor) -> None:
         """Takes the argmax of the clean inputs `sample` (rows,) wherever a class was left open, or the surest boxes."""
         if isinstance(self._function, Detection) and self._function.own:
-            self._function.settle(raw, sample)
+            self._function.settle(raw, known(sample))
         if self._function is not None:
             return
         scores = self._indexable(raw, sample)
         self.check(scores.shape[1])
-        if (self._index == UNSETTLED).any():
-            rows = self._index[sample.cpu()]
+        if self._open:
+            rows = self._of(sample, scores)
             of_two = isinstance(self._given, ScoreTarget) and self._given.labels
-            best = (two_classes(scores) if of_two else scores).detach().argmax(1).cpu()[:, None].expand_as(rows)
-            self._index[sample.cpu()] = torch.where(rows == UNSETTLED, best, rows)
+            best = (two_classes(scores) if of_two else scores).detach().argmax(1)[:, None].expand_as(rows)
+            if self._index is self._asked:
+                self._index = self._index.clone()
+            self._index[sample.to(scores.device)] = torch.where(rows == UNSETTLED, best, rows)
 
     def __call__(self, raw: Any, sample: Tensor) -> Tensor:
         """The scores (rows, K) of rows that are variants of the inputs `sample` (rows,)."""
         if self._function is not None:
             return self._called(self._function, raw, sample)
         scores = self._indexable(raw, sample)
-        return self._formula(scores, self._index[sample.cpu()].to(scores.device))
+        return self._formula(scores, self._of(sample, scores))
 
     @property
     def rescales(self) -> bool:
@@ -126,14 +141,14 @@ class Objective:
         if not isinstance(self._given, ScoreTarget):  # as `rescales` says
             return self(raw, sample)
         scores, others = self._indexable(raw, sample), self._indexable(references, sample)
-        return self._given.rescaled(scores, others, self._index[sample.cpu()].to(scores.device))[:, None]
+        return self._given.rescaled(scores, others, self._of(sample, scores))[:, None]
 
     def columns(self, raw: Any, sample: Tensor) -> Tensor | None:
         """Which columns (rows, K) of the raw output the scores are; None where they are made from it otherwise."""
         plain = isinstance(raw, Tensor) and raw.ndim == 2 and self.scores_of is find_scores
         if self._function is not None or isinstance(self._given, ScoreTarget) or not plain:
             return None
-        return self._index[sample.cpu()].to(raw.device)
+        return self._of(sample, raw)
 
     def class_scores(self, raw: Any, sample: Tensor) -> Tensor | None:
         """All class scores (rows, n_outputs); None where the output is no table of classes."""
@@ -145,11 +160,20 @@ class Objective:
             return None
         return scores if self._classes is None or len(self._classes) == scores.shape[1] else None
 
+    def _of(self, sample: Tensor, scores: Tensor) -> Tensor:
+        """The columns (rows, K) of the inputs `sample`, where the scores are: all inputs' go there once."""
+        if self._index.device != scores.device:
+            self._index = self._index.to(scores.device)
+        return self._index[sample.to(scores.device)]
+
     def _indexable(self, raw: Any, sample: Tensor) -> Tensor:
         return score_table(raw, len(sample), self.scores_of)
 
     def _called(self, function: Callable[..., Tensor], raw: Any, sample: Tensor) -> Tensor:
-        score = function(raw, sample) if self._takes_sample else function(raw)
+        if isinstance(function, OwnTarget):
+            score = function(raw, sample)
+        else:
+            score = function(raw, known(sample)) if self._takes_sample else function(raw)
         if self.several and isinstance(score, Tensor) and score.shape == (len(sample), self.width):
             return score
         if not isinstance(score, Tensor) or score.shape != (len(sample),) or not score.is_floating_point():

@@ -23,7 +23,7 @@ def uniforms(seed: int, key: Tensor, draw: Tensor, count: int) -> Tensor:
     """
     block = BLOCKS_OF_NOISE + torch.arange((count + 1) // 2, device=key.device)
     drawn = words(seed, key[:, None], draw[:, None], block).unflatten(-1, (2, 2))
-    high, low = (drawn >> torch.tensor([5, 6], device=key.device)).unbind(-1)
+    high, low = (drawn >> torch.arange(5, 7, device=key.device)).unbind(-1)
     return ((high * 2**26 + low).to(torch.float64) * 2.0**-53).flatten(1)[:, :count]
 
 

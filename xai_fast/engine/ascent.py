@@ -12,9 +12,11 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import known
+
 from .evaluate import Answers, Evaluate
+from .finite import NonFiniteError
 from .recipe import Sweep
-from .run import NonFiniteError
 
 
 class Parametrization(Protocol):
@@ -94,7 +96,7 @@ class Ascent:
 
     def take(self, rows: Tensor, answers: Answers) -> None:
         """Keeps the scores and gradients of this step."""
-        self.history[self.step, rows] = answers.scores[:, 0].to(self.history)
+        self.history[self.step, known(rows)] = answers.scores[:, 0].to(self.history)
         if answers.gradient is not None:
             self._gradient[rows.to(self._gradient.device)] = answers.gradient[:, 0].to(self._gradient)
 

@@ -28,6 +28,14 @@ def refuse_unreached(where: str) -> NoReturn:
     )
 
 
+def reaches(gradient: Tensor, scores: Tensor, at: Tensor) -> bool:
+    """Whether `gradient`, of `scores` by `at`, is zero at most because the network does not answer."""
+    if gradient.is_cpu:
+        return bool(gradient.any()) or leads_back(scores, at)
+    # To read what a GPU found is to wait for it, which the graph, known to the host, mostly spares.
+    return leads_back(scores, at) or bool(gradient.any())
+
+
 def leads_back(scores: Tensor, at: Tensor, cut: Collection[Any] = ()) -> bool:
     """Whether the graph behind `scores` leads to `at` by functions that are not constant piece by piece.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from xai_fast.core.indices import both, part
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import widened
 
@@ -25,9 +26,14 @@ class RowScores:
     ) -> None:
         self._objective, self._sample, self._learn = objective, sample, learn
 
-    def at(self, positions: Tensor) -> RowScores:
-        """The scores of some of the rows."""
-        return RowScores(self._objective, self._sample[positions])
+    def repeated(self, times: int) -> RowScores:
+        """The scores of all the rows, that many times over; what was left open is settled."""
+        return RowScores(self._objective, both(lambda sample: sample.repeat(times), self._sample))
+
+    @property
+    def of_first(self) -> RowScores:
+        """The scores of the first row."""
+        return RowScores(self._objective, part(self._sample, 0, 1))
 
     def __call__(self, raw: Any) -> Tensor:
         """(rows, K)."""

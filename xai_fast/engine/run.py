@@ -11,11 +11,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import both, known, on_device, part, spanning
 from xai_fast.core.objective import Objective
 from xai_fast.core.prepared import Prepared
 
 from .budgets import budget_for, remember
-from .evaluate import Answers, Evaluate, Score, Tails
+from .evaluate import Answers, Evaluate, Score, Tails, refuse_flat
+from .finite import Finite, NonFiniteError
 from .layer_questions import LayerQuestions
 from .plan import RowBudget, unless_full
 from .progress import Progress
@@ -56,27 +58,6 @@ class Outcome:
     layers: tuple[str, ...]
 
 
-class NonFiniteError(FloatingPointError):
-    """The model answered NaN or Inf.
-
-    Attributes:
-        samples: the inputs concerned, by their position in the batch.
-        values: the maps of the whole batch as they would have been returned, NaN for those inputs: what could be
-            computed is not lost. (N, 1) of NaN where no clean input had a finite score, because no variant ran then.
-    """
-
-    def __init__(self, samples: list[int], values: Tensor) -> None:
-        named = ", ".join(map(str, samples[:8])) + (", ..." if len(samples) > 8 else "")
-        plural = "s" if len(samples) > 1 else ""
-        super().__init__(
-            f"the model answered NaN or Inf for sample{plural} {named} of the batch; look at its outputs there "
-            "(an overflow in half precision, a division by zero, an untrained layer). "
-            "The maps of the other samples are in this error's `values`."
-        )
-        self.samples = samples
-        self.values = values
-
-
 def run(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor, objective: Objective) -> Outcome:
     """Runs a recipe over inputs (N, C, *S) that were checked; the caller has entered `guard.untouched`."""
     choice = choose(settings, store, recipe, inputs)
@@ -105,11 +86,9 @@ def run(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor, o
         standard_error=None if found.standard_error is None else adopt(found.standard_error),
         snapshots={count: adopt(maps) for count, maps in found.snapshots.items()},
     )
-    # Finite answers may still add up to none: opposite infinities, or more than the dtype of the inputs holds.
-    loop.broken.update(row for row, of_sample in enumerate(values) if not of_sample.isfinite().all())
-    if loop.broken:
-        values[sorted(loop.broken)] = float("nan")
-        raise NonFiniteError(sorted(loop.broken), values)
+    if broken := loop.finite.broken(values):
+        values[broken] = float("nan")
+        raise NonFiniteError(broken, values)
     ran(store, recipe, inputs, choice.tier)
     outputs = torch.cat(loop.outputs) if loop.outputs else None
     return Outcome(values, scores, outputs, loop.evaluations, time.perf_counter() - began, details, recipe.layers)
@@ -137,7 +116,8 @@ class _Loop:
         self._outputs: Tensor | None = None  # of the chunk at hand
         self._budgets: dict[tuple[type, bool], RowBudget] = {}
         self.evaluations = torch.zeros(len(inputs), dtype=torch.long)
-        self.broken: set[int] = set()
+        self.finite = Finite(len(inputs))
+        self._device = prepared.device or inputs.device  # where batches are
 
     def vary(self, recipe: Recipe, rows: Tensor, local: Local | None) -> None:
         """Evaluates variants under the plan of the call; those equal to their input have its answers already."""
@@ -145,7 +125,7 @@ class _Loop:
         assert variants is not None
         if isinstance(recipe.evaluate, Score):
             same = variants.unchanged()[rows]
-            self._answered(variants, rows[same], take)
+            self._answered(variants, on_device(rows[same], self._device), take)
             rows = rows[~same]
         if local is None:
             self.sweep(variants, recipe.evaluate, take, rows=rows)
@@ -154,20 +134,21 @@ class _Loop:
 
     def _answered(self, variants: Variants, rows: Tensor, take: Take) -> None:
         if len(rows):
-            sample = variants.sample_of(rows)
-            take(rows, Answers(torch.cat(self.scores)[sample]))
+            sample = both(variants.sample_of, rows)
+            scores = torch.cat(self.scores)
+            take(rows, Answers(scores[sample.to(scores.device)]))
             self._progress.advance(len(rows))
 
     def _replay(self, local: Local, variants: Variants, evaluate: Evaluate, take: Take, rows: Tensor) -> None:
         """Evaluates the variants by re-running only what their boxes reach, and the rest whole if that is slow."""
         left, began = torch.ones(len(variants), dtype=torch.bool), time.perf_counter()
         for some, raw in local.answers(self._prepared, self._inputs, cast("Boxed", variants), rows):
-            sample = variants.sample_of(some)
+            sample = both(variants.sample_of, some)
             answers = Answers(RowScores(self._objective, sample)(raw))
             self._note(sample, answers, clean=False)
             take(some, answers)
             self._progress.advance(len(some))
-            left[some] = False
+            left[known(some)] = False
             if local.pace is not None and local.pace.too_slow(len(some), time.perf_counter() - began):
                 break
             began = time.perf_counter()
@@ -183,7 +164,8 @@ class _Loop:
         rows: Tensor | None = None,
     ) -> None:
         """Evaluates rows of `variants`, all if none are given, chunk by chunk, and hands the answers to `take`."""
-        chosen = torch.arange(len(variants)) if rows is None else rows
+        chosen = spanning(0, len(variants), self._device) if rows is None else on_device(rows, self._device)
+        flat: list[tuple[Tensor, Tensor]] = []
         # Kept for the call: what rows of one level have taught about speed and memory holds for the next.
         if (budget := self._budgets.get((type(evaluate), clean))) is None:
             budget = budget_for(self._settings, self._prepared, self._inputs, evaluate)
@@ -192,20 +174,32 @@ class _Loop:
         def ask(rows: Tensor) -> Answers:
             batch = self._prepared.empty(len(rows), self._inputs)
             variants.write(rows, batch)
-            learn = self._learn if clean else None
-            sample = variants.sample_of(rows)
-            score_of = RowScores(self._objective, sample, learn)
+            sample = both(variants.sample_of, rows)
+            score_of = RowScores(self._objective, sample, self._learn if clean else None)
             self._store.run_next(sample)
             return evaluate(self._prepared, batch, score_of, self._tails, rows)
 
         for rows, answers in _chunks(chosen, budget, ask):
-            sample = variants.sample_of(rows)
-            self._note(sample, answers, clean=clean, forwards=evaluate.forwards)
+            self._note(both(variants.sample_of, rows), answers, clean=clean, forwards=evaluate.forwards)
+            if answers.flat is not None:
+                flat.append((answers.flat, part(rows, 0, 1)))
             if self._change is not None and answers.responses:
                 answers = self._changed(variants, rows, evaluate.layers, answers)
             take(rows, answers)
             self._progress.advance(len(rows))
         remember(self._settings, self._prepared, self._inputs, evaluate, budget)
+        self._refuse_flat(variants, flat)
+
+    def _refuse_flat(self, variants: Variants, flat: list[tuple[Tensor, Tensor]]) -> None:
+        """Where a chunk's gradients, of which the first row is given, were zero: raises, if no others can arrive."""
+        if not flat or not torch.stack([of_chunk for of_chunk, _ in flat]).any():
+            return
+        for row in (row for of_chunk, row in flat if of_chunk):
+            batch = self._prepared.empty(1, self._inputs)
+            variants.write(row, batch)
+            sample = both(variants.sample_of, row)
+            self._store.run_next(sample)
+            refuse_flat(self._prepared, batch, RowScores(self._objective, sample))
 
     def _changed(self, variants: Variants, rows: Tensor, layers: tuple[str, ...], answers: Answers) -> Answers:
         """The answers with how far the scores fall under every change of every layer, each change one more row."""
@@ -218,9 +212,9 @@ class _Loop:
             )
             falls = []
             self._progress.expect(len(rows) * questions.count)
-            for position, row in enumerate(rows):
-                sample = variants.sample_of(row[None])
-                table = self._table(questions, variants, row, position, sample)
+            for position in range(len(rows)):
+                row = part(rows, position, position + 1)
+                table = self._table(questions, variants, row, position, both(variants.sample_of, row))
                 falls.append(answers.scores[position, :, None] - table.T)
             responses.append(dataclasses.replace(response, falls=torch.stack(falls), kept=None))
         return dataclasses.replace(answers, responses=tuple(responses))
@@ -230,23 +224,27 @@ class _Loop:
     ) -> Tensor:
         """The scores (V, K) of one row under every change of one layer."""
 
+        def as_often(index: Tensor, count: int) -> Tensor:
+            return both(lambda one: one.expand(count), index)
+
         def batch_of(count: int) -> Tensor:
             batch = self._prepared.empty(count, self._inputs)
-            variants.write(row.expand(count), batch)
+            variants.write(as_often(row, count), batch)
             return batch
 
         def ask(numbers: Tensor) -> Answers:
-            score_of = RowScores(self._objective, sample.expand(len(numbers)))
-            self._store.run_next(sample.expand(len(numbers)))
-            return Answers(score_of(questions(numbers, position, batch_of)))
+            samples = as_often(sample, len(numbers))
+            self._store.run_next(samples)
+            return Answers(RowScores(self._objective, samples)(questions(numbers, position, batch_of)))
 
         budget = budget_for(self._settings, self._prepared, self._inputs, questions)
         table = []
-        for numbers, answers in _chunks(torch.arange(questions.count), budget, ask):
-            if not questions.closed:
-                self._note(sample.expand(len(numbers)), answers, clean=False)
-            elif not answers.finite().all():
-                self.broken.update(sample.tolist())
+        for numbers, answers in _chunks(spanning(0, questions.count, self._device), budget, ask):
+            samples = as_often(sample, len(numbers))
+            if questions.closed:
+                self.finite.note(samples, answers.finite())
+            else:
+                self._note(samples, answers, clean=False)
             table.append(answers.scores)
             self._progress.advance(len(numbers))
         remember(self._settings, self._prepared, self._inputs, questions, budget)
@@ -260,21 +258,20 @@ class _Loop:
             self._outputs = outputs
 
     def _note(self, sample: Tensor, answers: Answers, *, clean: bool, forwards: int = 1) -> None:
-        self.evaluations += forwards * torch.bincount(sample, minlength=len(self.evaluations))
-        finite = answers.finite()
-        self.broken.update(sample[~finite].tolist())
+        self.evaluations += forwards * torch.bincount(known(sample), minlength=len(self.evaluations))
+        self.finite.note(sample, answers.finite())
         if clean:
             self.scores.append(answers.scores)
             self.outputs += [self._outputs] if self._outputs is not None else []
-            if len(self.broken) == len(self._inputs):
-                raise NonFiniteError(sorted(self.broken), torch.full((len(self._inputs), 1), float("nan")))
+            if sum(map(len, self.scores)) == len(self._inputs):
+                self.finite.refuse_if_all()
 
 
 def _chunks(chosen: Tensor, budget: RowBudget, ask: Callable[[Tensor], Answers]) -> Iterator[tuple[Tensor, Answers]]:
     """Asks about the chosen rows in chunks of the budget's choice, smaller ones where memory runs out."""
     start = 0
     while start < len(chosen):
-        rows = chosen[start : start + budget.rows(len(chosen) - start)]
+        rows = part(chosen, start, start + budget.rows(len(chosen) - start))
         began = time.perf_counter()
         answers = _asked(ask, rows)
         if answers is None:

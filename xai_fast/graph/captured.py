@@ -32,6 +32,7 @@ class Captured:
     Attributes:
         agreements: whether gradients through the steps are the model's own, per way to take them: a reason or None,
             once they were compared on the example.
+        hides_nan: whether fused steps may answer an ordinary number for NaN, see `care`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Captured:
         self.graph, self.short_sums, self.example = graph, short_sums, example
         self.agreements: dict[tuple[Any, ...], str | None] = {}
         self._fusion = None
+        self.hides_nan = fused_by is not None and fused_by.hides_nan
         if fused_by is not None:
             self._fusion = Fusion(graph, fused_by, short_sums=short_sums)
         self._whole = self.program(graph.steps, (), graph.results)

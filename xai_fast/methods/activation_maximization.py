@@ -17,9 +17,10 @@ from xai_fast.core.layers import Grid, Layer, Reading, checked_grid
 from xai_fast.engine import Cost, Engine, Recipe
 from xai_fast.engine.ascent import Ascent
 from xai_fast.engine.evaluate.prefix import ChannelMaps, ChannelSum
+from xai_fast.engine.finite import NonFiniteError
 from xai_fast.engine.inputs import checked, refuse_single_image
 from xai_fast.engine.reducers.clean import CleanFormula
-from xai_fast.engine.run import NonFiniteError, Outcome
+from xai_fast.engine.run import Outcome
 from xai_fast.images.preprocess import Preprocess
 from xai_fast.results.filter_images import FilterImages
 

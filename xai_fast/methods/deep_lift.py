@@ -7,6 +7,7 @@ from typing import final
 
 from torch import Tensor
 
+from xai_fast.core.indices import both
 from xai_fast.core.layers import Grid, Layer
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.evaluate import Answers, Multipliers
@@ -49,7 +50,7 @@ class AbstractDeepLift(AbstractGradientMethod):
                 samples = samples_of(source, pairs.source_of(rows), inputs)
                 multipliers, difference = answers.gradient, samples - references.of(number(rows))
             assert multipliers is not None
-            return multipliers * difference[:, None] / count, pairs.source_of(rows)
+            return multipliers * difference[:, None] / count, both(pairs.source_of, rows)
 
         evaluate = Multipliers(pairs.source_of, number, references.of, layers)
         return Asked(pairs, evaluate, parts, None, count)

@@ -10,9 +10,10 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside, known
 from xai_fast.core.layers import Grid as LayerGrid
 from xai_fast.core.layers import Layer, checked_grid, layer_names
-from xai_fast.core.objective import Objective
+from xai_fast.core.objective import Objective, OwnTarget
 from xai_fast.core.scores import class_indices, find_scores, refuse_beyond, score_table, two_classes
 from xai_fast.core.targets import Target, cross_entropy, margin
 from xai_fast.engine import Cost, Recipe
@@ -150,7 +151,7 @@ class ErrorAttribution(AbstractMethod):
             object.__setattr__(self, "layer", layer_names(self.engine.model, self.layer)[0])
 
 
-class _Expected:
+class _Expected(OwnTarget):
     """The scores weighted by the distribution that the model predicts for the clean input, less the true one's.
 
     Args:
@@ -160,17 +161,20 @@ class _Expected:
 
     def __init__(self, true: Tensor, scores_of: Callable[[Any], Tensor]) -> None:
         self._true, self._scores_of = true, scores_of
-        self._shares: dict[int, Tensor] = {}
+        self._shares: Tensor | None = None  # (N, classes)
+        self._seen: set[int] = set()
 
     def __call__(self, output: Any, sample: Tensor) -> Tensor:
         """(rows,); the first rows of an input that are asked about are the clean ones."""
         scores = two_classes(score_table(output, len(sample), self._scores_of))
         refuse_beyond("target", self._true, scores.shape[1])
-        for row, number in enumerate(sample.tolist()):
-            if number not in self._shares:
+        if self._shares is None:
+            self._shares = scores.new_zeros(len(self._true), scores.shape[1])
+        for row, number in enumerate(known(sample).tolist()):
+            if number not in self._seen:
+                self._seen.add(number)
                 self._shares[number] = scores[row].detach().softmax(0)
-        shares = torch.stack([self._shares[number] for number in sample.tolist()])
-        index = self._true[sample.cpu()].to(scores.device)
+        shares, index = self._shares[sample], beside(self._true, sample)[sample]
         return (shares * scores).sum(1) - scores.gather(1, index[:, None])[:, 0]
 
 

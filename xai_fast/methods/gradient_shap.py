@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import both
 from xai_fast.core.layers import Grid, Layer
 from xai_fast.engine import Cost
 from xai_fast.engine.evaluate import Answers, InputGradient, LayerBetween
@@ -87,7 +88,7 @@ class GradientShap(AbstractGradientMethod):
                 end, start = ends(rows)
                 gradient, difference = answers.gradient, end - start
             assert gradient is not None
-            return gradient * difference[:, None] / self.n_samples, points.source_of(rows)
+            return gradient * difference[:, None] / self.n_samples, both(points.source_of, rows)
 
         evaluate = LayerBetween(layers[0], ends) if layers else InputGradient()
         return Asked(points, evaluate, parts, None, self.n_samples)

@@ -8,6 +8,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
 from xai_fast.core.layers import Grid, Layer
 from xai_fast.engine import Cost, Recipe
 from xai_fast.engine.estimators.quadrature import QUADRATURES, quadrature
@@ -60,7 +61,8 @@ class IntegratedGradients(AbstractGradientMethod):
     Cost: n_steps + 2 rows forward and n_steps backward per input, at a layer n_steps + 3 forward; K targets share the
     forwards. Memory does not grow with n_steps: gradients are added up as they come, and the first layer of a captured
     model runs forward for the path's ends alone and backward once for all points that run together. Under a `tolerance`
-    max_steps in place of n_steps is the bound; 8 points come first, and up to 127 gradients of one input are kept.
+    max_steps in place of n_steps is the bound; 8 points come first, and up to 127 gradients of one input are kept; a
+    GPU is waited for once per level of points, whose gradients say where the next ones lie.
 
     Raises:
         ValueError: a baseline that does not fit; before the model runs.
@@ -92,7 +94,7 @@ class IntegratedGradients(AbstractGradientMethod):
             start = baseline[source.sample_of(samples).to(baseline.device)]
             return sums * (samples_of(source, samples, inputs) - start)[:, None]
 
-        summed = Summed(points.source_of, lambda rows: weights[rows % len(weights)])
+        summed = Summed(points.source_of, lambda rows: beside(weights, rows)[rows % len(weights)])
         return Asked(points, InputGradient(summed=summed), parts, whole, len(alphas))
 
     def recipe(self, inputs: Tensor, resolution: Resolution = "input", sample_ids: Tensor | None = None) -> Recipe:

@@ -50,7 +50,8 @@ class PartitionShap(AbstractMethod):
     Returns (`attribute`): (N, 1, *S).
 
     Cost: n_evaluations rows forward per input, less one where that is odd, and no more than the hierarchy has (about
-    the square of the positions); K targets share the rows. Memory: the map and a few numbers per evaluation.
+    the square of the positions); K targets share the rows. Memory: the map and a few numbers per evaluation. A GPU is
+    waited for once per wave of boxes, whose scores say which ones are halved next.
 
     Raises:
         ValueError: a baseline that does not fit; before the model runs.

@@ -128,7 +128,11 @@ class SmoothGrad(AbstractMethod):
     def _mean_gradient(self, noisy: Noisy, asked: Asked) -> Recipe:
         """The gradients of an input's copies added up before they become a map."""
         share = 1 / self.n_samples
-        summed = Summed(noisy.sample_of, lambda rows: torch.full((len(rows),), share, dtype=torch.float64))
+
+        def weight(rows: Tensor) -> Tensor:
+            return torch.full((len(rows),), share, dtype=torch.float64, device=rows.device)
+
+        summed = Summed(noisy.sample_of, weight)
         assert isinstance(asked.evaluate, InputGradient)
         reduce = SampleMaps(asked.parts, None, self.n_samples, Stored())
         return Recipe(variants=noisy, evaluate=dataclasses.replace(asked.evaluate, summed=summed), reduce=reduce)

@@ -44,8 +44,8 @@ class Walk:
 
     def _apart(self, by: int) -> Tensor:
         pairs = zip(self.maps[by:], self.maps[:-by], strict=True)
-        found = [squared_norm(one - other) for one, other in pairs]
-        return torch.stack(found) if found else self.slopes[:0]
+        found = [_squared(one - other) for one, other in pairs]
+        return torch.stack(found).cpu() if found else self.slopes[:0]
 
     def _fit(self) -> Tensor:
         """H (K,): by how much next neighbours lie further apart than a walk's would, which is the sum of two steps."""
@@ -111,13 +111,13 @@ class Walk:
 class Sums:
     """A weighted sum of maps, and what it takes to lean the weights afterwards; nothing here grows with the steps."""
 
-    def __init__(self, targets: int) -> None:
+    def __init__(self, targets: int, device: torch.device) -> None:
         self._map = self._map_by_slope = torch.zeros(())
-        self._slope = self._slope_squared = torch.zeros(targets, dtype=torch.float64)
+        self._slope = self._slope_squared = torch.zeros(targets, dtype=torch.float64, device=device)
         self._lowest, self._highest = self._slope + torch.inf, self._slope - torch.inf
 
     def add(self, weights: Tensor, slopes: Tensor, maps: Tensor) -> None:
-        """Takes weights (m,), slopes (m, K), both in float64 on the CPU, and maps (m, K, P)."""
+        """Takes weights (m,) on the CPU, slopes (m, K), both in float64, and maps (m, K, P)."""
         for weight, slope, part in zip(weights.tolist(), slopes, maps, strict=True):
             self._map = self._map + weight * part
             self._map_by_slope = self._map_by_slope + (weight * slope).to(part)[:, None] * part
@@ -140,10 +140,13 @@ class Sums:
         Returns:
             the map (K, P), the part of it that leaning added (K, P), and the gap (K,) that is left.
         """
-        mean, variance = self._slope, self._slope_squared - self._slope**2
+        mean, squares, lowest, highest = torch.stack(
+            [self._slope, self._slope_squared, self._lowest, self._highest]
+        ).cpu()
+        variance = squares - mean**2
         # Slopes that differ by rounding alone would be told apart by rounding alone.
         apart = variance > (_ALIKE * mean) ** 2
-        bound = 1 / torch.maximum(self._highest - mean, mean - self._lowest)
+        bound = 1 / torch.maximum(highest - mean, mean - lowest)
         lean = torch.where(apart, (rise - mean) / variance, 0.0).clamp(-bound, bound)
         lean = torch.where(apart, lean, 0.0)
         by = lean.to(self._map)[:, None]
@@ -153,4 +156,8 @@ class Sums:
 
 def squared_norm(maps: Tensor) -> Tensor:
     """Squared L2 norms (K,) of maps (K, P), float64 on the CPU."""
-    return torch.linalg.vector_norm(maps, dim=1).double().cpu() ** 2
+    return _squared(maps).cpu()
+
+
+def _squared(maps: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(maps, dim=1).double() ** 2

@@ -1,7 +1,7 @@
 """What the model is asked about a batch of variants: a score, a gradient, a layer's response, multipliers."""
 
 from .answers import Answers, Evaluate, Response, Score, ScoreOf, Tails
-from .gradient import InputGradient, Summed
+from .gradient import InputGradient, Summed, refuse_flat
 from .layer import BiasResponse, Both, LayerActivation, LayerCurvature, LayerResponse
 from .path import LayerBetween, LayerPath
 from .rescaled import Multipliers
@@ -25,4 +25,5 @@ __all__ = [
     "Summed",
     "Tails",
     "by_own_forward",
+    "refuse_flat",
 ]

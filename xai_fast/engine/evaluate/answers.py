@@ -22,8 +22,13 @@ class ScoreOf(Protocol):
         """(rows, K)."""
         ...
 
-    def at(self, positions: Tensor) -> ScoreOf:
-        """The same for some of the rows, by their position in the batch."""
+    def repeated(self, times: int) -> ScoreOf:
+        """The same for all the rows, that many times over; what was left open is settled."""
+        ...
+
+    @property
+    def of_first(self) -> ScoreOf:
+        """The same for the first row."""
         ...
 
     @property
@@ -71,6 +76,7 @@ class Answers:
         groups: LongTensor (G,), where gradients were added up over rows: which group each of the G gradients is of.
         responses: one per layer that was asked for.
         references: (rows, K) the scores of the references that the rows are compared with.
+        flat: whether all of `gradient` is zero, which nobody has read yet; None where it is known not to be, or may be.
     """
 
     scores: Tensor
@@ -78,20 +84,22 @@ class Answers:
     groups: Tensor | None = None
     responses: tuple[Response, ...] = ()
     references: Tensor | None = None
+    flat: Tensor | None = None
 
     def finite(self) -> Tensor:
-        """Which rows hold neither NaN nor Inf: BoolTensor (rows,) on the CPU; none, where a sum over them does."""
+        """Which rows hold neither NaN nor Inf: BoolTensor (rows,) by the scores; none, where a sum over them does."""
         of_layers = (
             part for response in self.responses for part in (response.gradient, response.falls, response.curvature)
         )
         parts = [self.scores, self.references, *of_layers]
         if self.groups is None:
             parts.append(self.gradient)
-        elif self.gradient is not None and not self.gradient.sum(dtype=torch.float64).isfinite():
-            return self.scores.isfinite().all(1).cpu() & False
         # A sum over a row is finite only if every element is (barring opposite infinities, which give NaN).
         sums = [part.flatten(1).sum(1, dtype=torch.float64) for part in parts if part is not None]
-        return torch.stack(sums).sum(0).isfinite().cpu()
+        finite = torch.stack(sums).sum(0).isfinite()
+        if self.groups is not None and self.gradient is not None:
+            finite = finite & self.gradient.sum(dtype=torch.float64).isfinite()
+        return finite
 
 
 class Evaluate(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor
 from xai_fast.core import autograd
 from xai_fast.core.attention import AttentionWatch, by_head, leaf, refusal
 from xai_fast.core.prepared import Prepared
-from xai_fast.engine.reach import leads_back, refuse_unreached
+from xai_fast.engine.reach import reaches, refuse_unreached
 
 from .answers import Answers, Response, ScoreOf, Tails
 from .watch import by_own_forward
@@ -69,8 +69,7 @@ def _per_score(scores: Tensor, at: list[Tensor]) -> Iterator[list[Tensor]]:
             refuse_unreached("its attention")
         gradients = autograd.grad(scores[:, k].sum(), at, retain_graph=True, allow_unused=True)
         if not any(
-            gradient is not None and (gradient.any() or leads_back(scores, own))
-            for gradient, own in zip(gradients, at, strict=True)
+            gradient is not None and reaches(gradient, scores, own) for gradient, own in zip(gradients, at, strict=True)
         ):
             refuse_unreached("its attention")
         yield [

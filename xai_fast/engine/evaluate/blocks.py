@@ -69,7 +69,7 @@ class BlockAttention:
                     raise
             shelves.put(_TOGETHER, key, False)
         last = score_of(passage.run(batch, together=False))
-        attention, again = passage.attention, score_of.at(torch.arange(len(batch)))
+        attention, again = passage.attention, score_of.repeated(1)
         return [*(again(passage.ending_with(batch, tokens)) for tokens in passage.tokens[:-1]), last], attention
 
 
@@ -133,7 +133,7 @@ def _split(raw: Any, score_of: ScoreOf, count: int, rows: int) -> list[Tensor]:
         part = slice(block * rows, (block + 1) * rows)
         return tree_map(lambda t: t[part] if isinstance(t, Tensor) and t.ndim and len(t) == count * rows else t, raw)
 
-    last, again = score_of(own(count - 1)), score_of.at(torch.arange(rows))
+    last, again = score_of(own(count - 1)), score_of.repeated(1)
     scores = [*(again(own(block)) for block in range(count - 1)), last]
     if any(len(score) != rows for score in scores):
         raise ValueError(f"{len(last)} scores for {rows} inputs")

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from xai_fast.core import autograd
 from xai_fast.core.hooks import shadowed
+from xai_fast.core.indices import both, distinct
 from xai_fast.core.prepared import Prepared
 from xai_fast.engine.gradients.backward import Rule, rectified
-from xai_fast.engine.reach import leads_back, refuse_unreached, returning_none
+from xai_fast.engine.reach import leads_back, reaches, refuse_unreached, returning_none
 
 from .agreement import backward_for
 from .answers import Answers, ScoreOf, Tails
@@ -55,21 +56,22 @@ class InputGradient:
         """Scores (rows, K) and gradient (rows, K, C, *S), or (G, K, C, *S) where summed."""
         groups = position = weight = None
         if self.summed is not None:
-            groups, position = self.summed.group(rows).unique_consecutive(return_inverse=True)
+            groups, position = distinct(both(self.summed.group, rows))
             weight = self.summed.weight(rows)
         backward = backward_for(prepared, tuple(batch.shape[1:]), (), self.rule)
         if isinstance(backward, str):
             scores, gradient = self._by_autograd(prepared, batch, score_of)
-            if position is not None and weight is not None:
-                gradient = _sums(gradient, weight, position)
+            if groups is not None and position is not None and weight is not None:
+                gradient = _sums(gradient, weight, position, len(groups))
         else:
             run = backward(batch)
             scores = differentiable(score_of, run.raw)
             (gradient,) = run.gradients(scores, weight, position)
             warn_without_rectifiers(self.rule, backward.rectifiers)
-        if not gradient.any():
-            _refuse_flat(prepared, batch, score_of)
-        return Answers(scores.detach(), gradient, groups)
+        flat = ~gradient.any()
+        if flat.is_cpu and flat:
+            refuse_flat(prepared, batch, score_of)
+        return Answers(scores.detach(), gradient, groups, flat=None if flat.is_cpu else flat)
 
     def _by_autograd(self, prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> tuple[Tensor, Tensor]:
         with torch.enable_grad(), passing(self.rule):
@@ -80,12 +82,12 @@ class InputGradient:
         return scores, gradient
 
 
-def _refuse_flat(prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> None:
+def refuse_flat(prepared: Prepared, batch: Tensor, score_of: ScoreOf) -> None:
     """Where gradients are zero for a whole batch: raises, if the model can lead nothing else back to its input."""
     captured = prepared.captured.get(tuple(batch.shape[1:]))
     example = None if captured is None else captured.example
     leaf = (batch if example is None else example).detach().clone().requires_grad_()
-    asked = score_of if example is None else score_of.at(torch.zeros(1, dtype=torch.long))
+    asked = score_of if example is None else score_of.of_first
     hooks_off = shadowed(prepared.module) if isinstance(prepared.module, nn.Module) else nullcontext()
     with torch.enable_grad(), hooks_off:
         scores = asked(prepared.module(leaf.clone()))
@@ -122,7 +124,7 @@ def gradients_of(
         total = scores[:, k].sum()
         gradients = autograd.grad(total, at, retain_graph=more, create_graph=twice, allow_unused=True)
         for name, tensor, gradient in zip(names[: 1 if unused else None], at, gradients, strict=not unused):
-            if gradient is None or not (gradient.any() or leads_back(scores, tensor)):
+            if gradient is None or not reaches(gradient, scores, tensor):
                 refuse_unreached(name)
         columns.append([torch.zeros_like(a) if g is None else g for a, g in zip(at, gradients, strict=True)])
     return [torch.stack(parts, dim=1) for parts in zip(*columns, strict=True)]
@@ -161,8 +163,8 @@ def _refuse_constant(scores: Tensor) -> None:
         refuse_unreached("the input or layer")
 
 
-def _sums(gradient: Tensor, weight: Tensor, position: Tensor) -> Tensor:
+def _sums(gradient: Tensor, weight: Tensor, position: Tensor, groups: int) -> Tensor:
     """The weighted sums (G, K, ...) of gradients (rows, K, ...)."""
     weighted = gradient * weight.to(gradient).view(-1, *[1] * (gradient.ndim - 1))
-    sums = gradient.new_zeros(int(position[-1]) + 1, *gradient.shape[1:])
+    sums = gradient.new_zeros(groups, *gradient.shape[1:])
     return sums.index_add_(0, position.to(gradient.device), weighted)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
 from xai_fast.core.prepared import Prepared
 from xai_fast.engine.replay.tail import Kept, Tail, with_layer
 
@@ -64,18 +65,18 @@ class LayerPath:
             if self.references is not None:
                 start = _activation(prepared, self.layer, tail, self.references(rows))
             references = score_of(line.at(start))
-        every = torch.arange(len(rows))
+        alphas, weights = beside(self.alphas, start).to(start.dtype), beside(self.weights, start)
+        size = self.at_once if len(rows) == 1 and not prepared.alone else 1
         total = None
-        for numbers in torch.arange(len(self.alphas)).split(
-            self.at_once if len(rows) == 1 and not prepared.alone else 1
-        ):
-            positions = every.repeat(len(numbers))
-            share = self.alphas[numbers].to(start).repeat_interleave(len(rows)).view(-1, *[1] * (start.ndim - 1))
+        for alpha, weight in zip(alphas.split(size), weights.split(size), strict=True):
+            times = len(alpha)
+            share = alpha.repeat_interleave(len(rows)).view(-1, *[1] * (start.ndim - 1))
+            positions = torch.arange(len(rows), device=start.device).repeat(times)
             point = torch.lerp(start[positions], line.activation[positions], share).requires_grad_()
             with torch.enable_grad():
-                (gradient,) = gradients_of(score_of.at(positions)(line.at(point)), [point], (f"layer {self.layer!r}",))
-            weight = self.weights[numbers].to(gradient.device)
-            part = torch.einsum("p,p...->...", weight, gradient.double().unflatten(0, (len(numbers), len(rows))))
+                scored = score_of.repeated(times)(line.at(point))
+                (gradient,) = gradients_of(scored, [point], (f"layer {self.layer!r}",))
+            part = torch.einsum("p,p...->...", weight, gradient.double().unflatten(0, (times, len(rows))))
             total = part if total is None else total + part
         assert total is not None
         response = Response(line.activation, total.to(start.dtype), reference=start)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.core import autograd
+from xai_fast.core.indices import beside
 from xai_fast.core.layers import Reading, at_layers
 from xai_fast.core.prepared import Prepared
-from xai_fast.engine.reach import leads_back, refuse_unreached
+from xai_fast.engine.reach import reaches, refuse_unreached
 
 from .answers import Answers, Response, ScoreOf, Tails
 from .watch import by_own_forward, per_row
@@ -51,7 +52,7 @@ class ChannelMaps:
         else:
             with by_own_forward(prepared):
                 activation = _reached(prepared, self.layer, batch)
-        chosen = self.reading(activation)[:, self.channels.to(activation.device)]
+        chosen = self.reading(activation)[:, beside(self.channels, activation)]
         maps = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
         return Answers(maps.flatten(1).sum(1, keepdim=True), responses=(Response(maps),))
 
@@ -86,14 +87,14 @@ class ChannelSum:
             # The copy is for models that write into their input, which autograd forbids on a leaf.
             grid = self.reading(_reached(prepared, self.layer, batch.clone()))
             number = torch.arange(len(rows), device=grid.device)
-            own = grid[number, self.channels[rows].to(grid.device)].flatten(1)
+            own = grid[number, beside(self.channels, rows)[rows].to(grid.device)].flatten(1)
             sums = own.sum(1, dtype=torch.promote_types(own.dtype, torch.float32))
         if not self.backwards:
             return Answers(sums[:, None])
         if not sums.requires_grad:
             refuse_unreached(f"the input from layer {self.layer!r}")
         (gradient,) = autograd.grad(sums.sum(), batch, allow_unused=True)
-        if gradient is None or not (gradient.any() or leads_back(sums, batch)):
+        if gradient is None or not reaches(gradient, sums, batch):
             refuse_unreached(f"the input from layer {self.layer!r}")
         return Answers(sums.detach()[:, None], gradient[:, None])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import both, distinct, spanning
 from xai_fast.core.prepared import Prepared
 
 from .agreement import rescale_for
@@ -44,9 +45,9 @@ class Multipliers:
         if isinstance(rescale, str):
             raise ValueError(f"`model` cannot be explained by the rescale rule: {rescale}; choose another method")
         # An input that several references are compared with runs once, and so does a reference.
-        _, of, counts = self.sample(rows).unique_consecutive(return_inverse=True, return_counts=True)
-        first = counts.cumsum(0) - counts
-        numbers, to = self.reference(rows).unique(return_inverse=True)
+        samples, of = distinct(both(self.sample, rows))
+        first = torch.searchsorted(of, spanning(0, len(samples), of.device))  # rows of one sample follow each other
+        numbers, to = distinct(both(self.reference, rows))
         others = self.references(numbers)
         run = rescale(batch[first.to(batch.device)], prepared.empty(len(others), batch).copy_(others))
         raw, against, leaves = run.paired(of, to)

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
 from xai_fast.core.layers import Axes, Reading
 from xai_fast.engine.evaluate import Answers, Response
 from xai_fast.engine.samplers.augmented import Augmented
@@ -93,8 +94,8 @@ class ClassActivation:
         assert self._total is not None
         sample = self._variants.sample_of(rows)
         maps = self._maps(answers, sample)
-        mirrored = self._variants.mirrored(rows)
-        maps[mirrored] = maps[mirrored].flip(-1)
+        mirrored = self._variants.mirrored(rows).to(maps.device).view(-1, *[1] * (maps.ndim - 1))
+        maps = torch.where(mirrored, maps.flip(-1), maps)
         self._total.index_add_(0, sample.to(maps.device), maps)
 
     def finish(self) -> Tensor:
@@ -105,7 +106,7 @@ class ClassActivation:
 
     def _maps(self, answers: Answers, sample: Tensor) -> Tensor:
         """(rows, K, *size) of one pass."""
-        keys = torch.zeros_like(sample) if self._ids is None else self._ids[sample]
+        keys = torch.zeros_like(sample) if self._ids is None else beside(self._ids, sample)[sample]
         readings = self._readings or [Axes(1)] * len(answers.responses)
         grids = [
             replace(grid_of(response, reading), targets=answers.scores.shape[1], keys=keys, place=place)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import known
 from xai_fast.core.layers import Reading
 from xai_fast.engine.evaluate import Answers
 from xai_fast.engine.samplers.passes import Passes
@@ -47,11 +48,11 @@ class AbstractPassesCAM(ABC):
     def clean(self, sample: Tensor, answers: Answers) -> None:
         """Keeps the clean passes' activations."""
         self._targets = answers.scores.shape[1]
-        self._keep(self.passes.of_clean(sample), answers)
+        self._keep(self.passes.of_clean(known(sample)), answers)
 
     def update(self, rows: Tensor, answers: Answers) -> None:
         """Keeps the augmented passes' activations."""
-        self._keep(self.passes.of_variants(rows), answers)
+        self._keep(self.passes.of_variants(known(rows)), answers)
 
     def finish(self) -> Tensor:
         """(N, K, 1, *size)."""
@@ -91,7 +92,7 @@ class AbstractPassesCAM(ABC):
         found = found.flip(-1) if self.passes.mirrored(number) else found
         if self._total is None:
             self._total = found.new_zeros(len(self.passes.inputs), *found.shape)
-        self._total[self.passes.sample_of(torch.tensor(number))] += found
+        self._total[number // self.passes.each] += found
 
 
 class SmoothedGradients(AbstractPassesCAM):
@@ -112,20 +113,20 @@ class SmoothedGradients(AbstractPassesCAM):
         grids = [
             grid_of(response, reading) for response, reading in zip(answers.responses, self._readings, strict=True)
         ]
-        numbers = rows // self._per_pass
-        for number in numbers.unique().tolist():
-            mine = (numbers == number).nonzero()[:, 0]
+        numbers, counts = (known(rows) // self._per_pass).unique_consecutive(return_counts=True)
+        stops = counts.cumsum(0).tolist()
+        for number, start, stop in zip(numbers.tolist(), [0, *stops], stops, strict=False):
             sums = []
             for grid in grids:
                 assert grid.gradient is not None
-                gradient = grid.gradient[mine.to(grid.gradient.device)]
+                gradient = grid.gradient[start:stop]
                 gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
                 sums.append([gradient.pow(power).sum(0) for power in (1, 2, 3)])
-            known = self._moments.get(number)
+            before = self._moments.get(number)
             self._moments[number] = (
                 sums
-                if known is None
-                else [[a + b for a, b in zip(one, more, strict=True)] for one, more in zip(known, sums, strict=True)]
+                if before is None
+                else [[a + b for a, b in zip(one, more, strict=True)] for one, more in zip(before, sums, strict=True)]
             )
 
     def _weights(self, number: int) -> list[Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import both, known
 from xai_fast.engine.evaluate import Answers
 from xai_fast.engine.recipe import Details, Reducer
 
@@ -44,7 +45,7 @@ class WithGap:
         """Hands them on, and keeps the references' scores."""
         self._reduce.update(rows, answers)
         if answers.references is not None:
-            self._add(self._sample_of(rows), answers.references)
+            self._add(both(self._sample_of, rows), answers.references)
 
     def reference(self, rows: Tensor, answers: Answers) -> None:
         """Takes the scores of references that were asked about by themselves, one for each input."""
@@ -68,4 +69,4 @@ class WithGap:
         if self._references is None:
             self._references = scores.new_zeros(self._n_inputs, scores.shape[1], dtype=torch.float64)
         self._references.index_add_(0, samples.to(scores.device), scores.double())
-        self._count += torch.bincount(samples, minlength=self._n_inputs)
+        self._count += torch.bincount(known(samples), minlength=self._n_inputs)

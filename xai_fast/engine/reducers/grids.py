@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import on_device, spanning
 from xai_fast.engine.evaluate import Answers
 from xai_fast.engine.recipe import Details
 from xai_fast.engine.samplers.grids import GROUPS, BehindGrids
@@ -100,9 +101,10 @@ class GridMeans:
         """Writes the maps (K, *S) of one input, and their errors."""
         assert self._scores is not None
         n_masks = int(self._reached[sample])
+        first = sample * self._variants.n_masks
         draw = torch.arange(n_masks)
-        rows = sample * self._variants.n_masks + draw
-        scores, masks = self._scores[rows].double(), self._variants.masks(rows)
+        scores = self._scores[first : first + n_masks].double()
+        masks = self._variants.masks(spanning(first, first + n_masks, scores.device))
         group = torch.zeros_like(draw) if errors is None else self._variants.draw.group_of(draw)
         n_groups = int(group.max()) + 1
         weights = scores - scores.mean(0) if self._centred else scores
@@ -122,9 +124,10 @@ class GridMeans:
         """Adds up the masks of some groups (G,), each for itself, for the weights (n, T) of some targets."""
         draws = torch.isin(group, groups).nonzero()[:, 0]
         own = group[draws, None] == groups
-        sizes = own.sum(0).to(weights)
-        mine = weights[draws.to(weights.device), None] * own.to(weights)[..., None]  # (draws, G, T)
-        grids, shifts = (drawn[draws] for drawn in masks)
+        sizes = own.sum(0)
+        here, own = on_device(draws, weights.device), own.to(weights)
+        mine = weights[here, None] * own[..., None]  # (draws, G, T)
+        grids, shifts = (drawn[here] for drawn in masks)
         source = self._variants.draw
         bins = weights.new_zeros(*source.positions, mine[0].numel(), *grids.shape[1:])
         parts = grid_maps(grid_reduce(grids, shifts, mine.flatten(1), bins), source.extents) / source.keep
@@ -149,11 +152,11 @@ class _Sums:
         self._sizes: list[float] = []
 
     def add(self, parts: Tensor, slack: Tensor, sizes: Tensor) -> None:
-        """Takes the sums of groups (G, T, *S), of n_g = `sizes` (G,) draws; apart they count less `slack` (G, T)."""
+        """Takes sums of groups (G, T, *S), of n_g = `sizes` (G,) draws (CPU); apart they count less `slack` (G, T)."""
         self.total = self.total + parts.sum(0)
         apart = parts - slack.view(*slack.shape, *[1] * (parts.ndim - 2))
         self._squares = self._squares + apart.square().sum(0)
-        self._by_size = self._by_size + torch.tensordot(sizes, apart, 1)
+        self._by_size = self._by_size + torch.tensordot(sizes.to(apart), apart, 1)
         self._sizes += sizes.tolist()
 
     def standard_error(self, n_masks: int) -> Tensor:

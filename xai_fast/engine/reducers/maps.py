@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import known, spanning
 from xai_fast.engine.evaluate import Answers
 from xai_fast.engine.recipe import Details
 from xai_fast.ops import moments
@@ -53,17 +54,18 @@ class SampleMaps:
         if self._per_sample == 1:
             self._sink.take(samples, self._finished(samples, parts))
             return
-        last = int(rows[-1])
-        distinct, position = samples.unique_consecutive(return_inverse=True)
-        for number, sample in enumerate(distinct.tolist()):
+        last = int(known(rows)[-1])
+        distinct, counts = known(samples).unique_consecutive(return_counts=True)
+        stops = counts.cumsum(0).tolist()
+        for sample, start, stop in zip(distinct.tolist(), [0, *stops], stops, strict=False):
             total = self._open.get(sample)
             if total is None:
                 total = torch.zeros(parts.shape[1:], dtype=torch.float64, device=parts.device)
                 self._open[sample] = total
-            mine = parts[position == number]
-            moments(mine, None, torch.zeros(len(mine), dtype=torch.long), total[None], None)
+            mine = parts[start:stop]
+            moments(mine, None, torch.zeros(len(mine), dtype=torch.long, device=mine.device), total[None], None)
             if last >= (sample + 1) * self._per_sample - 1:
-                done = torch.tensor([sample])
+                done = spanning(sample, sample + 1, parts.device)
                 self._sink.take(done, self._finished(done, self._open.pop(sample)[None]))
 
     def finish(self) -> Tensor:
@@ -115,12 +117,14 @@ class Aggregate:
         """Adds them to their inputs, stretch by stretch between the marks."""
         if self._total is None and self._squares is None:
             self._begin(maps)
-        owner, draw = samples // self._n_samples, samples % self._n_samples
+        known_ones = known(samples)
+        owner, draw = known_ones // self._n_samples, known_ones % self._n_samples
         bounds = torch.tensor([0, *self._marks, self._n_samples])
         stretch = owner * len(bounds) + torch.bucketize(draw, bounds, right=True)
         ends = stretch.unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
         for begin, end in zip([0, *ends], ends, strict=False):
-            moments(maps[begin:end], None, owner[begin:end], self._total, self._squares)
+            group = samples[begin:end].to(maps.device) // self._n_samples
+            moments(maps[begin:end], None, group, self._total, self._squares)
             count = int(draw[end - 1]) + 1
             if count in self._kept:
                 self._kept[count].append(self._map(int(owner[end - 1]), count))

@@ -71,17 +71,17 @@ class OwenMaps:
         return Details(gap=sums - (scores.double().cpu() - torch.from_numpy(self._starts)))
 
     def _sweep(self, sample: Tensor, shown: Sequence[Context], scores: Tensor) -> Sweep:
-        table = self._table = torch.empty(len(sample), scores.shape[1], dtype=torch.float64)
+        table = self._table = torch.empty(len(sample), scores.shape[1], dtype=torch.float64, device=scores.device)
 
         def take(rows: Tensor, answers: Answers) -> None:
-            table[rows] = answers.scores.double().cpu()
+            table[rows] = answers.scores.double()
 
         return Sweep(ShownBoxes(self._inputs, self._baseline, self._labels, sample, shown), Score(), take)
 
     def _begin(self, scores: Tensor) -> None:
         """Makes a tree of every input, now that both of its ends are known."""
         assert self._table is not None
-        self._starts, ends = self._table.numpy(), scores.double().cpu().numpy()
+        self._starts, ends = self._table.cpu().numpy(), scores.double().cpu().numpy()
         space = self._inputs.shape[2:]
         self._values = np.zeros((*ends.shape, *space))
         everything = tuple((0, extent) for extent in space)
@@ -94,7 +94,7 @@ class OwenMaps:
     def _take(self) -> None:
         """Hands the scores of a wave to the trees that asked."""
         assert self._table is not None
-        rows = iter(self._table.numpy().reshape(-1, 2, self._table.shape[1]))
+        rows = iter(self._table.cpu().numpy().reshape(-1, 2, self._table.shape[1]))
         for n, (tree, nodes) in enumerate(zip(self._trees, self._wave, strict=True)):
             tree.take(nodes, [next(rows) for _ in nodes])
             self._lay(n, tree.settled())

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import known
 from xai_fast.core.random import uniforms
 from xai_fast.engine.estimators.shares import Shares, largest, softmax_shares
 from xai_fast.engine.evaluate import Answers
@@ -63,6 +64,7 @@ class ScoredChannels(AbstractPassesCAM):
     def __init__(self, *args: object, **settings: object) -> None:
         super().__init__(*args, **settings)  # type: ignore[arg-type]
         self._masked: Masked | None = None
+        self._taken: list[tuple[Tensor, Tensor]] = []  # rows and their scores, where they were found
         self._sums: Tensor | None = None
         self._errors: Tensor | None = None
 
@@ -95,6 +97,7 @@ class ScoredChannels(AbstractPassesCAM):
     def more(self) -> Tensor | None:
         """The rows to ask about next; None where all maps are known well enough."""
         assert self._masked is not None
+        self._add_up(self._masked)
         masked, rows = self._masked, list[Tensor]()
         for number, of_pass in enumerate(self._groups):
             for layer, group in enumerate(of_pass):
@@ -104,12 +107,19 @@ class ScoredChannels(AbstractPassesCAM):
         return torch.cat(rows) if rows else None
 
     def take(self, rows: Tensor, answers: Answers) -> None:
-        """Adds up the scores of each mask."""
-        assert self._masked is not None
-        scores = answers.scores.double().cpu()
+        """Keeps the scores until `more` is asked for."""
+        self._taken.append((known(rows), answers.scores.double()))
+
+    def _add_up(self, masked: Masked) -> None:
+        """Adds up the scores of each mask, which are read once for all that were asked about together."""
+        if not self._taken:
+            return
+        rows, scores = (torch.cat(some) for some in zip(*self._taken, strict=True))
+        scores = scores.cpu()
         if self._sums is None:
-            self._sums = scores.new_zeros(len(self._masked.times), scores.shape[1])
-        self._sums.index_add_(0, self._masked.of_row[rows], scores)
+            self._sums = scores.new_zeros(len(masked.times), scores.shape[1])
+        self._sums.index_add_(0, masked.of_row[rows], scores)
+        self._taken.clear()
 
     def details(self, _scores: Tensor) -> Details:
         """The standard error of the maps before they are rectified, where one is left."""
@@ -226,7 +236,7 @@ class ScoredChannels(AbstractPassesCAM):
         found = found.flip(-1) if self.passes.mirrored(number) else found
         if self._errors is None:
             self._errors = found.new_zeros(len(self.passes.inputs), *found.shape)
-        self._errors[self.passes.sample_of(torch.tensor(number))] += found
+        self._errors[number // self.passes.each] += found
 
 
 def _without(all_: Tensor, some: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import known
 from xai_fast.engine.estimators.walk import Sums, Walk, squared_norm, trapezoid
 
 FIRST = 8
@@ -78,6 +79,7 @@ class AdaptivePath:
         self.gap = self.error = torch.full_like(self._rise, torch.inf)
         self.values = difference.new_zeros(len(self._rise), *difference.shape)
         self._walk: Walk | None = Walk(len(self._rise))
+        self._taken: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of the level at hand
         first = min(FIRST, max_steps)
         self._ask((torch.arange(first, dtype=torch.float64) + 0.5) / first)
 
@@ -102,13 +104,13 @@ class AdaptivePath:
             scores: (n, K).
             gradient: (n, K, C, *S) of the scores by the input.
         """
-        rows = rows.cpu()
+        rows = known(rows)
         maps = (gradient * self._difference).flatten(2)
-        slopes = maps.sum(2, dtype=torch.float64).cpu()
+        slopes = maps.sum(2, dtype=torch.float64)
         self._missing -= len(rows)
         self.steps += len(rows)
         if self._walk is not None:
-            self._walk.add(self._level[rows], scores.double().cpu(), slopes, maps)
+            self._taken.append((self._level[rows], scores.double(), slopes, maps))
         else:
             self._sums.add(self._weights[rows], slopes, maps)
 
@@ -119,10 +121,12 @@ class AdaptivePath:
         """Brings the map, its gap and its error up to date with a complete level."""
         before = self.values
         if self._walk is not None:
+            self._hand_on(self._walk)
             self._walk.measure()
             self._nodes = self._walk.nodes
-            self._sums = Sums(len(self._rise))
-            for weight, slope, part in zip(trapezoid(self._nodes), self._walk.slopes, self._walk.maps, strict=True):
+            self._sums = Sums(len(self._rise), self._difference.device)
+            slopes = self._walk.slopes.to(self._difference.device)
+            for weight, slope, part in zip(trapezoid(self._nodes), slopes, self._walk.maps, strict=True):
                 self._sums.add(weight[None], slope[None], part[None])
         values, leant, self.gap = self._sums.closed(self._rise)
         self.values, self._squared = values.view(-1, *self._difference.shape), squared_norm(values)
@@ -135,6 +139,15 @@ class AdaptivePath:
         squared = squared + self._leant
         self.error = torch.where(squared == 0, squared, squared / self._squared).sqrt()
         self.reached = bool((self.error <= self.settled).all() and (self.gap.abs() <= self._allowed).all())
+
+    def _hand_on(self, walk: Walk) -> None:
+        """Gives the walk what the level has found; scores and slopes are read once for all of it."""
+        nodes, scores, slopes, maps = zip(*self._taken, strict=True)
+        sizes = [len(some) for some in nodes]
+        read = (torch.cat(some).cpu().split(sizes) for some in (scores, slopes))
+        for found in zip(nodes, *read, maps, strict=True):
+            walk.add(*found)
+        self._taken.clear()
 
     def _plan(self) -> None:
         """Asks for the next level: nothing where it is over, also after NaN, which more steps do not mend."""

@@ -8,8 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside, known
+
 # (mirrored, factor) of grad-cam's six passes, without the clean one.
 _PASSES = ((False, 0.9), (False, 1.1), (True, 0.9), (True, 1.0), (True, 1.1))
+_MIRRORED = torch.tensor([mirrored for mirrored, _ in _PASSES])
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class Augmented:
 
     def mirrored(self, rows: Tensor) -> Tensor:
         """BoolTensor (rows,): which variants are mirror images, so that their maps can be turned back."""
-        return torch.tensor([mirrored for mirrored, _ in _PASSES])[rows % self.PER_INPUT]
+        return beside(_MIRRORED, rows)[rows % self.PER_INPUT]
 
     def unchanged(self) -> Tensor:
         """Nothing is known to be."""
@@ -37,7 +40,7 @@ class Augmented:
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes the scaled, mirrored inputs."""
-        for position, row in enumerate(rows.tolist()):
+        for position, row in enumerate(known(rows).tolist()):
             mirrored, factor = _PASSES[row % self.PER_INPUT]
             source = self.inputs[row // self.PER_INPUT]
             out[position] = (source.flip(-1) if mirrored else source) * factor

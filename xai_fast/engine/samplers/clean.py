@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
+
 
 @dataclass(frozen=True, eq=False)
 class Clean:
@@ -31,7 +33,7 @@ class Clean:
 
     def keys(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """By which draws that are made for the rows are keyed: the input's id, and the first draw's number."""
-        return torch.zeros_like(rows) if self.ids is None else self.ids[rows], torch.zeros_like(rows)
+        return torch.zeros_like(rows) if self.ids is None else beside(self.ids, rows)[rows], torch.zeros_like(rows)
 
     def unchanged(self) -> Tensor:
         """Nothing is known to be."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside, both, known
 from xai_fast.images.segments import SegmentMap
 from xai_fast.ops import hide_segments
 
@@ -25,7 +26,7 @@ class Draws(Protocol):
         ...
 
     def keep(self, draws: Tensor) -> Tensor:
-        """BoolTensor (draws, largest number of segments): which segments the draws show."""
+        """BoolTensor (draws, largest number of segments): which segments the draws show; beside `draws`."""
         ...
 
     def fingerprints(self, keys: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class Table:
 
     def keep(self, draws: Tensor) -> Tensor:
         """The rows of the table."""
-        return self.shown[draws]
+        return beside(self.shown, draws)[draws]
 
     def fingerprints(self, keys: Tensor) -> Tensor:
         """Input by input a product of whole numbers, which wrap."""
@@ -75,15 +76,19 @@ class Prefixes:
     def keep(self, draws: Tensor) -> Tensor:
         """What a draw shows are the segments whose places are below its length."""
         most = max(order.shape[1] for order in self.orders)
-        shown = torch.zeros(len(draws), most, dtype=torch.bool)
+        shown = torch.zeros(len(draws), most, dtype=torch.bool, device=draws.device)
         ends = self.counts.cumsum(0)
-        sample = torch.searchsorted(ends, draws, right=True)
-        number = draws - (ends - self.counts)[sample] - 1  # -1 is the empty one
-        for n in sample.unique().tolist():
-            rows = ((sample == n) & (number >= 0)).nonzero()[:, 0]
+        sample = torch.searchsorted(ends, known(draws), right=True)
+        # Stretches of draws of one input, by their places, which the host knows.
+        of_each, lengths_of = sample.unique_consecutive(return_counts=True)
+        stops = lengths_of.cumsum(0).tolist()
+        for n, start, stop in zip(of_each.tolist(), [0, *stops], stops, strict=False):
+            number = draws[start:stop] - int(ends[n] - self.counts[n]) - 1  # -1 is the empty one
             lengths = max(self.orders[n].shape[1] - 1, 1)
-            places = self._places[n][number[rows] // lengths]
-            shown[rows, : places.shape[1]] = places <= (number[rows] % lengths)[:, None]
+            places = beside(self._places[n], draws)
+            if len(places):
+                own = places[number.clamp_min(0) // lengths] <= (number % lengths)[:, None]
+                shown[start:stop, : places.shape[1]] = own & (number >= 0)[:, None]
         return shown
 
     def fingerprints(self, keys: Tensor) -> Tensor:
@@ -133,7 +138,7 @@ class Coalitions:
 
     def sample_of(self, rows: Tensor) -> Tensor:
         """Coalitions of one input follow each other."""
-        return self._sample[rows]
+        return beside(self._sample, rows)[rows]
 
     def unchanged(self) -> Tensor:
         """BoolTensor (rows,): which show all that differs from the baseline."""
@@ -141,8 +146,8 @@ class Coalitions:
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes the inputs, the segments that a row does not show replaced by the baseline."""
-        keep = self._draws.keep(self._drawn[rows])
-        hide_segments(self._inputs, self._baseline, self._labels, self._sample[rows], keep, out)
+        keep = self._draws.keep(both(lambda own: beside(self._drawn, own)[own], rows))
+        hide_segments(self._inputs, self._baseline, self._labels, self.sample_of(rows), keep, out)
 
     @functools.cached_property
     def _labels(self) -> Tensor:

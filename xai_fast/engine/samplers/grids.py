@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside, known
 from xai_fast.core.random import choices, uniforms
 from xai_fast.ops import cell_extent, grid_masks
 
@@ -24,6 +25,8 @@ _STARTS = 1 << 31
 # Numbers are drawn for blocks of so many draws, or of so many cells, each of which takes some hundred bytes meanwhile:
 # a few hundred draws take little longer than one. The latest blocks are kept as bits.
 _BLOCK, _AT_ONCE, _KEPT = 512, 1 << 18, 16
+_DIGITS = torch.arange(32)  # of the numbers of draws
+_POWERS = 0.5 ** (_DIGITS + 1).double()
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +68,11 @@ class GridDraws:
         return draw // self.together % GROUPS
 
     def __call__(self, ids: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
-        """Grids, BoolTensor (M, *cells), and shifts, LongTensor (M, A), of samples with these ids; all on the CPU."""
+        """Grids, BoolTensor (M, *cells), and shifts, LongTensor (M, A), of samples with these ids; on their device."""
         shape = [self.cells] * len(self.extents)
         total = math.prod(shape)
         numbers = uniforms(self.seed, ids, draw - draw % self.together, total + len(shape))
-        shifts = choices(numbers[:, total:], torch.tensor(self.positions))
+        shifts = choices(numbers[:, total:], beside(self._options, draw))
         numbers = numbers[:, :total]
         if self.sampler == "stratified":
             kept = numbers.argsort(stable=True, dim=1).argsort(1) < self._counts(ids, draw)[:, None]
@@ -80,7 +83,13 @@ class GridDraws:
     def _counts(self, ids: Tensor, draw: Tensor) -> Tensor:
         """How many cells each draw keeps."""
         start = uniforms(self.seed, ids, _STARTS + draw % GROUPS, 1)[:, 0]
-        return torch.searchsorted(self._distribution, (radical_inverse(draw // GROUPS) + start) % 1.0, right=True)
+        distribution = beside(self._distribution, draw)
+        return torch.searchsorted(distribution, (radical_inverse(draw // GROUPS) + start) % 1.0, right=True)
+
+    @functools.cached_property
+    def _options(self) -> Tensor:
+        """LongTensor (A,), how many shifts there are along each axis."""
+        return torch.tensor(self.positions)
 
     @functools.cached_property
     def _distribution(self) -> Tensor:
@@ -91,10 +100,9 @@ class GridDraws:
 
 def radical_inverse(number: Tensor) -> Tensor:
     """The van der Corput sequence in base 2: the binary digits of each number mirrored behind the point, float64."""
-    result = torch.zeros(number.shape, dtype=torch.float64)
-    for digit in range(int(number.max()).bit_length() if number.numel() else 0):
-        result += (number >> digit & 1) * 0.5 ** (digit + 1)
-    return result
+    digits, powers = beside(_DIGITS, number), beside(_POWERS, number)
+    # Each term is a power of two and all fit into one number, so that no order of adding up rounds.
+    return ((number[..., None] >> digits & 1) * powers).sum(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,15 +142,23 @@ class BehindGrids:
         sample, number = self.sample_of(rows), rows % self.n_masks
         if self.draws is not None:
             several = self.draws[1].ndim == 3
-            grids, shifts = (given[sample, number] if several else given[number] for given in self.draws)
+            given = [beside(one, rows) for one in self.draws]
+            grids, shifts = (one[sample, number] if several else one[number] for one in given)
             return grids, shifts
-        keys, own = torch.stack([self.ids[sample], number // self._step], dim=1).unique(dim=0, return_inverse=True)
-        grids = torch.empty(len(rows), *[self.draw.cells] * len(self.draw.extents), dtype=torch.bool)
-        shifts = torch.empty(len(rows), len(self.draw.extents), dtype=torch.long)
-        for index, (key, block) in enumerate(keys.tolist()):
-            at = number[own == index] - block * self._step
-            grids[own == index], shifts[own == index] = (drawn[at] for drawn in self._blocks(key, block))
-        return grids, shifts
+        grids, shifts = [], []
+        for start, stop, key, block in self._stretches(known(rows)):
+            at = number[start:stop] - block * self._step
+            of_block = self._blocks(key, block, rows.device)
+            grids.append(of_block[0][at])
+            shifts.append(of_block[1][at])
+        return torch.cat(grids), torch.cat(shifts)
+
+    def _stretches(self, rows: Tensor) -> list[tuple[int, int, int, int]]:
+        """(start, stop, id, block) of successive rows whose draws are of one block."""
+        keys = torch.stack([self.ids[self.sample_of(rows)], rows % self.n_masks // self._step], dim=1)
+        found, counts = keys.unique_consecutive(dim=0, return_counts=True)
+        stops = counts.cumsum(0).tolist()
+        return [(a, b, *pair) for a, b, pair in zip([0, *stops], stops, found.tolist(), strict=False)]
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes the inputs behind their masks."""
@@ -154,11 +170,11 @@ class BehindGrids:
         return max(min(_BLOCK, self.n_masks, _AT_ONCE // self.draw.cells ** len(self.draw.extents)), 1)
 
     @functools.cached_property
-    def _blocks(self) -> Callable[[int, int], tuple[Tensor, Tensor]]:
-        """Grids and shifts by id and number of the block."""
+    def _blocks(self) -> Callable[[int, int, torch.device], tuple[Tensor, Tensor]]:
+        """Grids and shifts by id and number of the block, on a device."""
         return functools.lru_cache(maxsize=_KEPT)(functools.partial(_block, self.draw, self._step))
 
 
-def _block(draw: GridDraws, step: int, key: int, block: int) -> tuple[Tensor, Tensor]:
-    numbers = torch.arange(block * step, (block + 1) * step)
+def _block(draw: GridDraws, step: int, key: int, block: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    numbers = torch.arange(block * step, (block + 1) * step, device=device)
     return draw(torch.full_like(numbers, key), numbers)

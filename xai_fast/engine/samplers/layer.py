@@ -38,7 +38,7 @@ class SilencedChannels:
     def write(self, numbers: Tensor, out: Tensor, reading: Reading) -> None:
         """Sets one channel of each row to zero."""
         channels = out.movedim(reading.channel_axis(out), 1)
-        channels[torch.arange(len(numbers)), numbers.to(out.device)] = 0
+        channels[torch.arange(len(numbers), device=out.device), numbers.to(out.device)] = 0
 
     def silenced(self, numbers: Tensor, activation: Tensor, reading: Reading) -> Tensor | None:
         """The channels themselves, where they lie on axis 1."""
@@ -71,11 +71,12 @@ class RevealedPositions:
 
     def _masks(self, numbers: Tensor, shape: torch.Size) -> Tensor:
         """(rows, *shape)."""
-        masks = torch.ones(len(numbers), *shape)
+        masks = torch.ones(len(numbers), *shape, device=numbers.device)
         inside = numbers.clamp(max=shape.numel() - 1)
-        for axis, position in enumerate(torch.unravel_index(inside, shape)):
-            away = (torch.arange(shape[axis]) - position[:, None]).abs()
+        for axis in range(len(shape)):
+            position = inside // shape[axis + 1 :].numel() % shape[axis]
+            away = (torch.arange(shape[axis], device=numbers.device) - position[:, None]).abs()
             weight = (2.0 - away).clamp_min(0) / 4 if self.gaussian else (away == 0).float()
             masks *= weight.view(len(numbers), *[-1 if a == axis else 1 for a in range(len(shape))])
-        masks[numbers >= shape.numel()] = 0
-        return masks
+        last = (numbers >= shape.numel()).view(-1, *[1] * len(shape))
+        return masks.masked_fill_(last, 0)

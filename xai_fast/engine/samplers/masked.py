@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside, known
 from xai_fast.ops import add_noise, blend_maps
 
 from .passes import Passes
@@ -103,11 +104,11 @@ class Masked:
 
     def sample_of(self, rows: Tensor) -> Tensor:
         """The pass of each row."""
-        return self._pass[self.of_row[rows]]
+        return beside(self._pass, rows)[beside(self.of_row, rows)[rows]]
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Multiplies the passes by their maps; those of one layer at a time."""
-        layers, counts = self._layer[self.of_row[rows]].unique_consecutive(return_counts=True)
+        layers, counts = self._layer[self.of_row[known(rows)]].unique_consecutive(return_counts=True)
         start = 0
         for layer, count in zip(layers.tolist(), counts.tolist(), strict=True):
             own = rows[start : start + count]
@@ -115,18 +116,19 @@ class Masked:
             start += count
 
     def _blend(self, layer: int, rows: Tensor, out: Tensor) -> None:
-        of_row = self.of_row[rows]
-        sample, place, scale = self._pass[of_row], self._place[of_row], self._scale[rows]
+        of_row = beside(self.of_row, rows)[rows]
+        sample, place, channel = (beside(table, rows)[of_row] for table in (self._pass, self._place, self._channel))
+        scale, draw = (beside(table, rows)[rows] for table in (self._scale, self._draw))
         if self._noise is None:
             blend_maps(self._inputs, self._maps[layer], sample, place, scale, out)
             return
         ones = self._inputs.new_ones(1, 1, *self._inputs.shape[2:])
-        none = torch.zeros(len(rows), dtype=torch.long)
+        none = torch.zeros_like(rows)
         masks = ones.new_empty(len(rows), *ones.shape[1:])
         blend_maps(ones, self._maps[layer], none, place, scale, masks)
-        sigma = torch.full((len(rows),), self._noise.sigma, dtype=torch.float64)
-        keys = self._noise.ids[self._passes.sample_of(sample)]
-        draw = self._channel[of_row] * self._n_samples + self._draw[rows]
+        sigma = torch.full((len(rows),), self._noise.sigma, dtype=torch.float64, device=rows.device)
+        keys = beside(self._noise.ids, rows)[self._passes.sample_of(sample)]
+        own = torch.arange(len(rows), device=rows.device)
         noisy = torch.empty_like(masks)
-        add_noise(masks, sigma, torch.arange(len(rows)), keys, draw, self._noise.seed, noisy)
+        add_noise(masks, sigma, own, keys, channel * self._n_samples + draw, self._noise.seed, noisy)
         out.copy_(self._inputs[sample.to(out.device)] * noisy)

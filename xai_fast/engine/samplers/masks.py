@@ -63,7 +63,8 @@ class HiddenMasks:
         baseline, hidden = torch.empty_like(inputs), torch.empty_like(inputs[:, :1])
         region_gather(self.inputs, None, None, sample, at, inputs)
         region_gather(self.baseline.expand_as(self.inputs), None, None, sample, at, baseline)
-        region_gather(self._of(rows)[:, None].to(inputs), None, None, torch.arange(len(rows)), at, hidden)
+        own = torch.arange(len(rows), device=rows.device)
+        region_gather(self._of(rows)[:, None].to(inputs), None, None, own, at, hidden)
         out.copy_(torch.where(hidden.bool(), baseline, inputs))
 
     def _of(self, rows: Tensor) -> Tensor:

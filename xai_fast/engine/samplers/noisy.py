@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
 from xai_fast.ops import add_noise
 
 # Draws made for a noisy sample are numbered from here on, so that they are not those of the noise itself.
@@ -50,7 +51,7 @@ class Noisy:
 
     def keys(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """By which further draws are keyed that are made for the rows: the input's id, and the first draw's number."""
-        return self.ids[self.sample_of(rows)], NESTED + rows % self.n_samples
+        return beside(self.ids, rows)[self.sample_of(rows)], NESTED + rows % self.n_samples
 
     def unchanged(self) -> Tensor:
         """Nothing is known to be."""
@@ -59,16 +60,16 @@ class Noisy:
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes the inputs with their noise."""
         sample, draw = self.sample_of(rows), rows % self.n_samples
-        scale = self.sigma[sample].double()
+        scale = beside(self.sigma, rows)[sample].double()
         if self.antithetic:
             scale = torch.where(draw % 2 == 0, scale, -scale)
             draw = draw // 2
         if self.draws is not None:
             self._write_given(sample, draw, scale, out)
             return
-        add_noise(self._scaled, scale, sample, self.ids[sample], draw, self.seed, out)
+        add_noise(self._scaled, scale, sample, beside(self.ids, rows)[sample], draw, self.seed, out)
         if self.unit is not None:
-            out.div_(self._per_channel.to(out))
+            out.div_(self._per_channel.to(out.dtype))
 
     @functools.cached_property
     def _scaled(self) -> Tensor:
@@ -80,9 +81,14 @@ class Noisy:
         assert self.unit is not None
         return self.unit.to(self.inputs).view(-1, *[1] * (self.inputs.ndim - 2))
 
-    def _write_given(self, sample: Tensor, draw: Tensor, scale: Tensor, out: Tensor) -> None:
+    @functools.cached_property
+    def _given(self) -> Tensor:
+        """The given draws where rows are written: for this call alone, as they may be large."""
         assert self.draws is not None
-        several = self.draws.ndim == self.inputs.ndim + 1
-        noise = (self.draws[sample, draw] if several else self.draws[draw]).to(self.inputs)
+        return self.draws.to(self.inputs.device)
+
+    def _write_given(self, sample: Tensor, draw: Tensor, scale: Tensor, out: Tensor) -> None:
+        several, draws = self._given.ndim == self.inputs.ndim + 1, self._given
+        noise = (draws[sample, draw] if several else draws[draw]).to(self.inputs)
         scale = scale.to(self.inputs).view(-1, *[1] * (self.inputs.ndim - 1))
         out.copy_(self.inputs[sample.to(self.inputs.device)] + scale * noise)

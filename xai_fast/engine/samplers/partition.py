@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside, known
 from xai_fast.core.random import uniforms
 from xai_fast.ops import hide_segments
 
@@ -225,7 +226,7 @@ class ShownBoxes:
 
     def sample_of(self, rows: Tensor) -> Tensor:
         """As given."""
-        return self.sample[rows]
+        return beside(self.sample, rows)[rows]
 
     def unchanged(self) -> Tensor:
         """Nothing is known to be."""
@@ -233,11 +234,20 @@ class ShownBoxes:
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes the rows; positions are segments of their own, of which the boxes' are kept."""
+        kept = self._kept(known(rows)) if rows.is_cpu else beside(self._all_kept, rows)[rows]
+        hide_segments(self.inputs, self.baseline, self.labels, self.sample_of(rows), kept, out)
+
+    def _kept(self, rows: Tensor) -> Tensor:
+        """BoolTensor (rows, positions): what each row shows."""
         keep = np.zeros((len(rows), *self.inputs.shape[2:]), dtype=bool)
         for positions, row in zip(keep, rows.tolist(), strict=True):
             context = self.shown[row]
             while context is not None:
                 box, context = context
                 positions[tuple(slice(*ends) for ends in box)] = True
-        kept = torch.from_numpy(keep).flatten(1)
-        hide_segments(self.inputs, self.baseline, self.labels, self.sample_of(rows), kept, out)
+        return torch.from_numpy(keep).flatten(1)
+
+    @functools.cached_property
+    def _all_kept(self) -> Tensor:
+        """Of all rows, which are those of one wave, so that they go to a device at once."""
+        return self._kept(torch.arange(len(self)))

@@ -8,6 +8,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside, both, spanning
+
 from .augmented import Augmented
 
 
@@ -58,9 +60,9 @@ class Passes:
         variants = self.variants()
         if variants is None:
             return self.inputs
-        rows = torch.arange(len(variants))
+        rows = spanning(0, len(variants), self.inputs.device)
         out = self.inputs.new_empty(len(self), *self.inputs.shape[1:])
-        out[self.of_clean(torch.arange(len(self.inputs)))] = self.inputs
+        out[self.of_clean(spanning(0, len(self.inputs), self.inputs.device))] = self.inputs
         made = self.inputs.new_empty(len(rows), *self.inputs.shape[1:])
         variants.write(rows, made)
         out[self.of_variants(rows)] = made
@@ -93,11 +95,15 @@ class Picked:
 
     def sample_of(self, rows: Tensor) -> Tensor:
         """The pass of each."""
-        return self.rows.sample_of(self.picked[rows])
+        return self.rows.sample_of(self.of(rows))
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes them."""
-        self.rows.write(self.picked[rows], out)
+        self.rows.write(self.of(rows), out)
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Their numbers among all rows."""
+        return both(lambda own: beside(self.picked, own)[own], rows)
 
 
 @dataclass(frozen=True, eq=False)

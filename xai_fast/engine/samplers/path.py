@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
 from xai_fast.core.random import choices, uniforms
 from xai_fast.engine.recipe import Variants
 from xai_fast.ops import add_noise, path_points
@@ -48,7 +49,7 @@ class PathPoints:
     def source_of(self, rows: Tensor) -> Tensor:
         """The points of one sample follow each other."""
         samples = rows // len(self.alphas)
-        return samples if self.samples is None else self.samples[samples]
+        return samples if self.samples is None else beside(self.samples, rows)[samples]
 
     def sample_of(self, rows: Tensor) -> Tensor:
         """The input that each row's sample is of."""
@@ -60,7 +61,7 @@ class PathPoints:
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes the points."""
-        alpha = self.alphas[rows % len(self.alphas)]
+        alpha = beside(self.alphas, rows)[rows % len(self.alphas)]
         _between(self.source, self.source_of(rows), self.baseline, self.sample_of(rows), alpha, out)
 
 
@@ -106,7 +107,7 @@ class RandomPoints:
         alpha, number = self._drawn(rows)
         if self.noise:
             self.write_ends(rows, out)
-            every = torch.arange(len(rows))
+            every = torch.arange(len(rows), device=rows.device)
             path_points(out, self.references.tensor, every, number, alpha, out)
         else:
             _between(self.source, self.source_of(rows), self.references.tensor, number, alpha, out)
@@ -116,8 +117,8 @@ class RandomPoints:
         self.source.write(self.source_of(rows), out)
         if self.noise:
             key, draw = self._keys(rows)
-            scale = torch.full((len(rows),), self.noise, dtype=torch.float64)
-            add_noise(out, scale, torch.arange(len(rows)), key, draw, self.seed, out)
+            scale = torch.full((len(rows),), self.noise, dtype=torch.float64, device=rows.device)
+            add_noise(out, scale, torch.arange(len(rows), device=rows.device), key, draw, self.seed, out)
 
     def number_of(self, rows: Tensor) -> Tensor:
         """The baseline (rows,) from which each row's path begins."""
@@ -125,7 +126,8 @@ class RandomPoints:
 
     def _drawn(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         if self.draws is not None:
-            return self.draws[0][rows], self.references.number(self.sample_of(rows), self.draws[1][rows])
+            alpha, choice = (beside(given, rows)[rows] for given in self.draws)
+            return alpha, self.references.number(self.sample_of(rows), choice)
         uniform = uniforms(self.seed, *self._keys(rows), 2)
         choice = choices(uniform[:, 1], self.references.count)
         return uniform[:, 0], self.references.number(self.sample_of(rows), choice)
@@ -176,4 +178,5 @@ def _between(source: Source, samples: Tensor, baseline: Tensor, reference: Tenso
         path_points(source.inputs, baseline, samples, reference, alpha, out)
     else:
         source.write(samples, out)
-        path_points(out, baseline, torch.arange(len(samples)), reference, alpha, out)
+        every = torch.arange(len(samples), device=samples.device)
+        path_points(out, baseline, every, reference, alpha, out)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
 from xai_fast.images.segments import SegmentMap
 from xai_fast.ops import hide_segments, region_gather
 
@@ -41,17 +42,16 @@ class HiddenSegments:
 
     def sample_of(self, rows: Tensor) -> Tensor:
         """Segments of one input follow each other."""
-        return torch.searchsorted(self.segments.counts.cumsum(0), rows, right=True)
+        return torch.searchsorted(beside(self._stops, rows), rows, right=True)
 
     def number_of(self, rows: Tensor) -> Tensor:
         """(rows,) which segment of its input each row hides."""
-        ends = self.segments.counts.cumsum(0)
-        return rows - (ends - self.segments.counts)[self.sample_of(rows)]
+        return rows - beside(self._starts, rows)[self.sample_of(rows)]
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes the inputs with their segments hidden."""
-        keep = torch.ones(len(rows), int(self.segments.counts.max()), dtype=torch.bool)
-        keep[torch.arange(len(rows)), self.number_of(rows)] = False
+        every = torch.arange(int(self.segments.counts.max()), device=rows.device)
+        keep = every != self.number_of(rows)[:, None]
         hide_segments(self.inputs, self.baseline, self._labels, self.sample_of(rows), keep, out)
 
     def unchanged(self) -> Tensor:
@@ -82,6 +82,16 @@ class HiddenSegments:
         region_gather(self._numbers, None, None, sample, at, labels, "constant", -1.0)
         hidden = labels == self.number_of(rows).to(out.device).view(-1, *[1] * (labels.ndim - 1))
         out.copy_(torch.where(hidden, baseline, inputs))
+
+    @functools.cached_property
+    def _stops(self) -> Tensor:
+        """Behind the last row of each input."""
+        return self.segments.counts.cumsum(0)
+
+    @functools.cached_property
+    def _starts(self) -> Tensor:
+        """The first row of each input."""
+        return self._stops - self.segments.counts
 
     @functools.cached_property
     def _labels(self) -> Tensor:

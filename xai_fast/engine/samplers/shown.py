@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
+
 
 class Shown:
     """Row r is an input times one of its masks.
@@ -31,7 +33,7 @@ class Shown:
 
     def sample_of(self, rows: Tensor) -> Tensor:
         """Whose map it is."""
-        return self._sample[rows]
+        return beside(self._sample, rows)[rows]
 
     def unchanged(self) -> Tensor:
         """None is known to be."""
@@ -41,4 +43,4 @@ class Shown:
         """The products."""
         maps = self._maps[rows.to(self._maps.device), None]
         masks = self._enlarged(maps, tuple(self._inputs.shape[2:]))
-        out.copy_(self._inputs[self._sample[rows].to(self._inputs.device)] * masks)
+        out.copy_(self._inputs[self.sample_of(rows).to(self._inputs.device)] * masks)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
 from xai_fast.ops import hide_windows, region_gather
 
 
@@ -70,7 +71,7 @@ class HiddenWindows:
 
     def write(self, rows: Tensor, out: Tensor) -> None:
         """Writes the inputs with their windows hidden."""
-        hide_windows(self.inputs, self.baseline, self.sample_of(rows), self.boxes[rows % len(self.boxes)], out)
+        hide_windows(self.inputs, self.baseline, self.sample_of(rows), self._boxes_of(rows), out)
 
     def spans(self) -> Tensor:
         """LongTensor (rows, A, 2): the windows along the axes of positions."""
@@ -78,11 +79,11 @@ class HiddenWindows:
 
     def patch(self, rows: Tensor, at: Tensor, out: Tensor) -> None:
         """Writes the variants from the positions `at` (rows, A) on into `out` (rows, C, *s)."""
-        boxes, sample = self.boxes[rows % len(self.boxes)], self.sample_of(rows)
+        boxes, sample = self._boxes_of(rows), self.sample_of(rows)
         inside = torch.zeros(0)
         for axis, size in enumerate(out.shape[1:]):
-            first = at[:, axis - 1, None] if axis else torch.zeros(len(rows), 1, dtype=torch.long)
-            position = first + torch.arange(size)
+            first = at[:, axis - 1, None] if axis else torch.zeros_like(rows)[:, None]
+            position = first + torch.arange(size, device=rows.device)
             hit = (position >= boxes[:, axis, :1]) & (position < boxes[:, axis, 1:])
             hit = hit.view(len(rows), *[size if a == axis else 1 for a in range(out.ndim - 1)])
             inside = inside & hit if axis else hit
@@ -103,6 +104,9 @@ class HiddenWindows:
             sign = (-1) ** (len(corner) - sum(corner))
             count += sign * sums[(slice(None), *index)]
         return (count == 0).flatten()
+
+    def _boxes_of(self, rows: Tensor) -> Tensor:
+        return beside(self.boxes, rows)[rows % len(self.boxes)]
 
     def _region(self, values: Tensor, sample: Tensor, at: Tensor, out: Tensor) -> Tensor:
         region = torch.empty(out.shape, dtype=values.dtype, device=values.device)

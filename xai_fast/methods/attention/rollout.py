@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
 from xai_fast.core.layers import TokenPlaces
 from xai_fast.engine import Cost
 from xai_fast.engine.evaluate import Answers, Evaluate
@@ -83,7 +84,7 @@ class GradientAttentionRollout(AbstractAttentionMethod):
     def _shares(self, answers: Answers, places: TokenPlaces) -> Tensor:
         layers = [_and_itself(response.activation) for response in reversed(answers.responses)]
         shares = followed(layers, places.read)
-        return shares - places.read.to(shares) if len(places.read) == shares.shape[-1] else shares
+        return shares - beside(places.read, shares).to(shares.dtype) if len(places.read) == shares.shape[-1] else shares
 
     def _cost(self, shape: tuple[int, ...]) -> Cost:
         return Cost(forwards=1, backwards=1)
@@ -96,7 +97,7 @@ def followed(layers: Iterable[Tensor], read: Tensor) -> Tensor:
     """
     row: Tensor | None = None
     for matrix in layers:
-        row = read.to(matrix).expand(*matrix.shape[:2], 1, -1) if row is None else row
+        row = beside(read, matrix).to(matrix.dtype).expand(*matrix.shape[:2], 1, -1) if row is None else row
         row = row @ matrix
     assert row is not None
     return row[..., 0, :]

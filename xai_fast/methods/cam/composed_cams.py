@@ -42,7 +42,7 @@ class CAM(AbstractWeightedCAM):
     Further arguments and shapes are those of `GradCAM`. The target is a class.
 
     Cost: one row forward per input, and one backward through what follows the layer; none behind a captured mean and
-    linear layer.
+    linear layer. A GPU is waited for once per batch of inputs, whose gradients say whether a linear layer follows.
 
     Raises:
         ValueError: what follows the layer is something else, or the target is; once the clean input has run.

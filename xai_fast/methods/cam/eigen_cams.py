@@ -36,7 +36,8 @@ class EigenCAM(AbstractFormulaCAM):
     Returns (`attribute`): (N, 1, H, W) at input resolution; with `resolution="native"` (N, 1, h, w) on the layer's
     grid.
 
-    Cost: one row forward per input, six with `aug_smooth`; no gradient.
+    Cost: one row forward per input, six with `aug_smooth`; no gradient. A GPU is waited for
+    once per batch of inputs, which asks whether the decomposition has converged.
 
     Raises:
         ValueError: an unknown layer (before the model runs), or one whose output is no grid.
@@ -65,7 +66,8 @@ class EigenGradCAM(AbstractFormulaCAM):
 
     Values are not negative, in units of the score. Arguments and shapes are those of `EigenCAM`.
 
-    Cost: one row forward and one backward per input.
+    Cost: one row forward and one backward per input. A GPU is waited for
+    once per batch of inputs, which asks whether the decomposition has converged.
     """
 
     formula: ClassVar = FORMULAS["EigenGradCAM"]
@@ -84,7 +86,8 @@ class SegEigenCAM(AbstractFormulaCAM):
 
     Values are not negative, in units of the score. Arguments and shapes are those of `EigenCAM`.
 
-    Cost: one row forward and one backward per input.
+    Cost: one row forward and one backward per input. A GPU is waited for
+    once per batch of inputs, which asks whether the decomposition has converged.
     """
 
     formula: ClassVar = FORMULAS["SegEigenCAM"]
@@ -109,7 +112,8 @@ class KPCACAM(AbstractFormulaCAM):
         kernel: "sigmoid" (tanh(γ a·b + 1)), "rbf" (exp(−γ |a − b|²)), "poly" ((γ a·b + 1)³), "cosine" or "linear".
         gamma: γ; None is 1 over the number of channels.
 
-    Cost: one row forward per input, and an eigenvalue problem over positions.
+    Cost: one row forward per input, and an eigenvalue problem over positions. A GPU is waited for
+    once per batch of inputs, which asks whether the decomposition has converged.
 
     Raises:
         ValueError: a layer with more than 4096 positions.

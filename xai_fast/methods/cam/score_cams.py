@@ -61,8 +61,10 @@ class AbstractScoreCAM(AbstractWeightedCAM):
             picked = reduce.more()
             if picked is None:
                 return None
-            rows = VariantsOfPasses(Picked(swept[0], picked), passes)
-            return Sweep(rows, Score(), lambda own, answers: reduce.take(picked[own], answers))
+            some = Picked(swept[0], picked)
+            return Sweep(
+                VariantsOfPasses(some, passes), Score(), lambda own, answers: reduce.take(some.of(own), answers)
+            )
 
         question = LayerActivation(layers)
         return Recipe(reduce, question, passes.variants(), question, then=then)

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xai_fast.core.indices import known
 from xai_fast.core.layers import Reading
 from xai_fast.core.targets import Target
 from xai_fast.engine import Engine
@@ -79,11 +80,12 @@ class FarBelow:
         if least != 0:
             # Added up one by one, as float32 rounds on the way.
             depths = [least.cpu()]
-            for _ in range(int((numbers % self.batch).max()) + 1):
+            own = known(numbers) % self.batch
+            for _ in range(int(own.max()) + 1):
                 depths.append(depths[-1] - _FAR)
-            values = torch.stack(depths[1:])[numbers % self.batch]
+            values = torch.stack(depths[1:])[own]
         channels = out.movedim(self.axis, 1)
-        where = (torch.arange(len(numbers)), numbers.to(out.device))
+        where = (torch.arange(len(numbers), device=out.device), numbers.to(out.device))
         channels[where] = values.to(out).view(-1, *[1] * (out.ndim - 2))
 
     def silenced(self, numbers: Tensor, activation: Tensor, reading: Reading) -> Tensor | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import known
+
 
 class RowSums:
     """Sums (rows, ...) to (groups, ...).
@@ -16,7 +18,7 @@ class RowSums:
 
     def __init__(self, weight: Tensor, group: Tensor) -> None:
         rows = torch.arange(len(group), device=group.device)
-        self._matrix = weight.new_zeros(int(group[-1]) + 1, len(group))
+        self._matrix = weight.new_zeros(int(known(group)[-1]) + 1, len(group))
         self._matrix[group, rows] = weight
 
     @property

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from xai_fast.core.indices import known
 from xai_fast.graph.layout import LAYOUTS
 from xai_fast.graph.steps import Step
 
@@ -109,12 +110,12 @@ class _Rows:
     """Which rows are read; without a copy where they lie side by side, once where they are all the same."""
 
     def __init__(self, index: Tensor, offset: int, device: torch.device) -> None:
-        index = index.detach().cpu() + offset
-        count = len(index)
-        self._same = count > 0 and bool((index == index[0]).all())
-        self._run = count > 0 and bool((index == index[0] + torch.arange(count)).all())
-        self._first, self._count = int(index[0]) if count else 0, count
-        self._index = index.to(device)
+        numbers = known(index) + offset
+        count = len(numbers)
+        self._same = count > 0 and bool((numbers == numbers[0]).all())
+        self._run = count > 0 and bool((numbers == numbers[0] + torch.arange(count)).all())
+        self._first, self._count = int(numbers[0]) if count else 0, count
+        self._index = index.to(device) + offset
 
     def taken(self, value: Tensor, batched: int) -> Tensor:
         """The rows of a value whose rows have `batched` entries each."""

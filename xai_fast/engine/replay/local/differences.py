@@ -57,7 +57,7 @@ class Differences(Rows):
 
     def _made(self, move: Move) -> Any:
         rule, constants = move.rule, self._regions.scene.fixed
-        extras = [extra[self._part] for extra in move.extras]
+        extras = self._extras(move)
         if rule.linear:
             return rule.difference([self._difference(move, source) for source in move.sources], extras, constants)
         clean = [self._clean(source.number, source.boxes, rule.border, rule.grid) for source in move.sources]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.core.hooks import shadowed
+from xai_fast.core.indices import beside, known, on_device, part
 from xai_fast.core.prepared import Prepared
 from xai_fast.core.shelf import Shelf, Shelves
 from xai_fast.core.verify import difference, row_of
@@ -123,22 +124,24 @@ class Local:
             at = torch.from_numpy(np.flatnonzero(np.isin(kinds, members)))
             if not len(at):
                 continue
-            group = self.group(number)
+            group, total = self.group(number), len(at)
+            at = torch.cat([at, at[-1:].expand(fewer(self.rows))])  # parts have one size, so the last row may repeat
             place = torch.from_numpy(np.searchsorted(members, kinds[at.numpy()]))
+            # All of a group's go over at once, of which parts are views.
+            every = tuple(on_device(index, kept[INPUT].device) for index in (place, sample[at], rows[at]))
             start = 0
-            while start < len(at):
-                index, count = _part(start, len(at), fewer(self.rows))
-                chosen, part = at[index], place[index]
-                first = empty_like(kept[INPUT], len(chosen), (*kept[INPUT].shape[1:2], *group.first.size))
-                variants.patch(rows[chosen], group.first.at[part], first)
-                patches = unless_full(self.replay.patches, group, part, first, sample[chosen], kept)
-                if patches is None and len(part) == 1:
+            while start < total:
+                size, count = _part(start, total, fewer(self.rows))
+                places, samples, some = (part(index, start, start + size) for index in every)
+                first = empty_like(kept[INPUT], size, (*kept[INPUT].shape[1:2], *group.first.size))
+                variants.patch(some, beside(group.first.at, places)[places], first)
+                patches = unless_full(self.replay.patches, group, places, first, samples, kept)
+                if patches is None and size == 1:
                     raise MemoryError("the regions of a single row do not fit into memory")
                 if patches is None:
-                    self.rows = len(part) // 2
+                    self.rows = size // 2
                     continue
-                some = chosen[:count]
-                yield from pending.take(group, part[:count], patches, sample[some], rows[some])
+                yield from pending.take(group, patches, *(part(index, start, start + count) for index in every))
                 start += count
         yield from pending.rest()
 
@@ -267,7 +270,7 @@ def _differs(local: Local, prepared: Prepared, variants: Boxed, inputs: Tensor) 
     variants.write(rows, truth)
     raw = prepared(truth)
     for found, mine in local.answers(prepared, inputs, variants, rows):
-        for position, row in enumerate(found.tolist()):
+        for position, row in enumerate(known(found).tolist()):
             at = rows.tolist().index(row)
             dtype = local.replay.half or prepared.dtype or inputs.dtype
             reason = difference(row_of(raw, at, len(rows)), row_of(mine, position, len(found)), dtype)
@@ -283,10 +286,10 @@ def _numbers_of(spans: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return number.reshape(-1)[len(boxes) :]
 
 
-def _part(start: int, total: int, size: int) -> tuple[Tensor, int]:
-    """The next rows of a group, and how many of them count: parts have one size, so the last row may repeat.
+def _part(start: int, total: int, size: int) -> tuple[int, int]:
+    """How many rows of a group come next, and how many of them count: parts have one size, so the last may repeat.
 
     Kernels are made for each number of rows anew, which costs more than a few rows that are thrown away.
     """
     size = -(-total // -(-total // size))
-    return torch.arange(start, start + size).clamp(max=total - 1), min(size, total - start)
+    return size, min(size, total - start)

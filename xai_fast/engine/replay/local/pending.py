@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from xai_fast.core.indices import joined, part
 
 from ...plan import unless_full
 from .replay import Group, Replay
@@ -22,9 +23,9 @@ class Pending:
         self._maps: dict[int, Tensor] = {}
 
     def take(
-        self, group: Group, part: Tensor, patches: Mapping[int, Any], sample: Tensor, rows: Tensor
+        self, group: Group, patches: Mapping[int, Any], place: Tensor, sample: Tensor, rows: Tensor
     ) -> Iterator[tuple[Tensor, Any]]:
-        """Pastes patches, and answers for every batch that is full."""
+        """Pastes patches, and answers for every batch that is full; `place`: which of the group's boxes rows have."""
         start = 0
         while start < len(rows):
             if not self._maps:
@@ -33,10 +34,10 @@ class Pending:
             stop = min(start + self._size - self._filled, len(rows))
             some, room = slice(start, stop), slice(self._filled, self._filled + stop - start)
             self._replay.paste(
-                group, part[some], {n: p[some] for n, p in patches.items()}, sample[some], self._kept,
+                group, place[some], {n: p[some] for n, p in patches.items()}, sample[some], self._kept,
                 {n: m[room] for n, m in self._maps.items()},
             )  # fmt: skip
-            self._rows.append(rows[some])
+            self._rows.append(part(rows, start, stop))
             self._filled += stop - start
             start = stop
             if self._filled == self._size:
@@ -46,7 +47,7 @@ class Pending:
         """Answers for what has been collected."""
         if self._filled:
             maps = {number: value[: self._filled] for number, value in self._maps.items()}
-            rows = torch.cat(self._rows)
+            rows = joined(self._rows)
             self._maps, self._rows, self._filled = {}, [], 0
             self._left -= len(rows)
             yield from self._finished(rows, maps)
@@ -60,5 +61,6 @@ class Pending:
         if len(rows) == 1:
             raise MemoryError("the whole maps of a single row do not fit into memory")
         self._most = half = -(-len(rows) // 2)
-        for part in (slice(half), slice(half, None)):
-            yield from self._finished(rows[part], {number: value[part] for number, value in maps.items()})
+        for start, stop in ((0, half), (half, len(rows))):
+            few = {number: value[start:stop] for number, value in maps.items()}
+            yield from self._finished(part(rows, start, stop), few)

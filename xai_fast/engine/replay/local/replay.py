@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
 from xai_fast.graph import care
 from xai_fast.graph.dataflow import on_copies, written
 from xai_fast.graph.magnitudes import sizes
@@ -47,7 +48,7 @@ class Replay:
         if rules is None:
             steps, rules = division.local, {step.makes: regions.rules[step.makes] for step in division.local}
         self.steps: Sequence[Step] = steps
-        self._sizes = sizes(steps, graph) if captured.fuses else {}
+        self._sizes = sizes(steps, graph) if captured.hides_nan else {}
         self.rules: Mapping[int, Rule] = rules
         reading = (rule for rule in rules.values() if not (rule.stays if half is None else rule.linear))
         moving = {n for rule in reading for n in rule.sources}
@@ -150,10 +151,9 @@ class Replay:
         """Writes the frontier of some rows as whole maps into `out`, which holds a tensor (rows, ...) per value."""
         for number, boxes in group.frontier.items():
             grid = self._grid(number)
-            at = torch.zeros_like(boxes.at[part])
-            gathered(
-                kept[number], patches[number], boxes.at[part], sample, at, grid, grid.extents, Border(), out[number]
-            )
+            own = beside(boxes.at, part)[part]
+            at = torch.zeros_like(own)
+            gathered(kept[number], patches[number], own, sample, at, grid, grid.extents, Border(), out[number])
 
     def empty(self, rows: int, kept: Mapping[int, Any]) -> dict[int, Tensor]:
         """Room for whole maps of the frontier."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from xai_fast.core.indices import beside
 from xai_fast.graph.steps import Step
 from xai_fast.ops import region_gather
 
@@ -63,7 +64,7 @@ class Rows:
             made = self._laid_side_by_side(move, rule.side_by_side)
         else:
             regions = [self._region(move, source) for source in move.sources]
-            made = rule.apply(regions, [extra[self._part] for extra in move.extras], self._regions.scene.fixed)
+            made = rule.apply(regions, self._extras(move), self._regions.scene.fixed)
         self.patches[move.step.makes] = made
         for number in move.dead:
             self.patches.pop(number, None)
@@ -107,8 +108,12 @@ class Rows:
     def _origin(self, boxes: Boxes) -> Tensor:
         """The origins of these rows; many steps share their boxes."""
         if id(boxes) not in self._origins:
-            self._origins[id(boxes)] = boxes.at[self._part]
+            self._origins[id(boxes)] = beside(boxes.at, self._part)[self._part]
         return self._origins[id(boxes)]
+
+    def _extras(self, move: Move) -> list[Tensor]:
+        """What the rule has worked out for these rows."""
+        return [beside(extra, self._part)[self._part] for extra in move.extras]
 
 
 class Lookup(NamedTuple):
