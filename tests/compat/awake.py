@@ -71,7 +71,7 @@ class Subject(NamedTuple):
 LAYERS = {
     "resnet18": ("layer3.1.conv2", "layer1"),
     "vgg11": ("features.20", "features.2"),
-    "densenet121": ("features.denseblock4", "features.pool0"),
+    "densenet121": ("features.denseblock2", "features.pool0"),
     "mobilenet_v2": ("features.18", "features.3"),
 }
 SIDE = {"resnet18": 48, "vgg11": 64, "densenet121": 32, "mobilenet_v2": 64}
