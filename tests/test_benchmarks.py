@@ -26,13 +26,16 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+    names = [file.stem for file in BENCHMARKS.glob("*.py")]
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}  # such as the folder tests/methods
 
     def load(name: str) -> ModuleType:
         return importlib.import_module(name)
 
     yield load
-    for name in (file.stem for file in BENCHMARKS.glob("*.py")):
+    for name in names:
         sys.modules.pop(name, None)
+    sys.modules.update(others)
 
 
 def test_committed_results_hold_their_conditions(module) -> None:

@@ -6,6 +6,7 @@ these calls take.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import inspect
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 
 _REGISTERED = torch.library.Library("xai_fast", "FRAGMENT")
+atexit.register(lambda kept: None, _REGISTERED)  # what is registered goes with this object, which outlives the module
 _WORD = 2**64
 
 P = ParamSpec("P")
@@ -45,9 +47,10 @@ def traced(
             answer = cast(Callable[..., Any], function)(**given)
             return answer if fake is not None else None
 
-        _REGISTERED.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-        _REGISTERED.impl(name, body, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"xai_fast::{name}", fake or _nothing, lib=_REGISTERED)
+        if not hasattr(torch.ops.xai_fast, name):  # or this module was imported anew
+            _REGISTERED.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+            _REGISTERED.impl(name, body, "CompositeExplicitAutograd")
+            torch.library.register_fake(f"xai_fast::{name}", fake or _nothing, lib=_REGISTERED)
         node = getattr(torch.ops.xai_fast, name).default
 
         @functools.wraps(function)
