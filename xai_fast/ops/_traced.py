@@ -39,7 +39,10 @@ def traced(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        name, names = function.__name__, tuple(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters.values()
+        name, names = function.__name__, tuple(each.name for each in parameters)
+        places = tuple(each.name for each in parameters if each.kind is not each.KEYWORD_ONLY)
+        defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
 
         def body(*args: Any, **kwargs: Any) -> Any:
             given = dict(zip(names, args, strict=False)) | kwargs
@@ -57,10 +60,12 @@ def traced(
         def call(*args: P.args, **kwargs: P.kwargs) -> Any:
             if not torch.compiler.is_compiling():
                 return function(*args, **kwargs)
-            given: dict[str, Any] = dict(zip(names, args, strict=False)) | kwargs
+            given: dict[str, Any] = defaults | dict(zip(names, args, strict=False)) | kwargs
             for word in words:
                 given[word] = given[word] - _WORD if given[word] >= _WORD // 2 else given[word]
-            answer = node(**given)
+            # By their places: torch 2.11 refuses some tensors under the name of `out`.
+            rest = {each: value for each, value in given.items() if each not in places}
+            answer = node(*[given[each] for each in places], **rest)
             if fake is not None:
                 return answer
             written = tuple(given[each] for each in returns)
