@@ -419,7 +419,7 @@ def beside(records: Iterable[tuple[Record, str]]) -> Section:
         ("fault", "sets", "ours", *tools, "machine"),
     )
     for record, where in records:
-        if "beside" not in record:
+        if "beside" not in record or "faults" in record["sets"][0]:
             continue
         sets = record["sets"]
         areas = [one["ours"]["auroc"] for one in sets if one["ours"].get("auroc") is not None]
@@ -441,6 +441,27 @@ def beside(records: Iterable[tuple[Record, str]]) -> Section:
     return section
 
 
+def spoiled(records: Iterable[tuple[Record, str]]) -> Section:
+    """Which pictures that were spoiled other tools find in the same sets, and how many they flag."""
+    tools = ("ours", "Datalab", "cleanvision")
+    section = Section(
+        "Audits of spoiled pictures beside other tools",
+        "Pictures found of those that were spoiled so, over all sets, and in brackets how many are flagged for it.",
+        ("fault", "sets", *tools, "machine"),
+    )
+    for record, where in records:
+        sets = [one["faults"] for one in record.get("sets", ()) if "faults" in one] if "beside" in record else []
+        for fault in sets[0] if sets else ():
+            cells = []
+            for tool in tools:
+                own = [(one[fault][tool], one[fault]["planted"]) for one in sets if tool in one[fault]]
+                found, planted = sum(each["found"] for each, _ in own), sum(count for _, count in own)
+                flagged = sum(each["flagged"] for each, _ in own)
+                cells.append(f"{found} of {planted} ({flagged})" if own else "")
+            section.rows.append([fault, str(len(sets)), *cells, where])
+    return section
+
+
 SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (
     methods,
     dropin,
@@ -453,6 +474,7 @@ SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (
     randomisation,
     planted,
     beside,
+    spoiled,
     zoo,
 )
 
