@@ -111,6 +111,9 @@ NOT_TOLD = {
     "tokens rolled": partial(patched, lambda _, x: x.roll(3, 1)),
     "tokens sorted": partial(patched, lambda _, x: x.sort(1).values),
     "tokens joined twice": partial(patched, lambda _, x: torch.cat([x, x], 1)),
+    "numbers in other rows": partial(changed, lambda _, x: x.reshape(1, 16, 8, 16)),
+    "tokens in other rows": partial(patched, lambda _, x: x.reshape(1, 8, 64).reshape(1, 64, 8)),
+    "axes without elements": partial(changed, lambda _, x: x[:, :0].reshape(1, 0, 256)),
     "some tokens": partial(patched, lambda _, x: x[:, 3:]),
     "a grid of other extents": partial(patched, lambda _, x: x.view(1, 4, 16, 8)),
 }

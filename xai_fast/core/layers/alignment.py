@@ -77,5 +77,6 @@ class Alignment:
             return OPEN
         try:
             return rule(node, parents, shape_of(node, 0))
-        except (OpenError, AttributeError, RuntimeError):  # what autograd saved may have been written into
+        # What autograd saved may have been written into, and an operator may be used as no rule expects.
+        except (OpenError, AttributeError, RuntimeError, LookupError, ValueError, AssertionError):
             return OPEN

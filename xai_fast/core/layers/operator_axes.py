@@ -98,9 +98,7 @@ def _resized(_node: Any, parents: Sequence[Parent], shape: tuple[int, ...]) -> H
 def _reduced(node: Any, parents: Sequence[Parent], shape: tuple[int, ...]) -> Held:
     """Sums and means over axes."""
     held = _only(parents)
-    gone = (
-        {_axis(axis, len(held)) for axis in node._saved_dim} if hasattr(node, "_saved_dim") else set(range(len(held)))
-    )
+    gone = {_axis(axis, len(held)) for axis in getattr(node, "_saved_dim", None) or range(len(held))}
     if len(shape) == len(held):
         return tuple(None if axis in gone else one for axis, one in enumerate(held))
     return tuple(one for axis, one in enumerate(held) if axis not in gone)
@@ -142,7 +140,7 @@ def _viewed(_node: Any, parents: Sequence[Parent], shape: tuple[int, ...]) -> He
 def _regrouped(taken: Sequence[tuple[int, Axis]], extents: Sequence[int]) -> Sequence[Axis]:
     """What axes of these extents hold that lie where those that are taken lay."""
     holds = tuple(one for _, one in taken)
-    if len(taken) == len(extents):
+    if len(taken) == len(extents) == 1:
         return holds
     if all(one is None for one in holds):
         return [None] * len(extents)
