@@ -32,7 +32,7 @@ from xai_fast import accelerate
 
 HERE = Path(__file__).resolve().parent
 SIDES = ("plain", "accelerated")
-PER_CALL, AT_START = 1e-3, 0.5  # seconds, that an issue asks for
+PER_CALL, AT_START = 1e-3, 0.5  # seconds, the bars
 LIBRARIES = {
     "captum": "captum.attr",
     "torchcam": "torchcam.methods",

@@ -288,3 +288,20 @@ def test_help_and_errors_of_options_may_go_nowhere(typed: str, code: int, kind: 
     assert ran.returncode == code
     assert not ran.stderr
     assert not ran.stdout
+
+
+def test_ctrl_c_while_the_command_line_is_loading_is_no_traceback() -> None:
+    program = """
+import sys
+
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Impatient())
+from xai_fast.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

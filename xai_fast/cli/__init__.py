@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Runs `xai-fast` and exits: 0 ok, 2 wrong usage, 3 finished with failed items, 130 interrupted."""
-    from .app import app
-    from .console import prepare_streams
+    try:
+        from .app import app
+        from .console import prepare_streams
 
-    prepare_streams()
+        prepare_streams()
+    except KeyboardInterrupt:  # before anything that would answer it
+        sys.exit(INTERRUPTED)
     app()

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from . import INTERRUPTED
 from .audit_app import audit_app
 from .interrupts import stopping
 from .usage import Mode, folder_named, split, usage
 
-FAILED_ITEMS, INTERRUPTED = 3, 130
+FAILED_ITEMS = 3
 _OUT = typer.Option(
     "--out", "-o", help="Folder for pictures, values and index.html.", parser=folder_named, metavar="PATH"
 )

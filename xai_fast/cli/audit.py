@@ -18,6 +18,7 @@ from xai_fast.audit.store.schema import OK
 from xai_fast.audit.store.shards import StoreError
 from xai_fast.ops import check_available
 
+from . import INTERRUPTED
 from .audit_progress import Watching
 from .console import line, paragraph, problem, table
 from .interrupts import Interrupts
@@ -105,7 +106,7 @@ def _stopped(out: Path, hands: Hands, watch: Watching, interrupts: Interrupts) -
     """Says how to go on."""
     if watch.total == 0:
         problem("interrupted before the run began")
-        return 130
+        return INTERRUPTED
     share = "" if hands.shard == (0, 1) else f" --shard {hands.shard[0]}/{hands.shard[1]}"
     share += "" if hands.executor == "local" else f" --executor {hands.executor}"
     line(f"{'interrupted' if interrupts.came else 'stopped'}; whole shards are kept. Go on with")
