@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.models import answer_of, model_of, one_tensor
 from xai_fast.compat.watched import Answer
 from xai_fast.compat.worth import Work, enough, pays
-from xai_fast.core.layers import layer_names
-from xai_fast.core.targets import Target
+
+if TYPE_CHECKING:
+    from xai_fast.core.targets import Target
 
 
 def inputs_of(
@@ -88,6 +89,8 @@ def layers_of(cam: Any) -> list[str]:
     Raises:
         Uncovered: one is no part of the model, or is looked at twice.
     """
+    from xai_fast.core.layers import layer_names  # heavy; what is passed on does without
+
     try:
         names = list(layer_names(cam.model, list(cam.target_layers)))
     except (TypeError, ValueError):

@@ -10,7 +10,7 @@ differentiated twice at all: of fused attention and of what holds no parameters 
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_grad_cam.activations_and_gradients import (  # pyright: ignore[reportMissingImports]
@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.hooks import without_hooks
 from xai_fast.compat.models import engine_of, refuse_changed
-from xai_fast.core.targets import Target
 
 from .arguments import checked_layers, class_targets, inputs_of, refuse_frozen, target_of
+
+if TYPE_CHECKING:
+    from xai_fast.core.targets import Target
 
 _TWICE: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # layers of which grad-cam gave a map
 
