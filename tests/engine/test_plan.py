@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from xai_fast.core.verify import Footprint
-from xai_fast.engine.plan import RowBudget, out_of_memory, rows_that_fit, rows_worth_trying
+from xai_fast.engine.plan import (
+    HALVINGS,
+    RowBudget,
+    fewer,
+    first_size,
+    halved,
+    out_of_memory,
+    rows_that_fit,
+    rows_worth_trying,
+)
 
 
 def run(budget: RowBudget, rows: int, seconds_per_row, fits=lambda size: True) -> list[int]:
@@ -126,3 +135,26 @@ def test_many_rows_of_large_activations_are_not_tried_backward() -> None:
         tried.add(rows := budget.rows(1000))
         budget.record(rows, 1.0)
     assert tried == {4, 8}
+
+
+@pytest.mark.parametrize(
+    ("device", "total", "rows"),
+    [
+        *[("cpu", total, rows) for total, rows in ((90 << 20, 8), (3 << 20, 32), (1 << 20, 128), (1 << 10, 128))],
+        ("cuda", 1 << 10, 32),
+    ],
+)
+def test_rows_that_hold_little_begin_in_larger_batches(device: str, total: int, rows: int) -> None:
+    footprint = Footprint(total // 4, total)
+    assert first_size(device, footprint) == rows
+    budget = RowBudget(device, first=rows)
+    assert budget.rows(10 * rows) == rows
+    assert budget.rows(rows - 1) == rows - 1
+    with halved(HALVINGS):
+        assert fewer(rows) == 1
+
+
+def test_the_first_size_is_kept_unless_another_is_clearly_faster() -> None:
+    budget = RowBudget("cpu", first=64)
+    assert run(budget, 4000, lambda size: 1.0 if size == 64 else 0.99)[:6] == [64, 64, 128, 128, 32, 32]
+    assert budget.settled == 64

@@ -16,7 +16,7 @@ from xai_fast.core.memory import out_of_memory
 from xai_fast.engine import Engine, Recipe
 from xai_fast.engine.evaluate import LayerActivation
 from xai_fast.engine.finite import NonFiniteError
-from xai_fast.engine.plan import FIRST_SIZE, halved
+from xai_fast.engine.plan import HALVINGS, halved
 from xai_fast.engine.reducers.clean import clean_scores
 from xai_fast.images.preprocess import Preprocess
 from xai_fast.methods.base import AbstractMethod
@@ -83,7 +83,7 @@ class EngineAttributor:
 
     def _answer_about(self, example: Tensor, label: int) -> Answer:
         """What an answer looks like, with as many rows at once as fit."""
-        for halvings in range(FIRST_SIZE["cuda"].bit_length()):
+        for halvings in range(HALVINGS):
             try:
                 (answer,) = self([example], [0], [label], halvings)
                 return answer

@@ -6,6 +6,7 @@ import copy
 import functools
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -124,7 +125,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def traits(model: nn.Module) -> tuple[torch.dtype | None, torch.device | None]:
     """Dtype and device of the first floating parameter or buffer; None where the model has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in chain(model.parameters(), model.buffers()):
         if tensor.is_floating_point():
             return tensor.dtype, tensor.device
     return None, None
@@ -132,7 +133,16 @@ def traits(model: nn.Module) -> tuple[torch.dtype | None, torch.device | None]:
 
 def has_hooks(model: nn.Module) -> bool:
     """Whether the user has registered hooks anywhere in the model."""
-    return any(map(hooked, model.modules()))
+    seen, left = set[int](), [model]
+    while left:  # `modules()` takes four times as long, and this is asked in every call
+        module = left.pop()
+        if id(module) in seen:
+            continue
+        if hooked(module):
+            return True
+        seen.add(id(module))
+        left += [child for child in module._modules.values() if child is not None]
+    return False
 
 
 def hooked(module: nn.Module) -> bool:

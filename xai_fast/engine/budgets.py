@@ -10,7 +10,7 @@ from xai_fast.graph.timed import record
 from .decisions import BATCH_SIZE
 from .evaluate import Evaluate
 from .layer_questions import LayerQuestions
-from .plan import FIRST_SIZE, RowBudget, repeatable, rows_that_fit, rows_worth_trying
+from .plan import RowBudget, first_size, repeatable, rows_that_fit, rows_worth_trying
 from .settings import Settings
 
 _CLOSED_SIZE = 512  # rows of a closed form at once: each is one row of a product
@@ -31,13 +31,14 @@ def budget_for(
     most = rows_that_fit(footprint, device, settings.memory_limit, graph=graph)
     most = None if most is None else max(1, most // question.together)
     fixed = None if settings.rows is None else max(1, settings.rows // question.together)
+    first = first_size(device.type, footprint)
     if fixed is None and prepared.compiled is not None:
-        fixed = FIRST_SIZE.get(device.type, FIRST_SIZE["cuda"])  # every other size would be compiled anew
+        fixed = first  # every other size would be compiled anew
     known = record()
     settled = known.get(BATCH_SIZE, _case(prepared, shape, question))
     if settled is None and known.given:
-        settled = FIRST_SIZE.get(device.type, FIRST_SIZE["cuda"])  # a run that repeats another tries nothing
-    return RowBudget(device.type, fixed, most, settled, rows_worth_trying(footprint, device, graph=graph))
+        settled = first  # a run that repeats another tries nothing
+    return RowBudget(device.type, fixed, most, settled, rows_worth_trying(footprint, device, graph=graph), first)
 
 
 def remember(

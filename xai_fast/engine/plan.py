@@ -20,8 +20,12 @@ from .decisions import MEMORY
 
 # Rows per forward that are tried, each twice: the first run of a size pays for its set-up and is not counted. CPUs are
 # fastest at a few rows, where intermediates stay in cache and under the allocator's threshold; GPUs at many.
-_TRIALS = {"cpu": (8, 16, 4), "cuda": (32, 64, 128, 256)}
-FIRST_SIZE = {"cpu": 8, "cuda": 32}
+_FIRST_SIZE = {"cpu": 8, "cuda": 32}
+_TIMES = {"cpu": (1, 2, 0.5), "cuda": (1, 2, 4, 8)}  # of the first size
+# Rows of small activations cost their calls more than their work: on a CPU the first size is larger for them, as large
+# as activations of that many bytes in all. Saliency of 64 images of 32 x 32 takes half as long as in eights.
+_ENOUGH, _MOST_AT_FIRST = 1 << 27, 128
+HALVINGS = _MOST_AT_FIRST.bit_length()  # after which every batch has one row
 _WORTH_CHANGING = 0.97  # a size must be this much faster per row than the first one tried
 _LARGE = 1 << 29  # bytes of activations, all layers together, from which on a CPU gains nothing by more rows
 _WITHOUT_ASKING = {"cpu": 2 << 30, "cuda": 8 << 30}  # bytes of a batch where what is free at the moment must not count
@@ -63,6 +67,7 @@ class RowBudget:
         most: rows that fit into memory by estimate; None where nothing is known.
         settled: what an earlier call found.
         worth_trying: the largest size that is tried; None for all.
+        first: the size to begin with; None for the device's.
     """
 
     device: str
@@ -70,12 +75,14 @@ class RowBudget:
     most: int | None = None
     settled: int | None = None
     worth_trying: int | None = None
+    first: int | None = None
     _trials: deque[int] = field(init=False)
     _seconds: dict[int, float] = field(default_factory=dict, init=False)
     _warm: set[int] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
-        sizes = _TRIALS.get(self.device, _TRIALS["cuda"])
+        first = self.first = self.first or first_size(self.device)
+        sizes = [int(times * first) for times in _TIMES.get(self.device, _TIMES["cuda"])]
         largest = min(self.most or max(sizes), self.worth_trying or max(sizes))
         self._trials = deque(size for size in sizes if size <= largest for _ in range(2))
         self.settled = self.fixed or self.settled
@@ -125,11 +132,21 @@ class RowBudget:
         return remaining >= (4 * size if costs else size)
 
     def _best(self) -> int:
-        first = FIRST_SIZE.get(self.device, FIRST_SIZE["cuda"])
+        first = self.first
+        assert first is not None
         if first not in self._seconds:
             return min(self._seconds, key=self._seconds.__getitem__) if self._seconds else first
         best = min(self._seconds, key=self._seconds.__getitem__)
         return best if self._seconds[best] < _WORTH_CHANGING * self._seconds[first] else first
+
+
+def first_size(device: str, footprint: Footprint | None = None) -> int:
+    """With how many rows to begin, on a device of this type and for rows that hold this much."""
+    least = _FIRST_SIZE.get(device, _FIRST_SIZE["cuda"])
+    if footprint is None or device != "cpu":
+        return least
+    enough = _ENOUGH // max(footprint.total, 1)
+    return min(max(least, 1 << max(enough, 1).bit_length() - 1), _MOST_AT_FIRST)
 
 
 def rows_that_fit(footprint: Footprint | None, device: torch.device, limit: int | None, *, graph: bool) -> int | None:
@@ -155,7 +172,7 @@ def rows_worth_trying(footprint: Footprint | None, device: torch.device, *, grap
     """
     if footprint is None or device.type != "cpu" or not graph:
         return None
-    return max(FIRST_SIZE["cpu"], _LARGE // max(footprint.total, 1))
+    return max(first_size("cpu", footprint), _LARGE // max(footprint.total, 1))
 
 
 def memory_allowed(device: torch.device, limit: int | None) -> int:
