@@ -16,7 +16,7 @@ from xai_fast.engine.replay.local.pace import Pace
 
 
 def methods(engine):
-    return [xf.Occlusion(engine, window=4, stride=2), xf.Saliency(engine), xf.RISE(engine, n_masks=100, cells=4)]
+    return [xf.Occlusion(engine, window=4, stride=2), xf.Saliency(engine), xf.RISE(engine, n_masks=650, cells=4)]
 
 
 def no_timing(monkeypatch):
@@ -65,7 +65,7 @@ def test_an_empty_record_times_nothing_and_makes_all_decide_alike(monkeypatch):
 def test_what_is_given_is_neither_shared_nor_changed():
     model, x = network(), torch.randn(1, 3, 32, 32)
     plain = xf.Engine(model)
-    xf.RISE(plain, n_masks=100).attribute(x, 1)
+    xf.RISE(plain, n_masks=650).attribute(x, 1)
     given = plain.decisions
     before = given.to_json()
     engine = xf.Engine(model, decisions=given)
@@ -77,12 +77,12 @@ def test_what_is_given_is_neither_shared_nor_changed():
 
 
 def test_explain_plan_prints_what_was_decided():
-    engine, x = xf.Engine(network()), torch.randn(1, 3, 32, 32)
-    method = xf.RISE(engine, n_masks=100)
+    engine, x = xf.Engine(network()), torch.randn(2, 3, 32, 32)
+    method = xf.RISE(engine, n_masks=650)
     method.attribute(x, 1)
     (case,) = engine.decisions.entries[BATCH_SIZE]
     assert f"  {BATCH_SIZE}, {case}: " in engine.explain_plan(method, x)
-    xf.RISE(engine, n_masks=100).attribute(torch.randn(1, 3, 40, 40), 1)
+    xf.RISE(engine, n_masks=10).attribute(torch.randn(1, 3, 40, 40), 1)
     assert "(3, 40, 40)" not in engine.explain_plan(method, x)
 
 
