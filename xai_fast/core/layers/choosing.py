@@ -27,7 +27,7 @@ _PASSED_OVER = (
 )
 _ATTENTION = re.compile(r"attention|attn|mha", re.IGNORECASE)
 _HEAD = re.compile(r"head|predictor|detect", re.IGNORECASE)
-_DEEPEST = (0, 6, 24)  # how many calls the score's gradient is asked for at first, and then
+_DEEPEST = (0, 6, 12, 24)  # how many calls the score's gradient is asked for at first, and then
 _AT_ONCE = 6  # candidates whose answers are measured in one run, at first
 _KEPT = 1 << 25  # elements of theirs that one run may keep, each once per changed band
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # what lies in them is blocks, not the inside of one
