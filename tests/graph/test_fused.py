@@ -262,7 +262,7 @@ def test_fused_linear_layers_are_the_public_ones(implementation, dtype):
 @packed_only
 @torch.no_grad()
 @pytest.mark.parametrize("pays", [True, False])
-def test_linear_layers_of_one_size_are_timed_once(monkeypatch, pays):
+def test_linear_layers_of_one_size_are_timed_once_when_they_were_asked_often(monkeypatch, pays):
     timed = []
 
     def seconds(call):
@@ -270,8 +270,12 @@ def test_linear_layers_of_one_size_are_timed_once(monkeypatch, pays):
         return float((len(timed) == 1) == pays)  # the plain operator comes first
 
     monkeypatch.setattr(linear, "_pays", {})
+    monkeypatch.setattr(linear, "_asked", {})
     monkeypatch.setattr(linear, "_fastest", seconds)
     layers = [PackedLinear(draw(16, 24, seed=seed), None) for seed in range(3)]
+    for layer in layers[: linear._OFTEN - 1]:
+        layer.forward(draw(10, 24))
+    assert not timed
     for x in (draw(2, 5, 24), draw(10, 24), draw(2, 5, 24)):
         for layer in layers:
             torch.testing.assert_close(layer.forward(x), F.linear(x, layer.weight), rtol=1e-5, atol=1e-5)

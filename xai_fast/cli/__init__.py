@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-INTERRUPTED = 130
-
 
 def main() -> None:
     """Runs `xai-fast` and exits: 0 ok, 2 wrong usage, 3 finished with failed items, 130 interrupted."""
@@ -15,5 +13,5 @@ def main() -> None:
 
         prepare_streams()
     except KeyboardInterrupt:  # before anything that would answer it
-        sys.exit(INTERRUPTED)
+        sys.exit(130)
     app()

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from . import INTERRUPTED
 from .audit_app import audit_app
-from .interrupts import stopping
+from .interrupts import INTERRUPTED, stopping
 from .usage import Mode, folder_named, split, usage
 
 FAILED_ITEMS = 3

@@ -18,10 +18,9 @@ from xai_fast.audit.store.schema import OK
 from xai_fast.audit.store.shards import StoreError
 from xai_fast.ops import check_available
 
-from . import INTERRUPTED
 from .audit_progress import Watching
 from .console import line, paragraph, problem, table
-from .interrupts import Interrupts
+from .interrupts import INTERRUPTED, Interrupts
 from .settings import settings_for
 
 _SHOWN = 5  # failed images that are named

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+INTERRUPTED = 130  # the exit code
 _AT_ONCE = 1.0  # seconds in which a signal that comes again means the same as the first
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 

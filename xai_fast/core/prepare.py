@@ -20,14 +20,14 @@ from xai_fast.graph.scopes import Scope, scopes
 
 from .arguments import arguments_of
 from .atoms import is_atom
-from .copies import copied, hooked, traits, unwrapped
+from .copies import copied, has_hooks, hooked, traits, unwrapped
 from .hooks import shadowed, unhooked
 from .install import differs, install, installed, reproduces, two_rows
 from .prepared import HALVES, Prepared, reducible
-from .rows import mixed_rows
+from .rows import mixed_rows, mixing_of
 from .sharing import share_weights
 from .snapshot import Path
-from .verify import Observation, difference, floats, observe, row_of
+from .verify import Observation, floats, observe, row_of, settled
 
 
 def prepare(
@@ -60,25 +60,53 @@ def prepare(
     try:
         plain = copied(model)
     except Exception as error:  # anything may refuse to be copied, for any reason of its own
-        scripted = isinstance(model, torch.jit.ScriptModule)
-        reason = "it is TorchScript" if scripted else f"{type(error).__name__}: {error}"
-        note = f"the model cannot be copied ({reason}), so its own object runs, under guard"
-        own = Prepared(unwrapped(model), copied=False, dtype=dtype, device=device, notes=[note], resists=note)
-        return _as_it_is(own, example)
-    prepared = Prepared(plain, copied=True, dtype=dtype, device=device)
+        return _uncopied(model, error, dtype, device, example)
+    prepared = _prepared(model, plain, anchors, fast=fast, compiled=compiled, example=example, fold=fold, others=others)
+    prepared.seconds = time.perf_counter() - began
+    return prepared
+
+
+def _prepared(
+    model: nn.Module,
+    plain: nn.Module,
+    anchors: frozenset[str],
+    *,
+    fast: bool,
+    compiled: bool,
+    example: Tensor,
+    fold: bool,
+    others: Collection[nn.Module],
+) -> Prepared:
+    """What is made of a copy; arguments as of `prepare`."""
+    began, (dtype, device) = time.perf_counter(), traits(model)
+    trial = Prepared(plain, copied=True, dtype=dtype, device=device).trial(example, dtype)
     with ExactStatistics() as statistics:
-        seen = _settled(plain, model, prepared.trial(example, dtype))
+        seen = settled(plain, model, trial)
     takes((time.perf_counter() - began) / 2)
-    prepared.takes_statistics = statistics.met and not compiled
-    prepared.exempt = seen.restless | _shared(unwrapped(model), plain)
-    prepared.footprints[tuple(example.shape[1:])] = seen.footprint
-    if (mixed := _mixed(plain, prepared, seen, example)) is not None:
-        prepared.module = copied(model)  # unfolded: nothing done to it could be told from what its rows do
-        return _alone(prepared, mixed)
+    exempt = seen.restless | _shared(unwrapped(model), plain)
+
+    def started(module: nn.Module) -> Prepared:
+        made = Prepared(module, copied=True, dtype=dtype, device=device, exempt=exempt)
+        made.takes_statistics = statistics.met and not compiled
+        made.footprints[tuple(example.shape[1:])] = seen.footprint
+        return made
+
+    def mixing() -> Prepared | None:
+        mixed = mixing_of(plain, trial, seen)
+        # Unfolded: nothing done to it could be told from what its rows do.
+        return None if mixed is None else _alone(started(copied(model)), mixed)
+
+    # Where the model is captured and fused, comparing that tells as well whether rows mix, but in half precision.
+    late = not (fast or compiled or has_hooks(model))
+    if not late and (by_itself := mixing()) is not None:
+        return by_itself
+    prepared = started(plain)
     prepared.reducible = reducible(plain) and {part.dtype for part in floats(seen.outputs)} == {torch.float32}
     fast = fast and prepared.reducible
     prepared.draws |= seen.draws
     whole = _made_fast(prepared, model, plain, anchors, seen, example, fast=fast, fold=fold, others=others)
+    if late and not (whole and _rows_compared(prepared, example)) and (by_itself := mixing()) is not None:
+        return by_itself
     if fast and not whole:
         single = prepare(model, anchors, fast=False, compiled=compiled, example=example, fold=fold, others=others)
         single.notes.append("it runs in single precision: in half precision it gives other numbers, or none")
@@ -87,22 +115,7 @@ def prepare(
         _start_over(prepared, model, seen, example)
     assert isinstance(prepared.module, nn.Module)
     prepared.compiled = torch.compile(prepared.module) if compiled else None
-    prepared.seconds = time.perf_counter() - began
     return prepared
-
-
-def _settled(plain: nn.Module, model: nn.Module, rows: list[Tensor]) -> Observation:
-    """What `plain` answers; once a forward has kept what it works out whatever the input, it is steady."""
-    seen = observe(plain, rows)
-    if seen.unsteady is None:
-        return seen
-    again, backwards = observe(plain, rows), observe(copied(model), rows[::-1])
-    alike = all(
-        difference(truth, answer, rows[0].dtype) is None
-        for other in (again.outputs, backwards.outputs[::-1])
-        for truth, answer in zip(seen.outputs, other, strict=True)
-    )
-    return again if alike else seen
 
 
 def _made_fast(
@@ -150,7 +163,7 @@ def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) 
     prepared.draws |= seen.draws
     if prepared.alone:
         return None
-    if (mixed := _mixed(copied(model), prepared, seen, example)) is not None:
+    if (mixed := mixing_of(copied(model), prepared.trial(example, traits(model)[0]), seen)) is not None:
         return mixed
     other = next(iter(prepared.captured.values()), None)
     if other is not None:
@@ -162,6 +175,17 @@ def verify(prepared: Prepared, model: Callable[[Tensor], Any], example: Tensor) 
     return differs(prepared, seen, example)
 
 
+def _uncopied(
+    model: nn.Module, error: Exception, dtype: torch.dtype | None, device: torch.device | None, example: Tensor
+) -> Prepared:
+    """The caller's own object, where there can be no copy of it."""
+    scripted = isinstance(model, torch.jit.ScriptModule)
+    reason = "it is TorchScript" if scripted else f"{type(error).__name__}: {error}"
+    note = f"the model cannot be copied ({reason}), so its own object runs, under guard"
+    own = Prepared(unwrapped(model), copied=False, dtype=dtype, device=device, notes=[note], resists=note)
+    return _as_it_is(own, example)
+
+
 def _as_it_is(prepared: Prepared, example: Tensor) -> Prepared:
     """What is not copied, told whether its rows depend on each other."""
     if getattr(prepared.module, "rows_are_apart", False):
@@ -171,21 +195,10 @@ def _as_it_is(prepared: Prepared, example: Tensor) -> Prepared:
     return prepared if reason is None else _alone(prepared, reason)
 
 
-def _mixed(plain: nn.Module, prepared: Prepared, seen: Observation, example: Tensor) -> str | None:
-    """Why rows of this model's batches depend on each other; what is not even steady is not told apart from that."""
-    if seen.unsteady is not None:
-        return None
-    rows = prepared.trial(example, traits(plain)[0])
-    with shadowed(plain):
-        reason = mixed_rows(plain, rows, seen.outputs)
-    wide = seen.wide() if reason is not None and rows[0].dtype is torch.float32 else None
-    if wide is None:
-        return reason
-    try:  # where a model rounds its own output far, float64 tells rounding from rows that mix
-        with shadowed(wide):
-            return mixed_rows(wide, [row.double() for row in rows])
-    except Exception:  # a forward may insist on its dtype
-        return reason
+def _rows_compared(prepared: Prepared, example: Tensor) -> bool:
+    """Whether all that will run on inputs like `example` gave two rows side by side what the model gives each alone."""
+    captured = prepared.captured.get(tuple(example.shape[1:]))
+    return captured is not None and captured.fuses and not captured.graph.gradient_gaps
 
 
 def _alone(prepared: Prepared, reason: str) -> Prepared:

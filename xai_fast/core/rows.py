@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai_fast.graph.reasons import first_line
 
+from .hooks import shadowed
 from .memory import out_of_memory
-from .verify import difference, floats, is_list_of_rows
+from .verify import Observation, difference, floats, is_list_of_rows
 
 _FAR = 0.02  # of an output, the most that is taken for rounding
 _NEAR = 1e-6  # what kernels of one shape may differ by
@@ -49,6 +50,22 @@ def mixed_rows(
         ask(rows[0])  # what fails for one row as well has nothing to do with how many there are
         return f"it fails where two rows run together ({first_line(error)})"
     return f"a row's answer changes when another row runs beside it ({reason})"
+
+
+def mixing_of(plain: nn.Module, rows: list[Tensor], seen: Observation) -> str | None:
+    """Why rows of this model's batches depend on each other; what is not even steady is not told apart from that."""
+    if seen.unsteady is not None:
+        return None
+    with shadowed(plain):
+        reason = mixed_rows(plain, rows, seen.outputs)
+    wide = seen.wide() if reason is not None and rows[0].dtype is torch.float32 else None
+    if wide is None:
+        return reason
+    try:  # where a model rounds its own output far, float64 tells rounding from rows that mix
+        with shadowed(wide):
+            return mixed_rows(wide, [row.double() for row in rows])
+    except Exception:  # a forward may insist on its dtype
+        return reason
 
 
 def _rounded(ask: Callable[..., Any], rows: Sequence[Tensor], alone: Sequence[Any], together: Any) -> bool:

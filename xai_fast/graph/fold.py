@@ -18,6 +18,7 @@ from .dataflow import readers
 from .operation import Kind
 from .steps import Graph, Step, reading, renamed
 
+_AT_ONCE = 1 << 16  # weights whose float64 stays in the cache
 _PARTNER = {
     nn.Conv1d: nn.BatchNorm1d,
     nn.Conv2d: nn.BatchNorm2d,
@@ -37,12 +38,15 @@ def fold_batchnorms(model: nn.Module, graph: Graph, anchors: Collection[str]) ->
     """
     read = graph.returned_by(anchors)
     folded = 0
+    places = _places(model)
     for first, second in list(_pairs(graph, read)):
         convolution, norm = first.module, second.module
         weight, bias = _folded(convolution, norm)
         convolution.weight = nn.Parameter(weight, requires_grad=False)
         convolution.bias = nn.Parameter(bias, requires_grad=False)
-        _replace(model, norm, nn.Identity())
+        identity = nn.Identity()
+        for parent, name in places.get(id(norm), ()):
+            setattr(parent, name, identity)
         substitute(graph, second, first.makes)
         folded += 1
     return folded
@@ -105,12 +109,19 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tenso
     bias = bias * scale
     if norm.bias is not None:
         bias = bias + norm.bias.double()
-    weight = convolution.weight.double() * scale.view(-1, *[1] * (convolution.weight.ndim - 1))
-    return weight.to(convolution.weight.dtype), bias.to(convolution.weight.dtype)
+    weight, rows = torch.empty_like(convolution.weight), max(1, _AT_ONCE // max(1, convolution.weight[0].numel()))
+    scale = scale.view(-1, *[1] * (weight.ndim - 1))
+    for start in range(0, len(weight), rows):
+        some = slice(start, start + rows)
+        weight[some] = convolution.weight[some].double() * scale[some]
+    return weight, bias.to(convolution.weight.dtype)
 
 
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+def _places(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Where every module lies, by id: its parents, and under which names."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
     for parent in model.modules():
-        for name, child in parent.named_children():
-            if child is old:
-                setattr(parent, name, new)
+        for name, child in parent._modules.items():
+            if child is not None:
+                places.setdefault(id(child), []).append((parent, name))
+    return places

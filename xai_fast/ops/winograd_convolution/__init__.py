@@ -42,9 +42,13 @@ def winograd_kernels(weight: Tensor, panel: int) -> Tensor:
             + (f" and C of {together}" if together > 1 else "")
         )
     matrix = torch.tensor(_OF_KERNEL, dtype=torch.float64, device=weight.device)
-    whole = torch.einsum("ia,kcab,jb->ijck", matrix, weight.detach().double(), matrix).to(weight.dtype)
-    whole = whole.flatten(0, 1).unflatten(2, (-1, panel)).unflatten(1, (-1, together))  # (16, C / T, T, K / P, P)
-    return whole.permute(3, 0, 1, 4, 2).contiguous()
+    both = torch.kron(matrix, matrix)  # (16, 9)
+    panels = weight.detach().contiguous().flatten(2).unflatten(0, (-1, panel))  # (K / P, P, C, 9)
+    kernels = weight.new_empty(len(panels), 16, weight.shape[1] // together, panel, together).detach()
+    for some, out in zip(panels, kernels, strict=True):  # a panel at a time, whose float64 stays in the cache
+        found = both @ some.double().mT  # (P, 16, C)
+        out.copy_(found.permute(1, 2, 0).unflatten(1, (-1, together)).mT)
+    return kernels
 
 
 def _together(dtype: torch.dtype) -> int:

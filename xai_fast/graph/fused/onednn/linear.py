@@ -15,22 +15,26 @@ from xai_fast.graph.deadline import out_of_time
 from xai_fast.graph.fused.parts import NOTHING, Activation
 from xai_fast.graph.fused.public import Linear
 from xai_fast.graph.processor import said
-from xai_fast.graph.timed import decided
+from xai_fast.graph.timed import decided, record
 
 from .convolution import form_of, pointwise, usable
 
 _MOST_SHAPES = 4  # packed copies of one weight that are kept, where they cannot be told apart
 _MOST_CHOICES = 64  # sizes of batches for which it is remembered what is faster
 _WORTH_PACKING = 0.95  # of the plain operator's time, where the two are timed against each other
+_OFTEN = 4  # calls of one size before the two are timed, which takes as long as ten
 _MOST_TIMED = 4096  # comparisons that are remembered
-_pays: dict[tuple[Any, ...], bool] = {}  # whether packing does, by sizes: a network has many layers of the same
+# By sizes, of which a network has many layers: whether packing pays, and how often that would have been good to know.
+_pays: dict[tuple[Any, ...], bool] = {}
+_asked: dict[tuple[Any, ...], int] = {}
 
 
 @dataclass(eq=False, repr=False)
 class PackedLinear(Linear):
     """A linear layer; prepacked where that was faster when both were timed on what runs.
 
-    They are timed once per process for layers and batches of the same size: a comparison takes six runs of the layer.
+    They are timed once per process for layers and batches of the same size, and not before one was asked for several
+    times: a comparison takes six runs of the layer, and packing as long as three more.
     """
 
     _choices: dict[tuple[int, Activation], Tensor | None] = field(default_factory=dict)
@@ -42,6 +46,8 @@ class PackedLinear(Linear):
         if not usable(x, self.weight.dtype) or rows == 0:
             return self.plain(x, activation)
         if (rows, activation) not in self._choices:
+            if not self._is_due(rows, activation):
+                return self.plain(x, activation)
             self._choose(x, rows, activation)
         packed = self._choices[rows, activation]
         return self.plain(x, activation) if packed is None else self.fused(x, packed, activation)
@@ -58,6 +64,19 @@ class PackedLinear(Linear):
     def _back(self) -> PackedLinear:
         return PackedLinear(self.weight.detach().t(), None)
 
+    def _is_due(self, rows: int, activation: Activation) -> bool:
+        """Whether it is time to choose: it is known already, or this size was asked for often."""
+        sizes = self._sizes(rows, activation)
+        if said().packed is not None or record().given or sizes in _pays:
+            return True
+        if len(_asked) >= _MOST_TIMED:
+            _asked.clear()
+        _asked[sizes] = _asked.get(sizes, 0) + 1
+        return _asked[sizes] >= _OFTEN
+
+    def _sizes(self, rows: int, activation: Activation) -> tuple[Any, ...]:
+        return (rows, *self.weight.shape, self.bias is None, activation, torch.get_num_threads())
+
     def _choose(self, x: Tensor, rows: int, activation: Activation) -> None:
         if len(self._choices) >= (_MOST_CHOICES if self._forms else _MOST_SHAPES):
             self._choices.pop(next(iter(self._choices)))
@@ -68,7 +87,7 @@ class PackedLinear(Linear):
         self._choices[rows, activation] = self._packed(rows) if pays else None
 
     def _packing_pays(self, x: Tensor, rows: int, activation: Activation) -> bool:
-        sizes = (rows, *self.weight.shape, self.bias is None, activation, torch.get_num_threads())
+        sizes = self._sizes(rows, activation)
         if sizes not in _pays and out_of_time():
             return False
         if sizes not in _pays:
