@@ -70,6 +70,7 @@ SECTIONS = {
     "plans": Section("gpu_checks", 40),
     "methods": Section("gpu_checks", 90, parts=8, together=True),
     "bandwidth": Section("gpu_speed", 60),
+    "fused": Section("gpu_fused", 60),
     "forwards": Section("gpu_speed", 110),
     "speed": Section("gpu_speed", 90),
     "libraries": Section("gpu_speed", 60),

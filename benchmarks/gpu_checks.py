@@ -41,7 +41,21 @@ def machine(where: Where) -> dict[str, Any]:
         about = torch.cuda.get_device_properties(0)
         found |= {"device": about.name, "memory_bytes": about.total_memory, "cuda": torch.version.cuda}
         found |= {"capability": f"{about.major}.{about.minor}", "multiprocessors": about.multi_processor_count}
+        found |= {"cudnn": torch.backends.cudnn.version(), "precision": precision()}
     return found
+
+
+def precision() -> dict[str, str]:
+    """In what convolutions and products of float32 are computed, by torch's newer names, which never raise."""
+    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    return {"convolutions": conv.fp32_precision, "products": matmul.fp32_precision}
+
+
+def in_float32(where: Where) -> None:
+    """What is checked against float64 is computed in float32: torch rounds convolutions to TF32 unless it is told."""
+    if where.device == "cuda":
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
 def build(where: Where, _part: str) -> Iterator[Item]:
@@ -72,6 +86,7 @@ def ops(where: Where, _part: str) -> Iterator[Item]:
 
     from xai_fast import ops as every
 
+    in_float32(where)
     yield "machine", lambda: machine(where)
     backends = ("triton", "cuda") if where.device == "cuda" else ("cpp",)
     for name, cases in CASES.items():
@@ -105,6 +120,7 @@ def _op(name: str, case: Any, dtype: torch.dtype, backend: str) -> dict[str, Any
 
 def plans(where: Where, _part: str) -> Iterator[Item]:
     """Every plan against the plain dense one on the CPU, in float64 and in float32."""
+    in_float32(where)
     possible = {"Occlusion": ("dense", "local"), "AblationCAM": ("dense", "tail"), "GradCAM": ("dense", "tail")}
     for method in _subjects(where):
         for plan, dtype in itertools.product(possible.get(method, ("dense",)), (torch.float64, torch.float32)):
@@ -152,6 +168,7 @@ def _truth(where: Where, method: str, size: int) -> tuple[Tensor, Tensor]:
 
 def methods(where: Where, _part: str) -> Iterator[Item]:
     """Every method, under all its settings, against the paper's sums in float64 on the CPU."""
+    in_float32(where)
     from table import CASES
 
     cases = CASES[::12] if where.dry else CASES

@@ -242,6 +242,7 @@ def _speed(where: Where, name: str, mode: str) -> dict[str, Any]:
     return {
         **{"ok": off <= allowed, "off": off, "allowed": allowed, "seconds": seconds, "rows": rows, "floor": floor},
         **{"dtype": str(prepared.dtype).removeprefix("torch."), "peak_bytes": peak, "peak_growth_bytes": peak - held},
+        "decided": engine.decisions.entries,
     }
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from xai_fast import ops
 from xai_fast.ops._cases import Case
 from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
+from xai_fast.ops.bias_relu.cases import CASES as BIAS_RELU
 from xai_fast.ops.blend_maps.cases import CASES as BLEND_MAPS
 from xai_fast.ops.byte_hash.cases import CASES as BYTE_HASH
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
@@ -66,6 +67,7 @@ OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "moments": (moments, MOMENTS),
     "surrogate_normal": (surrogate_normal, SURROGATE_NORMAL),
     "relu_change": (ops.relu_change, RELU_CHANGE),
+    "bias_relu": (ops.bias_relu, BIAS_RELU),
     "sign_bits": (ops.sign_bits, SIGN_BITS),
     "pass_bits": (ops.pass_bits, PASS_BITS),
     "winograd_convolution": (ops.winograd_convolution, WINOGRAD_CONVOLUTION),

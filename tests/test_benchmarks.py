@@ -422,17 +422,17 @@ def _conditions(module) -> dict:
     return module("methods").conditions(1)
 
 
-DRY = {"ops": 30, "plans": 3, "methods": 4, "bandwidth": 28, "forwards": 12, "speed": 16, "libraries": 2}
+DRY = {"ops": 30, "plans": 3, "methods": 4, "bandwidth": 28, "fused": 20, "forwards": 12, "speed": 16, "libraries": 2}
 
 
-LONG = ("plans", "forwards", "speed", "libraries")  # seconds each: whole networks, several times
+LONG = ("plans", "fused", "forwards", "speed", "libraries")  # seconds each: whole networks, several times
 
 
 @pytest.mark.parametrize("section", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in DRY])
 def test_sections_of_the_gpu_s_record_run_on_the_cpu(module, section: str, tmp_path: Path) -> None:
     """The code that measures a GPU, at small sizes: everything that it checks holds, and every figure has its error."""
     gpu, schema = module("gpu"), module("schema")
-    for name in ("gpu_checks", "gpu_speed"):
+    for name in ("gpu_checks", "gpu_speed", "gpu_fused"):
         module(name)
     where, file = gpu.Where("cpu", dry=True), tmp_path / "items"
     parts = gpu.SECTIONS[section].parts
@@ -519,5 +519,6 @@ def test_every_op_has_bars_or_is_timed(module) -> None:
     """Those that write batches and those that fold answers have bars; all are timed on the cases of their tests."""
     assert set(module("kernels").OPS) == set(xf.ops.all_ops())
     bars = module("kernel_bars")
-    of_models = {"winograd_convolution", "sign_bits", "pass_bits", "relu_change", "byte_hash"}  # not a method's
+    # Not a method's.
+    of_models = {"winograd_convolution", "sign_bits", "pass_bits", "relu_change", "bias_relu", "byte_hash"}
     assert {*bars.WRITING, *bars.FOLDING} == set(xf.ops.all_ops()) - of_models

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xai_fast import ops
 from xai_fast.ops.add_noise.cases import CASES as ADD_NOISE
+from xai_fast.ops.bias_relu.cases import CASES as BIAS_RELU
 from xai_fast.ops.blend_maps.cases import CASES as BLEND_MAPS
 from xai_fast.ops.byte_hash.cases import CASES as BYTE_HASH
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
@@ -61,6 +62,7 @@ FUNCTIONS = {
     "moments": moments,
     "surrogate_normal": surrogate_normal,
     "relu_change": ops.relu_change,
+    "bias_relu": ops.bias_relu,
     "sign_bits": ops.sign_bits,
     "pass_bits": ops.pass_bits,
     "winograd_convolution": ops.winograd_convolution,
@@ -80,6 +82,7 @@ CASES = {
     "moments": MOMENTS,
     "surrogate_normal": SURROGATE_NORMAL,
     "relu_change": RELU_CHANGE,
+    "bias_relu": BIAS_RELU,
     "sign_bits": SIGN_BITS,
     "pass_bits": PASS_BITS,
     "winograd_convolution": WINOGRAD_CONVOLUTION,

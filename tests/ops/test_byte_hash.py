@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from xai_fast import ops
 from xai_fast.ops.byte_hash.reference import BLOCK
 
-BACKENDS = ("reference", "cpp")
+BACKENDS = ("reference", "cpp", "triton")
 
 
 def hashed(backend, *tensors):

@@ -151,6 +151,11 @@ def sign_bits(**changes):
     return ops.sign_bits(**{"values": torch.zeros(SHAPE), **changes})
 
 
+def bias_relu(**changes):
+    arguments = {name: torch.zeros(SHAPE) for name in ("values", "other", "out")}
+    return ops.bias_relu(**{**arguments, "bias": torch.zeros(SHAPE[1]), **changes})
+
+
 def pass_bits(**changes):
     arguments = {"gradient": torch.zeros(SHAPE), "bits": torch.zeros(7).long(), "out": torch.zeros(SHAPE)}
     return ops.pass_bits(**{**arguments, **changes})
@@ -185,6 +190,7 @@ OPS = (
     winograd_convolution,
     sign_bits,
     pass_bits,
+    bias_relu,
 )
 
 
@@ -239,6 +245,11 @@ def test_what_fits_is_taken(call):
         (grid_reduce, {"bins": torch.zeros(3, 4, 3).double()}, ValueError, r"`bins` has shape \(3, 4, 3\)"),
         (grid_reduce, {"bins": torch.zeros(2, 3, 5, 3, 4).double().mT}, ValueError, "`bins` has strides .* contiguous"),
         (grid_reduce, {"bins": torch.zeros(2, 3, 5, 4, 3, device="meta").double()}, ValueError, "`weights` is on cpu"),
+        (bias_relu, {"values": torch.zeros(SHAPE).long()}, TypeError, "`values` is torch.int64; it takes"),
+        (bias_relu, {"bias": torch.zeros(SHAPE[1] + 1)}, ValueError, r"`bias` has shape .* \(C,\)"),
+        (bias_relu, {"other": torch.zeros(SHAPE).double()}, TypeError, "`other` is torch.float64; it takes"),
+        (bias_relu, {"out": torch.zeros(SHAPE[:-1])}, ValueError, "`out` has shape .* the shape of `values`"),
+        (bias_relu, {"values": torch.zeros(3)}, ValueError, r"`values` has shape \(3,\); it takes"),
         (sign_bits, {"values": torch.zeros(SHAPE).double()}, TypeError, "`values` is torch.float64; it takes"),
         (sign_bits, {"values": torch.zeros(8, 9).T}, ValueError, r"`values` has strides \(1, 9\); it takes dense"),
         (pass_bits, {"bits": torch.zeros(6).long()}, ValueError, r"`bits` has shape \(6,\)"),

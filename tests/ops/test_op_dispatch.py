@@ -105,7 +105,7 @@ def test_the_first_choice_is_logged_once(op, caplog):
 def test_every_op_is_listed_and_every_backend_accounted_for():
     known = {"hide_windows", "window_mean", "cam_reduce", "region_gather", "add_noise", "path_points", "moments"}
     known |= {"winograd_convolution", "sign_bits", "pass_bits", "hide_segments", "surrogate_normal", "relu_change"}
-    known |= {"grid_masks", "grid_reduce", "blend_maps"}
+    known |= {"grid_masks", "grid_reduce", "blend_maps", "bias_relu"}
     assert known <= set(ops.all_ops())
     assert set(ops.backends()) == set(_dispatch.BACKENDS)
     assert ops.backends()["reference"] is None

@@ -65,6 +65,7 @@ def kernels():
     for gram in (True, False):
         constants = {"GRAM": gram, "ROWS": surrogate_normal.ROWS, "TILE": surrogate_normal.TILE}
         yield surrogate_normal.sum_products_kernel, pointers, constants
+    yield from kernels_for_models()
     sums = {"grids": "*u8", "bin": "*i64", "weights": "*fp64", "bins": "*fp64"}
     yield grid_reduce.grid_reduce_kernel, sums, {"BLOCK": grid_reduce.BLOCK}
     for dtype in ("fp32", "bf16", "fp64"):  # copied, so that fp16 is bf16
@@ -80,6 +81,21 @@ def kernels():
         pointers = {"activations": f"*{dtype}", "weights": f"*{dtype}", "maps": f"*{dtype}"}
         yield cam_reduce.sum_channels_kernel, pointers, sizes
         yield cam_reduce.resize_kernel, {"maps": f"*{dtype}", "out": f"*{dtype}"}, {"BLOCK": cam_reduce.BLOCK}
+
+
+def kernels_for_models():
+    """Those that run between a model's steps, or over its weights."""
+    from xai_fast.ops.bias_relu import triton as bias_relu
+    from xai_fast.ops.byte_hash import triton as byte_hash
+
+    for dtype in ("fp32", "bf16", "fp16", "fp64"):
+        pointers = dict.fromkeys(("values", "bias", "other", "out"), f"*{dtype}")
+        for summed, last in ((True, True), (True, False), (False, True)):
+            tile = {"ROWS": bias_relu.TILE // bias_relu.COLUMNS, "COLUMNS": bias_relu.COLUMNS}
+            yield bias_relu.bias_relu_kernel, pointers, {"SUMMED": summed, "LAST": last, **tile}
+    hashed = {"at": "*i64", "left": "*i32", "base": "i64", "words": "*i64"}
+    constants = {"FACTOR": byte_hash.FACTOR % 2**64, "TURN": byte_hash.TURN}
+    yield byte_hash.block_hash_kernel, hashed, {**constants, "STEPS": byte_hash.STEPS, "LANES": byte_hash.LANES}
 
 
 STRIDED = re.compile(
@@ -125,9 +141,12 @@ def test_kernels_compile_without_spilling(capability, strides, tmp_path, monkeyp
     [
         (["test_op_table"], "triton"),
         (["test_op_backends"], "triton and (float32 or bfloat16 or surrogate_normal or grid_reduce)"),
-        (["test_noise", "test_path_points", "test_moments", "test_surrogate_normal", "test_grids"], "triton"),
+        (
+            ["test_byte_hash", "test_noise", "test_path_points", "test_moments", "test_surrogate_normal", "test_grids"],
+            "triton",
+        ),
     ],
-    ids=["every layout", "every case", "what is particular to one op"],
+    ids=["every layout", "every case", "what is particular to one op", "hashes"],
 )
 def test_kernels_interpreted_agree_with_the_references(names, chosen):
     """Runs tests of all backends again where Triton's interpreter stands in for the device."""

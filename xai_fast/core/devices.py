@@ -14,7 +14,7 @@ from torch.utils._device import _device_constructors
 
 _PACKAGE = __name__.partition(".")[0]
 # Steps of a captured forward are the caller's code, though it is we who call them.
-_CALLERS = f"{_PACKAGE}.core.graph.steps"
+_CALLERS = f"{_PACKAGE}.graph.steps"
 
 
 @contextmanager
@@ -37,8 +37,9 @@ class _OwnOnCpu(TorchFunctionMode):
 
 
 def _is_ours(frame: Any) -> bool:
-    """Whether this package asked for it, itself or through torch."""
+    """Whether this package asked for it, itself or through torch; our modes pass on what others ask for."""
     name = "torch."
     while frame is not None and name.startswith("torch."):
-        name, frame = frame.f_globals.get("__name__", ""), frame.f_back
+        passes_on = frame.f_code.co_name == "__torch_function__"
+        name, frame = "torch." if passes_on else frame.f_globals.get("__name__", ""), frame.f_back
     return name.startswith(f"{_PACKAGE}.") and name != _CALLERS

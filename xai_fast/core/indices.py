@@ -18,14 +18,16 @@ from torch.utils.weak import WeakTensorKeyDictionary
 _MOST_RUNS = 8  # stretches of successive numbers that are made on the device; more of them are sent over
 
 _KNOWN = WeakTensorKeyDictionary()  # from an index on a device to its values on the CPU
-_SENT = WeakTensorKeyDictionary()  # from a table on the CPU to (device, version, table there)
+_SENT = WeakTensorKeyDictionary()  # from a table to, by device, (version, table there)
 
 
 def on_device(index: Tensor, device: torch.device) -> Tensor:
-    """An index of the CPU on a device; the host still knows it."""
-    if device.type == index.device.type:
+    """An index on a device; the host still knows it."""
+    here = index.device
+    if device == here or (device.type == here.type and (device.index is None or index.is_cpu)):
         return index
-    return _remember(index.to(device), index)
+    found = index.to(device)
+    return found if found.is_cpu else _remember(found, known(index))
 
 
 def known(index: Tensor) -> Tensor:
@@ -74,9 +76,11 @@ def beside(table: Tensor, index: Tensor) -> Tensor:
     if table.device == index.device:
         return table
     sent = _SENT.get(table)
-    if sent is None or sent[0] != index.device or sent[1] != table._version:
-        sent = _SENT[table] = (index.device, table._version, table.to(index.device))
-    return sent[2]
+    if sent is None:
+        sent = _SENT[table] = {}
+    if index.device not in sent or sent[index.device][0] != table._version:
+        sent[index.device] = (table._version, table.to(index.device))
+    return sent[index.device][1]
 
 
 def _remember(index: Tensor, values: Tensor) -> Tensor:

@@ -234,13 +234,18 @@ def plain_copy(model: nn.Module, recorded: Recorded | None = None) -> Prepared:
 
 def widened(output: Any) -> Any:
     """The model's output with every half-precision tensor in float32: what callable targets get."""
+    return each_tensor(output, lambda leaf: leaf.float() if leaf.dtype in (torch.bfloat16, torch.float16) else leaf)
 
-    def widen(leaf: Any) -> Any:
+
+def each_tensor(output: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The model's output with what a function makes of every tensor in its place."""
+
+    def made(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return leaf.float() if leaf.dtype in (torch.bfloat16, torch.float16) else leaf
+            return function(leaf)
         # An object of the user's own class, a dataclass perhaps, of which the caller's is left as it is.
-        wide = {name: widened(part) for name, part in named_parts(leaf).items()}
-        changed = {name: part for name, part in wide.items() if part is not getattr(leaf, name)}
+        parts = {name: each_tensor(part, function) for name, part in named_parts(leaf).items()}
+        changed = {name: part for name, part in parts.items() if part is not getattr(leaf, name)}
         if not changed:
             return leaf
         leaf = copy.copy(leaf)
@@ -248,4 +253,4 @@ def widened(output: Any) -> Any:
             object.__setattr__(leaf, name, part)  # frozen dataclasses refuse any other way
         return leaf
 
-    return tree_map(widen, output)
+    return tree_map(made, output)

@@ -16,6 +16,7 @@ from .plan import RowBudget
 from .recipe import Recipe
 from .replay.choose import Choice, choose
 from .settings import Settings
+from .spread import shared_among
 from .store import ModelStore
 
 
@@ -27,6 +28,7 @@ def describe(settings: Settings, store: ModelStore, method: Any, inputs: Tensor)
         choice = choose(settings, store, recipe, inputs)
         prepared = choice.prepared
         budget = budget_for(settings, prepared, inputs, recipe.evaluate)
+        devices = _devices(settings, store, choice, recipe, inputs)
     variants = len(recipe.variants) if recipe.variants is not None else 0
     chunk = budget.rows(max(variants, len(inputs)))
     lines = [
@@ -36,6 +38,7 @@ def describe(settings: Settings, store: ModelStore, method: Any, inputs: Tensor)
         f"plan: {_plan(choice)}",
         *(f"  {plan} refused: {reason}" for plan, reason in choice.refused.items()),
         f"rows per forward: {_at_once(choice, budget, chunk)}",
+        *devices,
         *_gradients(choice, recipe, inputs),
         f"model: {_model(prepared)}",
         *(f"  {note}" for note in prepared.notes),
@@ -71,6 +74,16 @@ def _plan(choice: Choice) -> str:
     return (
         f"tail, what precedes {'a layer' if len(parts) > 1 else 'the layer'} runs once; saved work: {'; '.join(parts)}"
     )
+
+
+def _devices(settings: Settings, store: ModelStore, choice: Choice, recipe: Recipe, inputs: Tensor) -> list[str]:
+    """Among which devices variants are shared, where the user named some."""
+    if settings.devices is None:
+        return []
+    others = shared_among(settings, store, choice, recipe, inputs)
+    if isinstance(others, str):
+        return [f"devices: {choice.prepared.device} alone ({others})"]
+    return [f"devices: {', '.join(str(one.device) for one in (choice.prepared, *others))} in turn"]
 
 
 def _gradients(choice: Choice, recipe: Recipe, inputs: Tensor) -> list[str]:

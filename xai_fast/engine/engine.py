@@ -84,6 +84,9 @@ class Engine:
             until what is in sight and was seen of their work pays for preparing; True prepares at once. What the tiers
             answer differs by rounding. Another setting than the defaults of `mode`, `plan`, `batch_size`,
             `memory_limit` or `compile` prepares at once, too.
+        devices: GPUs among which the variants of a call are shared, the model's own among them, such as
+            ("cuda:0", "cuda:1"); each gets a copy of the model, and maps are the same up to rounding. None: the
+            model's own alone.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.
@@ -108,6 +111,7 @@ class Engine:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         prepare: bool | Literal["auto"] = "auto",
+        devices: Sequence[str | torch.device] | None = None,
     ) -> None:
         if not callable(model):
             raise TypeError(f"`model` came as {type(model).__name__}; give a torch.nn.Module or a callable")
@@ -126,6 +130,7 @@ class Engine:
             args=args,
             kwargs=kwargs,
             prepare=prepare,
+            devices=devices,
         )
         self._preprocess, self._classes = preprocess, class_names(classes)
         arguments = Arguments(args, {} if kwargs is None else kwargs)

@@ -183,9 +183,13 @@ def memory_allowed(device: torch.device, limit: int | None) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a batch may take: four fifths of what is free on the GPU, half of what is available on the CPU."""
+    """Bytes that a batch may take: four fifths of what is free on the GPU, half of what is available on the CPU.
+
+    What torch holds back of earlier batches, to use it again, is free as well.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * 0.8)
+        held_back = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int((torch.cuda.mem_get_info(device)[0] + max(held_back, 0)) * 0.8)
     try:
         with open("/proc/meminfo") as lines:
             available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from .replay.local.local import Local
 from .row_scores import RowScores
 from .samplers.clean import Clean
 from .settings import Settings
+from .spread import Spread, elsewhere
 from .store import ModelStore
 from .tiers import ran
 
@@ -66,8 +68,12 @@ def run(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Tensor, o
     if known is not None:
         objective.check(known)
     total = len(inputs) + (len(recipe.variants) if recipe.variants is not None else 0)
-    with prepared.running(), Progress(settings.progress, total) as progress:
+    others = elsewhere(settings, store, choice, recipe, inputs) if settings.devices is not None else ()
+    with ExitStack() as running, Progress(settings.progress, total) as progress:
+        for one in (prepared, *others):
+            running.enter_context(one.running())
         loop = _Loop(settings, store, prepared, inputs, objective, progress, choice.tails, recipe)
+        loop.others = others
         loop.sweep(Clean(prepared.adopt(inputs)), recipe.clean, recipe.reduce.clean, clean=True)
         for rows in recipe.rows():
             loop.vary(recipe, rows, choice.local)
@@ -117,6 +123,7 @@ class _Loop:
         self._budgets: dict[tuple[type, bool], RowBudget] = {}
         self.evaluations = torch.zeros(len(inputs), dtype=torch.long)
         self.finite = Finite(len(inputs))
+        self.others: tuple[Prepared, ...] = ()  # on other devices, among which variants are shared
         self._device = prepared.device or inputs.device  # where batches are
 
     def vary(self, recipe: Recipe, rows: Tensor, local: Local | None) -> None:
@@ -170,6 +177,7 @@ class _Loop:
         if (budget := self._budgets.get((type(evaluate), clean))) is None:
             budget = budget_for(self._settings, self._prepared, self._inputs, evaluate)
             self._budgets[type(evaluate), clean] = budget
+        question = Spread(evaluate, self.others, budget) if self.others and not clean else evaluate
 
         def ask(rows: Tensor) -> Answers:
             batch = self._prepared.empty(len(rows), self._inputs)
@@ -177,7 +185,7 @@ class _Loop:
             sample = both(variants.sample_of, rows)
             score_of = RowScores(self._objective, sample, self._learn if clean else None)
             self._store.run_next(sample)
-            return evaluate(self._prepared, batch, score_of, self._tails, rows)
+            return question(self._prepared, batch, score_of, self._tails, rows)
 
         for rows, answers in _chunks(chosen, budget, ask):
             self._note(both(variants.sample_of, rows), answers, clean=clean, forwards=evaluate.forwards)

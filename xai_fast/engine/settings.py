@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from xai_fast.core.scores import checked_output
 
 from .decisions import Decisions, checked_decisions
+from .devices import checked_devices
 
 Mode = Literal["exact", "fast", "turbo"]
 Plan = Literal["auto", "dense", "local", "tail"]
@@ -37,6 +39,7 @@ class Settings:
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] | None = None
     prepare: bool | Literal["auto"] = "auto"
+    devices: Sequence[str | torch.device] | None = None
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, get_args(Mode))
@@ -50,6 +53,7 @@ class Settings:
             raise ValueError(f"`memory_limit` came as {self.memory_limit!r}; give a number of bytes, or None")
         checked_output(self.output)
         checked_decisions(self.decisions)
+        checked_devices(self.devices)
 
     @property
     def rows(self) -> int | None:

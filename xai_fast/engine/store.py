@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor, device, nn
 
 from xai_fast.core.arguments import Arguments, with_arguments
 from xai_fast.core.copies import has_hooks, traits
@@ -48,14 +48,13 @@ class Contents:
     work: dict[tuple[frozenset[str], Shape], int] = field(default_factory=dict)  # forwards, by layers and shape
     eager: bool = False  # whether every call is to run on what is prepared
     fresh: bool = False  # whether something was prepared in this turn
+    elsewhere: dict[device, ModelStore] = field(default_factory=dict)  # copies on other devices, see `Spread`
     world: tuple[Any, ...] = ()  # what else it depends on, as that was when the first of this was prepared
 
     def clear(self) -> None:
         """Forgets all of it."""
-        self.prepared.clear()
-        self.looked.clear()
-        self.use.clear()
-        self.work.clear()
+        for kept in (self.prepared, self.looked, self.use, self.work, self.elsewhere):
+            kept.clear()
         if not self.decisions.given:
             self.decisions.entries.clear()
 
@@ -152,12 +151,12 @@ class ModelStore:
     def is_ready(self, settings: Settings, anchors: frozenset[str], inputs: Tensor) -> bool:
         """Whether `prepare` has nothing left to do."""
         if not self.contents().prepared:
-            return False  # and the model need not be compared
+            return False
         prepared = self.current().prepared.get(self._key(settings, modules_of(anchors), exact=False))
         return prepared is not None and tuple(inputs.shape[1:]) in prepared.footprints
 
     def seen(self, anchors: frozenset[str], shape: tuple[int, ...]) -> int:
-        """How many forwards of a row of this shape calls with these anchors have taken, prepared or not."""
+        """How many forwards of a row of this shape calls with these anchors have taken."""
         return self.contents().work.get((anchors, shape), 0)
 
     def saw_work(self, anchors: frozenset[str], shape: tuple[int, ...], forwards: int) -> None:

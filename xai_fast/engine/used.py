@@ -54,10 +54,11 @@ class Use:
 
     def _count(self, key: Key, shape: Shape, prepared: Prepared) -> None:
         # Weights are packed while rows run, mostly in the first calls after something was made.
-        made = prepared.shelves(shape).made
+        captured = prepared.captured.get(shape)
+        made = prepared.shelves(shape).made + (captured.grown if captured is not None else 0)
         before, calls = self._counted.get((key, shape), (-1, 0))
         calls = calls + 1 if made == before else 0
         self._counted[key, shape] = (made, calls)
         if calls < _COUNTED_CALLS:
-            parts = (prepared.captured.get(shape), prepared.shelves(shape))
+            parts = (captured, prepared.shelves(shape))
             self._bytes[key, shape] = held(*parts, *([prepared.module] if prepared.copied else ()))

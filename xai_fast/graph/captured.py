@@ -15,7 +15,7 @@ from .address import address, refuse_absent, refuse_again
 from .cut import Cut, CutError, cut
 from .fuse import Fusion
 from .fused import Implementation
-from .program import Program
+from .program import Program, Runs
 from .stages import stages
 from .steps import INPUT, Graph, Returned, Step, filled
 
@@ -49,7 +49,8 @@ class Captured:
         self.hides_nan = fused_by is not None and fused_by.hides_nan
         if fused_by is not None:
             self._fusion = Fusion(graph, fused_by, short_sums=short_sums)
-        self._whole = self.program(graph.steps, (), graph.results)
+        self._fused_by, self._repeated = fused_by, weakref.WeakSet[Runs]()
+        self._whole = self.repeated(self.program(graph.steps, (), graph.results))
         self._stages = []
         if fused_by is not None and fused_by.regroups:
             self._stages = stages(graph, self._whole.steps, lambda steps, wanted: Program(graph, steps, (wanted,)))
@@ -74,6 +75,11 @@ class Captured:
         """The whole forward as it runs: fused, where steps are."""
         return self._whole.steps
 
+    @property
+    def grown(self) -> int:
+        """How often it, and what else runs its steps, came to hold more memory."""
+        return sum(run.grown for run in self._repeated)
+
     def fused(self, steps: Sequence[Step], given: Collection[int], wanted: Collection[int]) -> Sequence[Step]:
         """A part of the graph as it would run, from the given values to the wanted ones."""
         return self._fusion(steps, given, wanted) if self._fusion is not None else steps
@@ -85,6 +91,15 @@ class Captured:
         if plain:
             return Program(self.graph, steps, wanted)
         return Program(self.graph, self.fused(steps, given, wanted), wanted, whole=True)
+
+    def repeated(self, program: Program) -> Runs:
+        """What runs a fused program that comes again and again with inputs of a few sizes."""
+        if self._fused_by is None:
+            return program
+        run = self._fused_by.repeated(program, self.graph)
+        if run is not program:
+            self._repeated.add(run)
+        return run
 
     def cut(self, layers: Sequence[str]) -> Cut:
         """The graph cut at the named layers.

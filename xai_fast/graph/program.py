@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from . import care
 from .steps import Graph, Step, last_uses
+
+
+class Runs(Protocol):
+    """A program, or what runs it another way."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What it runs."""
+        ...
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The values that it needs."""
+        ...
+
+    @property
+    def grown(self) -> int:
+        """How often it came to hold more memory."""
+        ...
+
+    def run(self, given: Mapping[int, Any]) -> dict[int, Any]:
+        """The wanted values, from the given ones."""
+        ...
 
 
 class Program:
@@ -32,6 +55,8 @@ class Program:
         self.reads = tuple(
             dict.fromkeys(n for step in steps for n in step.reads if n not in made and n not in graph.fixed)
         )
+
+    grown = 0  # see `Runs`
 
     def run(self, given: Mapping[int, Any]) -> dict[int, Any]:
         """The wanted values, from the given ones."""

@@ -66,8 +66,9 @@ class Tail:
         read = (*self.cut.roots, *self.cut.crossing)
         # It runs once per input. Without normalisation the plain layout is more exact, and gradients behind a ReLU or a
         # maximum turn on which side of a kink an activation falls.
-        self._before = captured.program(self.cut.before, {INPUT}, read, plain=captured.short_sums)
-        self._after = captured.program(self.cut.after, read, graph.results)
+        before = captured.program(self.cut.before, {INPUT}, read, plain=captured.short_sums)
+        self._before = captured.repeated(before)
+        self._after = captured.repeated(captured.program(self.cut.after, read, graph.results))
         self._differentiable = captured.program(
             self.cut.after, read, tuple({*graph.results, *self._values} - set(read)), plain=True
         )

@@ -12,6 +12,7 @@ import torch
 from xai_fast.graph.processor import said
 
 from .calls import FusedAttention, FusedConvolution, FusedLinear, FusedResidual, FusedStep
+from .cuda import Cuda
 from .onednn import OneDnn
 from .parts import NOTHING, RELU, Activation, Geometry, Strided
 from .public import Convolution, Linear, PublicOperators, gain
@@ -36,7 +37,7 @@ __all__ = [
 
 Implementation = PublicOperators
 """What an implementation offers, of which others are subclasses."""
-IMPLEMENTATIONS: tuple[Implementation, ...] = (OneDnn(), PublicOperators())
+IMPLEMENTATIONS: tuple[Implementation, ...] = (OneDnn(), Cuda(), PublicOperators())
 
 
 def implementation_for(device: torch.device, dtype: torch.dtype, *, reduced: bool = False) -> Implementation | None:

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from xai_fast.graph.layout import LAYOUTS
 from xai_fast.graph.processor import said
+from xai_fast.graph.program import Program, Runs
+from xai_fast.graph.steps import Graph
 
 from .parts import NOTHING, Activation, Geometry, Strided
 
@@ -158,6 +160,15 @@ class PublicOperators:
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear | None:
         """A linear layer, from weight (out, in) and bias (out,); None where its step stays as it is."""
         return Linear(weight, bias)
+
+    def repeated(self, program: Program, graph: Graph) -> Runs:
+        """What runs a fused program again and again with inputs of a few sizes: here the program itself.
+
+        Args:
+            program: without gradients.
+            graph: of which it is a part, recorded.
+        """
+        return program
 
 
 def convolution_gradient(

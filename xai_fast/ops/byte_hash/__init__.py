@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
+from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
 from xai_fast.ops._library import compiled, no_library, older_than
 from xai_fast.ops._traced import traced
 
@@ -26,6 +26,7 @@ def _by_address() -> Callable[..., Any]:
 
 op = Op("byte_hash", lazily(f"{__name__}.reference", "byte_hash"), writes=("out",))
 op.offer("cpp", _by_address, unless=(no_library, older_than("byte_hash"), not_on_cpu))
+op.offer("triton", lazily(f"{__name__}.triton", "byte_hash"), unless=(no_triton, not_on_cuda))
 
 
 def _like_result(tensors: Sequence[Tensor]) -> Tensor:

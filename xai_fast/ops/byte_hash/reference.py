@@ -1,4 +1,4 @@
-"""byte_hash in plain torch: the specification, and what runs on GPUs."""
+"""byte_hash in plain torch: the specification."""
 
 from __future__ import annotations
 
