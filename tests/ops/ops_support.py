@@ -223,6 +223,8 @@ def tolerance(name, arguments, dtype, backend="cpp"):
         and not torch.cuda.is_available()
     ):
         return 0.04  # Triton's interpreter truncates to bfloat16 where the hardware rounds; values are below 5
+    if name == "bias_relu" and backend == "triton" and dtype == torch.bfloat16 and not torch.cuda.is_available():
+        return 0.0625  # as above; sums of three are below 16
     return 0.0
 
 

@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ops_support import INTERPRETED
+
 from xai_fast import ops
 from xai_fast.ops.byte_hash.reference import BLOCK
 
@@ -16,6 +18,8 @@ BACKENDS = ("reference", "cpp", "triton")
 def hashed(backend, *tensors):
     if reason := ops.backends()[backend]:
         pytest.skip(reason)
+    if backend == "triton" and INTERPRETED:
+        pytest.skip("too slow in the interpreter, where it equals the reference on every small case")
     with ops.using(backend):
         return ops.byte_hash(tensors).tolist()
 

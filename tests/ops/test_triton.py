@@ -146,7 +146,7 @@ def test_kernels_compile_without_spilling(capability, strides, tmp_path, monkeyp
             "triton",
         ),
     ],
-    ids=["every layout", "every case", "what is particular to one op", "hashes"],
+    ids=["every layout", "every case", "what is particular to one op"],
 )
 def test_kernels_interpreted_agree_with_the_references(names, chosen):
     """Runs tests of all backends again where Triton's interpreter stands in for the device."""

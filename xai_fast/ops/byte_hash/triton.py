@@ -39,16 +39,18 @@ def block_hash_kernel(
     address = tl.load(at + block) + base
     count = tl.load(left + block)
     aligned = address % 8 == 0
+    ragged = (count < STEPS * LANES * 8) | (aligned == 0)  # then words are put together byte by byte
     lane = tl.arange(0, LANES)
     lanes = (lane + 1).to(tl.uint64) * FACTOR
     for step in tl.static_range(STEPS):
         start = (step * LANES + lane) * 8
         whole = aligned & (start + 8 <= count)
         word = tl.load((address + start).to(tl.pointer_type(tl.uint64)), mask=whole, other=0)
-        for byte in tl.static_range(8):
-            inside = (start + byte < count) & (whole == 0)
-            part = tl.load((address + start + byte).to(tl.pointer_type(tl.uint8)), mask=inside, other=0)
-            word = word | (part.to(tl.uint64) << (8 * byte))
+        if ragged:
+            for byte in tl.static_range(8):
+                inside = (start + byte < count) & (whole == 0)
+                part = tl.load((address + start + byte).to(tl.pointer_type(tl.uint8)), mask=inside, other=0)
+                word = word | (part.to(tl.uint64) << (8 * byte))
         lanes = turned(lanes ^ word, FACTOR, TURN)
     for fold in tl.static_range(5):  # from 32 lanes to one
         halves = tl.permute(tl.reshape(lanes, [2, LANES >> (fold + 1)]), [1, 0])

@@ -113,10 +113,13 @@ class Recorded:
         met = self._met.get(key, 0)
         if met == _APART:
             return None
-        met = met + 1 if isinstance(met, int) else met
-        if isinstance(met, int) and met < _TRIED:
-            self._remember(key, met)
+        if isinstance(met, int) and met + 1 < _TRIED:
+            self._remember(key, met + 1)
             return None
+        return self._tried(key, given)
+
+    def _tried(self, key: Key, given: Mapping[int, Any]) -> Recording | None:
+        """A recording for these sizes, unless it is refused or no faster."""
         made: list[Recording] = []
 
         def record() -> str:
@@ -141,7 +144,9 @@ class Recorded:
             return None
         self._remember(key, _AS_ONE)
         while len(self._recordings) >= _MOST:
-            self._recordings.pop(next(iter(self._recordings)))
+            first = next(iter(self._recordings))
+            del self._recordings[first]
+            self._met.pop(first, None)  # it has to come often once more
         self._recordings[key] = made[0]
         self.grown += 1
         return made[0]
