@@ -169,7 +169,7 @@ NAMED: dict[str, dict[str, tuple[str, ...]]] = {
     "Datalab": {
         **{fault: ("near_duplicate", "exact_duplicates", "near_duplicates") for fault in TWINS},
         **{fault: (name,) for fault, name in _PHOTOGRAPH.items()},
-        "outlier": ("outlier",),
+        **{fault: ("outlier",) for fault in ("outlier", "of another thing")},
         "wrong label": ("label",),
     },
     "cleanvision": {
@@ -179,7 +179,7 @@ NAMED: dict[str, dict[str, tuple[str, ...]]] = {
     "ours": {
         **{fault: ("duplicates",) for fault in TWINS},
         **{fault: (fault,) for fault in _PHOTOGRAPH},
-        "outlier": ("outliers",),
+        **{fault: ("outliers",) for fault in ("outlier", "of another thing")},
         "wrong label": ("mislabelled",),
     },
 }

@@ -1,9 +1,9 @@
 """A set of sound crops in which some pictures are spoiled on purpose, a few of each kind, and the network that saw it.
 
-What is planted: pictures that are there twice (to the pixel, or small and compressed; with the same label, another
-one, or in the other split), pictures that are dark, bright, empty, blurred, without colour, of an odd size or odd
-proportions, pictures of nothing that the classes know, exchanged labels, and one class whose brightness rises from the
-first of its images to the last.
+What is planted: pictures that are there twice (to the pixel, or small and compressed; mirrored, or turned and
+compressed; with the same label, another one, or in the other split), pictures that are dark, bright, empty, blurred,
+without colour, of an odd size or odd proportions, noise, photographs and drawings of what no class shows, each of
+another thing, exchanged labels, and one class whose brightness rises from the first of its images to the last.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import skimage
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from planted_data import PREPROCESS, SIDE, WIDTHS, Made, kinds, made, trained
 
 import xai_fast as xf
@@ -28,12 +29,23 @@ from xai_fast.models.demo import CLASSES, DemoNetwork
 EACH = 8
 SERIES = 5
 """The class whose images are in an order that shows."""
-TWINS = ("same to the pixel", "nearly the same", "with another label", "in the other split")
+TWINS = ("same to the pixel", "nearly the same", "with another label", "in the other split", "mirrored", "turned")
 FAULTS = (
     *TWINS,
     *("dark", "bright", "next to empty", "blurred", "without colour", "of an odd size", "of odd proportions"),
-    *("outlier", "wrong label"),
+    *("outlier", "of another thing", "wrong label"),
 )
+_THINGS = (
+    "camera",
+    "cell",
+    "checkerboard",
+    "clock",
+    "colorwheel",
+    "horse",
+    "hubble_deep_field",
+    "immunohistochemistry",
+)
+"""Pictures of scikit-image that are no class of the demonstration."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +91,14 @@ def spoiled(seed: int, folder: Path) -> Spoiled:
         for row in chosen[fault]:
             of = next(free)
             planted[fault].append(of)
-            pictures[row] = _smaller(pictures[of]) if fault == "nearly the same" else pictures[of].copy()
+            pictures[row] = _AGAIN.get(fault, Image.Image.copy)(pictures[of])
             other = fault == "in the other split"
             split[row] = {"train": "test", "test": "train"}[split[of]] if other else split[of]
             label[row] = (label[of] + 1) % len(CLASSES) if fault == "with another label" else label[of]
     for row in chosen["wrong label"]:
         label[row] = (label[row] + draws.integers(1, len(CLASSES))) % len(CLASSES)
+    for row, thing in zip(chosen["of another thing"], _THINGS, strict=True):
+        pictures[row] = _thing(thing)
     for fault, spoil in _SPOILING.items():
         for row in chosen[fault]:
             pictures[row] = spoil(pictures[row], draws)
@@ -116,6 +130,19 @@ def _smaller(picture: Image.Image) -> Image.Image:
     file = io.BytesIO()
     Image.eval(again, lambda level: min(level + 6, 255)).save(file, "JPEG", quality=75)
     return Image.open(file).convert("RGB")
+
+
+_AGAIN: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "nearly the same": _smaller,
+    "mirrored": ImageOps.mirror,
+    "turned": lambda picture: _smaller(picture.transpose(Image.Transpose.ROTATE_90)),
+}
+
+
+def _thing(name: str) -> Image.Image:
+    """The middle of one of scikit-image's pictures."""
+    found = Image.fromarray(skimage.util.img_as_ubyte(getattr(skimage.data, name)())).convert("RGB")
+    return ImageOps.fit(found, (SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 def _noise(_picture: Image.Image, draws: np.random.Generator) -> Image.Image:

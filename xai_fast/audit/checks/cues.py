@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,17 +103,19 @@ class CornersCue(AbstractCue):
 
     def removed(self, picture: Picture) -> Picture:
         """See `AbstractCue`."""
-        changed = picture
-        for box in self.corners:
-            changed = _put(changed, _beside(picture, box), box)
-        return changed
+        return _without(picture, self.corners)
 
     def removed_instead(self, picture: Picture) -> Picture:
         """See `AbstractCue`."""
-        changed = picture
-        for box in self._between:
-            changed = _put(changed, _beside(picture, box), box)
-        return changed
+        return _without(picture, self._between)
+
+    def removed_singly(self, picture: Picture) -> list[Picture]:
+        """The picture without one corner, for each of them."""
+        return [_without(picture, (box,)) for box in self.corners]
+
+    def removed_instead_singly(self, picture: Picture) -> list[Picture]:
+        """The controls."""
+        return [_without(picture, (box,)) for box in self._between]
 
     def described(self) -> dict[str, Any]:
         """See `AbstractCue`."""
@@ -251,6 +253,14 @@ def _opposite(source: Picture, box: Box, like: Picture) -> Picture:
     if not (across := box.flipped()).meets(box):
         return _cut(source, across, like, box)[::-1]
     return _mean_of(source, box, like)
+
+
+def _without(picture: Picture, boxes: Iterable[Box]) -> Picture:
+    """A picture with what lies beside some boxes in their place."""
+    changed = picture
+    for box in boxes:
+        changed = _put(changed, _beside(picture, box), box)
+    return changed
 
 
 def _beside(picture: Picture, box: Box) -> Picture:

@@ -1,7 +1,8 @@
-"""Which images are unlike all others of what the model takes them for?
+"""Which images are unlike all others: to the model, by what is measured of the pictures, or by both together?
 
-By the mean distance to the ten nearest embeddings (Ramaswamy, Rastogi and Shim 2000, "Efficient algorithms for mining
-outliers from large data sets", take the tenth), beside those of other images of the class.
+By the distance to the tenth nearest (Ramaswamy, Rastogi and Shim 2000, "Efficient algorithms for mining outliers from
+large data sets"), beside those of other images of the class: nine that are alike do not hide each other. A model that
+was trained on an outlier has learned where to put it, so that its embedding is asked together with the picture.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .records import Floats, Records
 from .thresholds import Thresholds
 
 NAME = "outliers"
-QUESTION = "Which images are, to the model, unlike all others of the class that it takes them for?"
+QUESTION = "Which images are, to the model or as pictures, unlike all others of the class that it takes them for?"
 _NEAREST = 10
 _MOST = 10_000  # images among which the nearest are looked for, so that time is of the order of all images
 _BLOCK = 1024
@@ -22,22 +23,24 @@ _BLOCK = 1024
 
 def lacking(records: Records) -> str:
     """Why there is nothing to look at; "" where there is."""
-    return "" if records.embedding is not None else "the run has no embedding"
+    if records.embedding is not None or records.looks is not None:
+        return ""
+    return "the run has no embedding, and was begun before this was measured of pictures"
 
 
 def check(records: Records, limits: Thresholds) -> list[Finding]:
-    """At most one finding: images whose distance is far out (Tukey 1977), by class, on a scale of logarithms.
+    """At most one finding: images whose distances are far out (after Tukey 1977), by class, on a scale of logarithms.
 
-    Behind them are listed those that are merely outside, which may be outliers.
+    What the distance in the embedding and that between pictures are beyond their quartiles is added up. Behind them
+    are listed those that are merely outside, which may be outliers.
     """
-    if records.embedding is None or len(records) < limits.least_images:
+    if len(records) < limits.least_images:
         return []
-    usable = np.flatnonzero(np.isfinite(records.embedding).all(1))
-    if len(usable) < limits.least_images:
+    opinions = {"to the model": records.embedding, "as pictures": _pictures(records)}
+    parts = {said: _beyond(records, features, limits) for said, features in opinions.items() if features is not None}
+    if not parts:
         return []
-    far = np.full(len(records), np.nan)
-    far[usable] = np.log(distances(records.embedding[usable]).clip(min=1e-6))
-    ranges = _ranges(far, records.target, limits)
+    ranges = np.sum([one.clip(min=0) for one in parts.values()], axis=0)
     outside, far_out = limits.outside
     count = int((ranges > far_out).sum())
     if not count:
@@ -49,6 +52,7 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
         "images": count,
         "share of all images": count / len(records),
         "interquartile ranges beyond the quartile, at most": float(ranges[rows[0]]),
+        **{f"{said} alone": int((one > far_out).sum()) for said, one in parts.items()},
         "further outside": len(rows) - count,
     }
     groups = {"wrong of them": out, "wrong of the others": ~out}
@@ -59,10 +63,39 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
     return [Finding(NAME, title, "low", count / len(records), evidence, tuple(positions), tuple(scores))]
 
 
+def _pictures(records: Records) -> Floats | None:
+    """(n, F) what is measured of pictures, each in interquartile ranges of all; None of runs that have no looks."""
+    if records.looks is None:
+        return None
+    numbers, looks = records.numbers, records.looks
+    colours = np.stack([numbers[name] for name in ("red", "green", "blue")], 1)
+    casts = colours - colours.mean(1, keepdims=True)
+    # By contrast, of which any picture can have more or less; with an end, below which nothing is sharp.
+    sharp = np.log(numbers["sharpness"] / numbers["contrast"].clip(min=1e-6) + 0.01)
+    found = [numbers["brightness"], numbers["contrast"], casts[:, 0], casts[:, 2], sharp, *looks.values()]
+    features = np.stack(found, 1)
+    known = features[np.isfinite(features).all(1)]
+    if not len(known):
+        return None
+    low, high = np.quantile(known, (0.25, 0.75), axis=0)
+    return features / (high - low).clip(min=1e-3)
+
+
+def _beyond(records: Records, features: Floats, limits: Thresholds) -> Floats:
+    """(n,) how far out each is by its features (n, D); 0 where they are unknown."""
+    usable = np.flatnonzero(np.isfinite(features).all(1))
+    far = np.full(len(records), np.nan)
+    if len(usable) >= limits.least_images:
+        far[usable] = np.log(distances(features[usable]).clip(min=1e-6))
+    return _ranges(far, records.target, limits)
+
+
 def _ranges(far: Floats, target: NDArray[np.integer], limits: Thresholds) -> Floats:
     """(n,) by how many interquartile ranges each is beyond the upper quartile of its class; small classes as one."""
     found = np.zeros(len(far))
     known = np.isfinite(far)
+    if not known.any():
+        return found
     values, counts = np.unique(target[known], return_counts=True)
     large = values[counts >= limits.least_images]
     groups = [known & (target == value) for value in large.tolist()]
@@ -74,21 +107,22 @@ def _ranges(far: Floats, target: NDArray[np.integer], limits: Thresholds) -> Flo
     return found
 
 
-def distances(embedding: Floats) -> Floats:
-    """(n,) mean distance of embeddings (n, D) of unit length to the nearest others, of at most `_MOST` of them."""
-    count = len(embedding)
+def distances(features: Floats) -> Floats:
+    """(n,) distance of features (n, D) to the tenth nearest others, of at most `_MOST` of them."""
+    count, features = len(features), features.astype(np.float64)
+    features -= features.mean(0)
     chosen = np.arange(count)
     if count > _MOST:
         chosen = np.sort(np.random.default_rng(0).choice(count, _MOST, replace=False))
-    beside, place = embedding[chosen], np.full(count, -1)
+    beside, place = features[chosen], np.full(count, -1)
+    squares = (beside**2).sum(1)
     place[chosen] = np.arange(len(chosen))
     nearest = min(_NEAREST, len(chosen) - 1)
     found = np.empty(count)
     for start in range(0, count, _BLOCK):
         own = np.arange(start, min(start + _BLOCK, count))
-        close = embedding[own] @ beside.T
+        apart = squares - 2 * features[own] @ beside.T
         among = np.flatnonzero(place[own] >= 0)
-        close[among, place[own[among]]] = -np.inf  # never itself
-        close = np.partition(close, -nearest, axis=1)[:, -nearest:].astype(np.float64)
-        found[own] = np.sqrt((2 - 2 * close).clip(min=0)).mean(1)
-    return found
+        apart[among, place[own[among]]] = np.inf  # never itself
+        found[own] = np.partition(apart, nearest - 1, axis=1)[:, nearest - 1]
+    return np.sqrt((found + (features**2).sum(1)).clip(min=0))

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .cues import AbstractCue, CornersCue, Picture, RegionCue
+from .cues import CornersCue, Picture, RegionCue
 from .finding import Finding
-from .interventions import held_out, inserting, others, pictures, removing
+from .interventions import falls, held_out, inserting, others, pictures, with_donors
 from .records import Records
 from .statistics import mean_interval
 from .subject import Subject
 from .thresholds import Thresholds
 
-Effects = dict[str, NDArray[np.float64]]
-"""(n,) per edit: by how much each picture's probability goes the way of the cue, beyond its control."""
+_Place = RegionCue | CornersCue
 
 
 def explaining_most(
@@ -28,11 +25,14 @@ def explaining_most(
     """The smallest place that no larger one surely goes beyond.
 
     Each place alone may be proved: a border that holds two corners explains half of a mark that is in any corner, and
-    all corners explain whatever one explains. So all are asked about the same pictures, those that any of the claims
-    is about. A larger place must explain more, removed or inserted, by what a claim must be proved by at all; of
-    places of one size the one that explains most is asked first.
+    all corners explain whatever one explains. So what all have in these places is put into the same pictures of other
+    classes. A larger place must explain more, by what a claim must be proved by at all; of places of one size the one
+    that explains most is asked first.
 
-    Two places are compared edit with edit. Where one is edited, the other's control was put before, so that both show
+    Maps name many pictures that have no mark. So those are taken without one of whose places the odds of the class fall
+    furthest, whichever it is; and since they are chosen by taking away, only putting in is proof.
+
+    Two places are compared edit with edit. Where one is put in, the other's control was put before, so that both show
     as much of another picture and differ in the cue alone; else what a class's photographs show anyway would count for
     the larger place, or in its control against it.
 
@@ -50,75 +50,57 @@ def explaining_most(
     assert index is not None
     by_rank = zip_longest(*(held_out(one, records) for one in claims))
     rows = list(dict.fromkeys(row for row in chain.from_iterable(by_rank) if row is not None))
-    own = list(pictures(subject, records, rows[: limits.most_confirming]).values())
+    named = list(pictures(subject, records, rows[: 2 * limits.most_confirming]).values())
     plain = list(pictures(subject, records, others(index, records, limits)).values())
-    if len(own) < limits.least_confirming:
+    if min(len(named), len(plain)) < limits.least_confirming:
         return claims[0]
-    effects = [_effects(one.cue, index, own, plain, subject, limits) for one in claims]
-    size = [sum(float(edit.mean()) for edit in one.values()) for one in effects]
-    order = sorted(range(len(claims)), key=lambda n: (_area(claims[n]), -size[n]))
+    cues = [_place(one) for one in claims]
+    own = _depending(cues, index, named, subject, limits)
+
+    def explained(cue: _Place) -> float:
+        edited, instead = inserting(cue, own, plain, subject)
+        return float((edited - instead)[:, index].mean())
+
+    size = [explained(cue) for cue in cues]
+    order = sorted(range(len(claims)), key=lambda n: (_area(cues[n]), -size[n]))
     best = order[0]
     for n in order[1:]:
-        beyond = _effects(_Beside.of(claims[n], claims[best]), index, own, plain, subject, limits)
-        if max(mean_interval(edit, confidence)[0] for edit in beyond.values()) >= limits.confirmed:
+        beyond = _beyond(cues[n], cues[best], own, plain, subject)[:, index]
+        if mean_interval(beyond, confidence)[0] >= limits.confirmed:
             best = n
     return claims[best]
 
 
-@dataclass(frozen=True)
-class _Beside(AbstractCue):
-    """One cue, whose control is another: either is edited where the other's control has been put before."""
-
-    one: AbstractCue
-    other: AbstractCue
-
-    @classmethod
-    def of(cls, claim: Finding, other: Finding) -> _Beside:
-        """Of the cues of two claims."""
-        assert claim.cue is not None
-        assert other.cue is not None
-        return cls(claim.cue, other.cue)
-
-    def inserted(self, picture: Picture, donor: Picture) -> Picture:
-        """See `AbstractCue`."""
-        return self.one.inserted(self.other.inserted_instead(picture, donor), donor)
-
-    def inserted_instead(self, picture: Picture, donor: Picture) -> Picture:
-        """See `AbstractCue`."""
-        return self.other.inserted(self.one.inserted_instead(picture, donor), donor)
-
-    def removed(self, picture: Picture) -> Picture:
-        """See `AbstractCue`."""
-        return self.one.removed(self.other.removed_instead(picture))
-
-    def removed_instead(self, picture: Picture) -> Picture:
-        """See `AbstractCue`."""
-        return self.other.removed(self.one.removed_instead(picture))
-
-    def described(self) -> dict[str, Any]:
-        """See `AbstractCue`; no finding has it."""
-        return {"kind": "beside", "one": self.one.described(), "other": self.other.described()}
+def _depending(
+    cues: Sequence[_Place], index: int, named: list[Picture], subject: Subject, limits: Thresholds
+) -> list[Picture]:
+    """Pictures that depend on any of the places, by more than the control lowers nearly all; of too few, the first."""
+    beyond = np.full(len(named), -np.inf)
+    for cue in cues:
+        fallen, control = falls(cue, index, named, subject)
+        beyond = np.maximum(beyond, fallen - np.quantile(control, limits.tail))
+    order = np.argsort(-beyond, kind="stable")
+    order = order[beyond[order] > 0]
+    chosen = order if len(order) >= limits.least_confirming else np.arange(len(named))
+    return [named[n] for n in chosen[: limits.most_confirming]]
 
 
-def _effects(
-    cue: AbstractCue | None,
-    index: int,
-    own: list[Picture],
-    plain: list[Picture],
-    subject: Subject,
-    limits: Thresholds,
-) -> Effects:
-    assert cue is not None
-    edited, instead = removing(cue, own, subject)
-    found = {"remove": (instead - edited)[:, index]}
-    if len(plain) >= limits.least_confirming:
-        edited, instead = inserting(cue, own, plain, subject)
-        found["insert"] = (edited - instead)[:, index]
-    return found
+def _beyond(
+    one: _Place, other: _Place, own: Sequence[Picture], plain: Sequence[Picture], subject: Subject
+) -> NDArray[np.float64]:
+    """(n, K) by how much more each probability is with one cue than with another, each with the other's control."""
+    pairs = with_donors(own, plain)
+    first = [one.inserted(other.inserted_instead(picture, donor), donor) for picture, donor in pairs]
+    second = [other.inserted(one.inserted_instead(picture, donor), donor) for picture, donor in pairs]
+    return subject.probabilities(first) - subject.probabilities(second)
 
 
-def _area(claim: Finding) -> float:
-    """Share of the picture that an edit changes."""
+def _place(claim: Finding) -> _Place:
     assert isinstance(claim.cue, RegionCue | CornersCue)
-    boxes = (claim.cue.box,) if isinstance(claim.cue, RegionCue) else claim.cue.corners
+    return claim.cue
+
+
+def _area(cue: _Place) -> float:
+    """Share of the picture that an edit changes."""
+    boxes = (cue.box,) if isinstance(cue, RegionCue) else cue.corners
     return sum(box.area for box in boxes)

@@ -49,14 +49,15 @@ def _codes(view: Image.Image) -> dict[str, float | int]:
     """See `store.schema.CODES`.
 
     Waves are those of Zauner (2010, "Implementation and benchmarking of perceptual image hash functions"), without the
-    mean; steps are between the columns of a picture of 9 x 8.
+    mean, and of each its sign, so that the code of a picture that is mirrored or turned follows from it
+    (`checks.turned`); steps are between the columns of a picture of 9 x 8.
     """
     # As floats: of textures, whose parts have nearly one mean, rounding would be what is coded.
     grey = view.convert("L").convert("F")
     waves = _WAVES @ np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64) @ _WAVES.T
     steps = np.diff(np.asarray(grey.resize((_LOW + 1, _LOW), Image.Resampling.BOX), np.float64), axis=1)
     content = blake2b(repr(view.size).encode() + view.convert("RGB").tobytes(), digest_size=8).digest()
-    bits = (waves > np.median(waves), steps > 0)
+    bits = (waves > 0, steps > 0)
     codes = [content, *(np.packbits(one.ravel()).tobytes() for one in bits)]
     numbers = (int.from_bytes(code, "big", signed=True) for code in codes)
     return dict(zip(("content", "waves", "steps"), numbers, strict=True))
