@@ -322,6 +322,63 @@ def test_an_outlier_is_far_from_its_class():
     assert list(found.scores) == sorted(found.scores, reverse=True)
 
 
+def strange_pictures(made, rows):
+    """Records of which some pictures are of another kind, all alike, whatever their class."""
+    numbers, looks = ({name: values.copy() for name, values in one.items()} for one in (made.numbers, made.looks))
+    for name, value in {"contrast": 0.29, "sharpness": 1.3, "brightness": 0.5, "red": 0.5, "blue": 0.5}.items():
+        numbers[name][rows] = value
+    for name, value in {"entropy": 7.9, "colour": 0.95}.items():
+        looks[name][rows] = value
+    return dataclasses.replace(made, numbers=numbers, looks=looks)
+
+
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_outliers_that_are_alike_do_not_hide_each_other(count):
+    """Neither as pictures, wherever the model puts them, nor to the model."""
+    made = records()
+    rows = np.random.default_rng(1).permutation(len(made))[:count]
+    (found,) = outliers.check(strange_pictures(made, rows), DEFAULT)
+    assert set(found.positions[: found.evidence["images"]]) == set(rows.tolist())
+    assert found.evidence["to the model alone"] == 0
+    embedding = made.embedding.copy()
+    embedding[rows] = -embedding.mean(0) / np.linalg.norm(embedding.mean(0))
+    (found,) = outliers.check(dataclasses.replace(made, embedding=embedding), DEFAULT)
+    assert set(found.positions[: found.evidence["images"]]) == set(rows.tolist())
+    assert found.evidence["as pictures alone"] == 0
+
+
+def test_what_is_far_in_both_is_an_outlier_and_without_either_nothing_is_said():
+    made = records()
+    rows = np.arange(7, 12)
+    embedding = made.embedding.copy()
+    embedding[rows] += 0.25 * np.random.default_rng(3).standard_normal((5, embedding.shape[1])).astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    odd = dataclasses.replace(strange_pictures(made, rows), embedding=embedding)
+    opinions = (outliers._beyond(odd, features, DEFAULT) for features in (embedding, outliers._pictures(odd)))
+    limits = Thresholds(outside=(1.5, max(float(one.max()) for one in opinions) + 0.01))
+    for missing in ("embedding", "looks"):
+        assert outliers.check(dataclasses.replace(odd, **{missing: None}), limits) == []
+    (found,) = outliers.check(odd, limits)
+    assert set(found.positions[: found.evidence["images"]]) <= set(rows.tolist())
+    assert (found.evidence["to the model alone"], found.evidence["as pictures alone"]) == (0, 0)
+    neither = dataclasses.replace(made, embedding=None, looks=None)
+    assert outliers.check(neither, DEFAULT) == []
+    assert "begun before" in outliers.lacking(neither)
+
+
+def test_pictures_and_embeddings_of_nothing_are_no_outliers():
+    made = records()
+    embedding, looks = made.embedding.copy(), dict(made.looks)
+    embedding[3], looks["entropy"] = np.nan, np.where(np.arange(len(made)) == 3, np.nan, looks["entropy"])
+    assert outliers.check(dataclasses.replace(made, embedding=embedding, looks=looks), DEFAULT) == []
+    looks = {name: np.full(len(made), np.nan) for name in looks}
+    unknown = dataclasses.replace(made, embedding=np.full_like(embedding, np.nan), looks=looks)
+    assert outliers.check(unknown, DEFAULT) == []
+    looks = {name: np.ones(len(made)) for name in looks}
+    same = dataclasses.replace(made, embedding=np.ones_like(embedding), looks=looks)
+    assert outliers.check(same, DEFAULT) == []
+
+
 def test_distances_are_to_the_nearest_others(monkeypatch):
     made = records().embedding[:150].astype(np.float64)
     apart = np.linalg.norm(made[:, None] - made[None], axis=2)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from made_records import maps, records
 
-from xai_fast.audit.checks import shortcut
+from xai_fast.audit.checks import places, shortcut
 from xai_fast.audit.checks.confirm import confirmed
-from xai_fast.audit.checks.cues import CornersCue
+from xai_fast.audit.checks.cues import CornersCue, RegionCue
+from xai_fast.audit.checks.interventions import falls
+from xai_fast.audit.checks.members import dependent
 from xai_fast.audit.checks.regions import REGIONS, masses, on_grid, shares
 from xai_fast.audit.checks.storing import Findings, findings_of
-from xai_fast.audit.checks.thresholds import DEFAULT
+from xai_fast.audit.checks.thresholds import DEFAULT, Thresholds
 
 SIDE, MARK, STRIPE = 24, 5, 3
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -153,6 +155,49 @@ def test_rivals_cost_other_claims_nothing_and_what_is_not_confirmed_nothing():
     once, blind.asked = blind.asked, 0
     confirmed([dataclasses.replace(claim, rivals=())], made, blind, DEFAULT)
     assert blind.asked == once
+
+
+@pytest.mark.parametrize("where", [any_corner, one_corner])
+def test_images_that_have_a_mark_come_first_and_the_less_sure_behind(where):
+    """Of a class that looks at corners anyway, so that maps do not say which images have the mark."""
+    made, subject = planted(where, CORNERS)
+    marked = (subject.all == RED).all(-1).sum((1, 2)) > 0
+    (claim,) = shortcut.check(made, DEFAULT)
+    (found,) = confirmed([claim], made, subject, DEFAULT)
+    lists_all = dataclasses.replace(found, positions=tuple(made.position[made.target == 1].tolist()))
+    told = dependent(lists_all, made, subject, DEFAULT)
+    count = told.evidence["images whose answer depends on it"]
+    assert marked[list(told.positions[:count])].all()
+    assert count >= 0.9 * marked.sum()
+    assert len(told.positions) == count + told.evidence["further, less sure"]
+    assert list(told.scores) == sorted(told.scores, reverse=True)
+
+
+@pytest.mark.parametrize("cue", [CornersCue(0.3), RegionCue(REGIONS["top left corner"])])
+def test_odds_fall_by_what_the_place_was_worth(cue):
+    made, subject = planted(any_corner, CORNERS)
+    own = [subject.all[row] for row in np.flatnonzero(made.target == 1)]
+    fallen, control = falls(cue, 1, own, subject)
+    one_by_one = cue.removed_singly if isinstance(cue, CornersCue) else lambda one: [cue.removed(one)]
+    for picture, said in zip(own[:20], fallen[:20], strict=True):
+        odds = [np.log(p / (1 - p)) for p in subject.probabilities([picture, *one_by_one(picture)])[:, 1]]
+        assert said == pytest.approx(odds[0] - min(odds[1:]))
+    assert np.median(np.abs(control)) < 1
+    before = [one.copy() for one in own]
+    assert all((one == other).all() for one, other in zip(own, before, strict=True))
+
+
+def test_pictures_that_are_put_in_are_those_that_depend_on_a_place():
+    """Four in ten of what maps name have a mark; with all of them, too little would follow from one place or another."""
+    made, subject = planted(any_corner, CORNERS)
+    own = [subject.all[row] for row in np.flatnonzero(made.target == 1)]
+    red = {one.tobytes() for one in own if (one == RED).all(-1).any()}
+    chosen = places._depending([CornersCue(0.3), RegionCue(REGIONS["left border"])], 1, own, subject, DEFAULT)
+    assert 0.3 < len(red) / len(own) < 0.5
+    assert np.mean([one.tobytes() in red for one in chosen]) > 0.9
+    few = Thresholds(least_confirming=len(own))  # where too few depend on a place, the first are taken
+    chosen = places._depending([CornersCue(0.3)], 1, own, subject, few)
+    assert all(one is other for one, other in zip(chosen, own[: few.most_confirming], strict=True))
 
 
 def test_what_is_kept_has_no_rivals(tmp_path):
