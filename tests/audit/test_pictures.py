@@ -325,9 +325,9 @@ def test_an_outlier_is_far_from_its_class():
 def strange_pictures(made, rows):
     """Records of which some pictures are of another kind, all alike, whatever their class."""
     numbers, looks = ({name: values.copy() for name, values in one.items()} for one in (made.numbers, made.looks))
-    for name, value in {"contrast": 0.29, "sharpness": 1.3, "brightness": 0.5, "red": 0.5, "blue": 0.5}.items():
+    for name, value in {"contrast": 0.29, "sharpness": 1.8, "brightness": 0.5, "red": 0.5, "blue": 0.5}.items():
         numbers[name][rows] = value
-    for name, value in {"entropy": 7.9, "colour": 0.95}.items():
+    for name, value in {"entropy": 7.9, "colour": 0.95, "darkest": 0.4, "brightest": 0.6}.items():
         looks[name][rows] = value
     return dataclasses.replace(made, numbers=numbers, looks=looks)
 

@@ -188,7 +188,7 @@ def test_odds_fall_by_what_the_place_was_worth(cue):
 
 
 def test_pictures_that_are_put_in_are_those_that_depend_on_a_place():
-    """Four in ten of what maps name have a mark; with all of them, too little would follow from one place or another."""
+    """Four in ten of what maps name have a mark; with all of them too little would follow from any place."""
     made, subject = planted(any_corner, CORNERS)
     own = [subject.all[row] for row in np.flatnonzero(made.target == 1)]
     red = {one.tobytes() for one in own if (one == RED).all(-1).any()}

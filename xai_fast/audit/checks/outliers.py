@@ -1,8 +1,8 @@
 """Which images are unlike all others: to the model, by what is measured of the pictures, or by both together?
 
 By the distance to the tenth nearest (Ramaswamy, Rastogi and Shim 2000, "Efficient algorithms for mining outliers from
-large data sets"), beside those of other images of the class: nine that are alike do not hide each other. A model that
-was trained on an outlier has learned where to put it, so that its embedding is asked together with the picture.
+large data sets"), beside those of other images: nine that are alike do not hide each other. A model that was trained on
+an outlier has learned where to put it, so that its embedding is asked together with the picture.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ def lacking(records: Records) -> str:
 
 
 def check(records: Records, limits: Thresholds) -> list[Finding]:
-    """At most one finding: images whose distances are far out (after Tukey 1977), by class, on a scale of logarithms.
+    """At most one finding: images that are far out in the embedding and as pictures, both added up.
 
-    What the distance in the embedding and that between pictures are beyond their quartiles is added up. Behind them
-    are listed those that are merely outside, which may be outliers.
+    Behind them are listed those that are merely outside, which may be outliers.
     """
     if len(records) < limits.least_images:
         return []
@@ -40,7 +39,7 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
     parts = {said: _beyond(records, features, limits) for said, features in opinions.items() if features is not None}
     if not parts:
         return []
-    ranges = np.sum([one.clip(min=0) for one in parts.values()], axis=0)
+    ranges = np.sum(list(parts.values()), axis=0)
     outside, far_out = limits.outside
     count = int((ranges > far_out).sum())
     if not count:
@@ -51,7 +50,7 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
     evidence = {
         "images": count,
         "share of all images": count / len(records),
-        "interquartile ranges beyond the quartile, at most": float(ranges[rows[0]]),
+        "how far out, at most": float(ranges[rows[0]]),
         **{f"{said} alone": int((one > far_out).sum()) for said, one in parts.items()},
         "further outside": len(rows) - count,
     }
@@ -82,28 +81,28 @@ def _pictures(records: Records) -> Floats | None:
 
 
 def _beyond(records: Records, features: Floats, limits: Thresholds) -> Floats:
-    """(n,) how far out each is by its features (n, D); 0 where they are unknown."""
+    """(n,) how far out each is by its features (n, D); 0 where it is not, or they are unknown.
+
+    The square root of the interquartile ranges by which a distance is beyond the upper quartile (Tukey 1977), of all
+    images and of those of the class together: the one misses what is odd for its class, the other what is taken for a
+    class of which all are far from each other. The root, so that neither embedding nor pictures outvote the other.
+    """
     usable = np.flatnonzero(np.isfinite(features).all(1))
-    far = np.full(len(records), np.nan)
+    found = np.zeros(len(records))
     if len(usable) >= limits.least_images:
-        far[usable] = np.log(distances(features[usable]).clip(min=1e-6))
-    return _ranges(far, records.target, limits)
+        far = distances(features[usable])
+        found[usable] = np.sqrt(_ranges(far, np.zeros(len(far)), limits) + _ranges(far, records.target[usable], limits))
+    return found
 
 
-def _ranges(far: Floats, target: NDArray[np.integer], limits: Thresholds) -> Floats:
-    """(n,) by how many interquartile ranges each is beyond the upper quartile of its class; small classes as one."""
+def _ranges(far: Floats, group: NDArray[np.number], limits: Thresholds) -> Floats:
+    """(n,) by how many interquartile ranges each is beyond the upper quartile of its group; small groups as one."""
     found = np.zeros(len(far))
-    known = np.isfinite(far)
-    if not known.any():
-        return found
-    values, counts = np.unique(target[known], return_counts=True)
+    values, counts = np.unique(group, return_counts=True)
     large = values[counts >= limits.least_images]
-    groups = [known & (target == value) for value in large.tolist()]
-    groups.append(known & ~np.isin(target, large))
-    for group in groups:
-        beside = far[group] if group.sum() >= limits.least_images else far[known]
-        low, high = np.quantile(beside, (0.25, 0.75))
-        found[group] = (far[group] - high) / max(high - low, 1e-3)
+    for own in [*(group == value for value in large.tolist()), ~np.isin(group, large)]:
+        low, high = np.quantile(far[own] if own.sum() >= limits.least_images else far, (0.25, 0.75))
+        found[own] = (far[own] - high).clip(min=0) / max(high - low, 1e-6)
     return found
 
 

@@ -37,9 +37,7 @@ class Thresholds:
         odd_size: by how many interquartile ranges (of logarithms) beyond the quartiles, and by which factor from the
             median, a size is odd.
         usual: share of the images, or of those of a class, from which on any of these is what they are.
-        outside: by how many interquartile ranges beyond the upper quartile (of logarithms of distances, those in the
-            embedding and those between pictures together) an image is outside, and by how many it is far out; only the
-            latter make a finding.
+        outside: how far out an image is that may be an outlier, and one that is; see `outliers`.
         in_turn: least correlation of an image with the next of its class, in [0, 1].
         rare: share of an even share of the images, below which a class is rare.
         doubt: least doubt in a label, in [0, 1], at which an image counts as mislabelled.
@@ -78,7 +76,7 @@ class Thresholds:
     odd_aspect: float = 0.35
     odd_size: tuple[float, float] = (3.0, 2.0)
     usual: float = 0.5
-    outside: tuple[float, float] = (2.5, 4.0)
+    outside: tuple[float, float] = (3.0, 4.5)
     in_turn: float = 0.1
     rare: float = 0.1
     doubt: float = 0.8
