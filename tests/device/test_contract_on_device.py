@@ -223,6 +223,19 @@ def test_nothing_goes_over_per_chunk(case):
     assert_constant(case)
 
 
+# What has to ask the device once more for every input: which of a layer's maps are equal, so that each is shown once.
+ASK_PER_INPUT = ("ScoreCAM", "ISCAM")
+
+
+@pytest.mark.slow
+@contract.first
+def test_nothing_is_read_per_input(case):
+    (reads, _), one = crossings(case, {}, 1, 64)
+    (more_reads, _), three = crossings(case, {}, 3, 64)
+    told = f"one input\n{one}\nthree\n{three}"
+    assert (more_reads > reads) if case.method in ASK_PER_INPUT else (more_reads == reads), told
+
+
 @pytest.mark.slow
 @OTHERS
 def test_nothing_goes_over_per_chunk_in_any_case(case):

@@ -53,6 +53,12 @@ class Noise:
     ids: Tensor
 
 
+def _blank(maps: Sequence[Sequence[ChannelMaps]]) -> tuple[Tensor, ...]:
+    """Which maps of each pass and layer are 0 everywhere, on the CPU: read at once for all of them."""
+    every = [own.maps.flatten(1) for of_pass in maps for own in of_pass]
+    return torch.cat([own.count_nonzero(1) == 0 for own in every]).cpu().split([len(own) for own in every])
+
+
 class Masked:
     """Row r shows a pass through one map, n times in a row: by turns fainter, or with other noise.
 
@@ -75,6 +81,7 @@ class Masked:
     ) -> None:
         self._passes, self._inputs, self._noise, self._n_samples = passes, passes.tensor(), noise, n_samples
         self._maps = [torch.cat([of_pass[layer].maps for of_pass in maps]) for layer in range(len(maps[0]))]
+        blank = iter(_blank(maps)) if fading else None
         starts = [0] * len(maps[0])
         tables: list[Tensor] = []  # of each map: its pass, its layer, its number there, how often it is shown
         self.first: list[list[int]] = []  # where the maps of each pass and layer begin among all
@@ -84,8 +91,8 @@ class Masked:
             for layer, own in enumerate(of_pass):
                 count = len(own.maps)
                 times = torch.full((count,), n_samples)
-                if fading:
-                    times[own.maps.flatten(1).count_nonzero(1).cpu() == 0] = 1
+                if blank is not None:
+                    times[next(blank)] = 1
                 place = starts[layer] + torch.arange(count)
                 tables.append(torch.stack([torch.full((count,), number), torch.full((count,), layer), place, times]))
                 starts[layer] += count
