@@ -22,7 +22,8 @@ from xai_fast.compat.tally import TALLY, Report
 
 __all__ = ["Acceleration", "Report", "accelerate", "off", "report", "reset"]
 
-_LIBRARIES = {name: f"xai_fast.compat.{name}" for name in ("captum", "pytorch_grad_cam", "torchcam", "lime", "shap")}
+_NAMES = ("captum", "pytorch_grad_cam", "torchcam", "lime", "shap", "quantus")
+_LIBRARIES = {name: f"xai_fast.compat.{name}" for name in _NAMES}
 
 
 class Acceleration:
@@ -53,7 +54,8 @@ def accelerate(*names: str) -> Acceleration:
     `attribute.__wrapped__` is the library's own function. Nothing is imported that was not.
 
     Args:
-        names: of libraries, "captum", "pytorch_grad_cam", "torchcam", "lime" or "shap"; none: every installed one.
+        names: of libraries, "captum", "pytorch_grad_cam", "torchcam", "lime", "shap" or "quantus"; none: every
+            installed one.
 
     Returns:
         What was switched on; `with xai_fast.accelerate("captum"): ...` switches it off again, `accelerate.off()` all.

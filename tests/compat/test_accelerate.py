@@ -28,7 +28,7 @@ def test_unknown_names_are_refused():
 
 def test_what_is_not_installed_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
-    for name in ("captum", "pytorch_grad_cam", "torchcam", "lime", "shap"):
+    for name in ("captum", "pytorch_grad_cam", "torchcam", "lime", "shap", "quantus"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(ModuleNotFoundError, match="`names` holds 'captum', which is not installed"):
         xf.accelerate("captum")

@@ -41,9 +41,46 @@ class Holder:
     def predict(self, images):
         return around(self.model)(images)
 
+    def first(self, images):
+        return around(self.model[0])(images)
+
+
+def within(model):
+    def inner(images):
+        return around(model)(images)
+
+    def outer(images):
+        return np.concatenate([inner(images)])
+
+    return outer
+
+
+class ByGlobal:
+    """Its code names a global of this module."""
+
+    def __call__(self, images):
+        return around(PLACE["model"])(images)
+
+
+def by_object(holder):
+    return lambda images: holder.predict(images)
+
+
+PLACE = {}
+
+
+def by_global(model):
+    PLACE["model"] = model
+    return ByGlobal()
+
 
 HELD = {
     "around it": around,
+    "around what is around it": within,
+    "in a global that its class names": by_global,
+    "in a list": lambda model: Holder([model]).first,
+    "in an object around it": lambda model: by_object(Holder(model)),
+    "a named argument": lambda model: functools.partial(lambda images, held: around(held)(images), held=model),
     "with a graph": functools.partial(around, graph=True),
     "an argument": lambda model: functools.partial(lambda held, images: around(held)(images), model),
     "an attribute": Holder,

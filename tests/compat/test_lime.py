@@ -25,11 +25,18 @@ def counted():
     accelerate.off()
 
 
+class Hidden:
+    """A place where nobody looks."""
+
+    __slots__ = ("model",)
+
+
 class Classifier:
-    """A function of images that writes down what it was asked; its model lies where nobody looks."""
+    """A function of images that writes down what it was asked; its model is hidden."""
 
     def __init__(self, fails=False):
-        self.models, self.asked, self.fails = [Small()], [], fails
+        self.hidden, self.asked, self.fails = Hidden(), [], fails
+        self.hidden.model = Small()
 
     def __call__(self, images):
         if self.fails and self.asked:
@@ -37,7 +44,7 @@ class Classifier:
         self.asked.append(images.copy())
         with torch.no_grad():
             scale = 255 if images.dtype == np.uint8 else 1
-            return self.models[0](torch.from_numpy(images).permute(0, 3, 1, 2).float() / scale).softmax(1).numpy()
+            return self.hidden.model(torch.from_numpy(images).permute(0, 3, 1, 2).float() / scale).softmax(1).numpy()
 
 
 def explained(classifier, image=IMAGE, *, segments=SEGMENTS, source=library, **settings):

@@ -100,6 +100,7 @@ def test_before_the_import(library):
 
     assert Double().attribute(3)[0] == "ours"
     assert importlib.util.find_spec("pretend.attr").origin.endswith("attr.py")
+    assert "exec_module" not in vars(sys.modules["pretend.attr"].__loader__)
     switch_off([library])
     assert Double().attribute(3)[0] == "library"
     assert patches._FINDER not in sys.meta_path

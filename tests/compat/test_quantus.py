@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from subjects import Small, model_state, signals
 
 import xai_fast as xf
+from xai_fast import accelerate
 from xai_fast.compat.quantus import explain
 
 INPUTS, CLASSES = signals().numpy(), np.array([1, 4, 0])
@@ -143,3 +145,99 @@ def test_metrics(name):
 
 def _parts(scores):
     return [scores[key] for key in sorted(scores)] if isinstance(scores, dict) else [scores]
+
+
+def measured(name, model, inputs, **asks):
+    """What a metric of Quantus says, and the numbers that both generators give next."""
+    quantus = pytest.importorskip("quantus", reason="Quantus is not installed")
+    settings = {
+        "PixelFlipping": {"features_in_step": 13},
+        "ROAD": {"percentages": list(range(5, 100, 15))},
+        "MPRT": {"similarity_func": quantus.similarity_func.correlation_pearson},
+    }[name]
+    np.random.seed(3)
+    torch.manual_seed(3)
+    metric = getattr(quantus, name)(disable_warnings=True, display_progressbar=False, **settings)
+    found = metric(model, inputs, CLASSES, device="cpu", batch_size=2, **asks)
+    return _parts(found), (torch.rand(1).item(), np.random.rand())
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize("name", ["PixelFlipping", "ROAD", "MPRT"])
+@pytest.mark.filterwarnings("ignore")
+def test_metrics_accelerated(name, softmax):
+    """Two ask models for answers to changed inputs; one asks for maps, of captum's, of a model it draws anew."""
+    pytest.importorskip("captum", reason="captum, which Quantus asks, is not installed")
+    quantus = pytest.importorskip("quantus", reason="Quantus is not installed")
+    channels = 1 if name == "ROAD" else 3  # its imputation takes no others
+    inputs = signals(shape=(channels, 13, 11)).numpy()
+    maps = {"a_batch": slope(Small(channels=channels), inputs, CLASSES).sum(1, keepdims=True).astype(np.float32)}
+    asked = {"explain_func": quantus.explain, "explain_func_kwargs": {"method": "Saliency"}}
+    how = {**(asked if name == "MPRT" else maps), "softmax": softmax}
+    plain, drawn = measured(name, Small(channels=channels), inputs, **how)
+    model = Small(channels=channels)
+    before = model_state(model)
+    accelerate.reset()
+    with xf.accelerate("quantus", "captum"):
+        ours, drawn_too = measured(name, model, inputs, **how)
+    assert model_state(model) == before
+    assert drawn == drawn_too
+    assert len(plain) == len(ours) > 0
+    for one, other in zip(plain, ours, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+    assert max(np.std(np.asarray(part, float)) for part in plain) > 1e-3 or name == "ROAD"
+    report = accelerate.report()
+    assert report.accelerated > 0, str(report)
+    assert report.passed_on == 0, str(report)
+    assert {row.method for row in report.rows} == {"Saliency" if name == "MPRT" else "PyTorchModel.predict"}
+
+
+class Probable(torch.nn.Module):
+    """Ends with a softmax of its own, which Quantus takes off where scores are asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.small, self.softmax = Small(), torch.nn.Softmax(dim=-1)
+        self.eval()
+
+    def forward(self, x):
+        return self.softmax(self.small(x))
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.filterwarnings("ignore")
+def test_models_that_end_with_a_softmax(softmax):
+    pytest.importorskip("quantus", reason="Quantus is not installed")
+    models = importlib.import_module("quantus.helpers.model.pytorch_model")
+
+    def predicted(inputs=INPUTS):
+        return models.PyTorchModel(Probable(), softmax=softmax).predict(inputs)
+
+    plain = predicted()
+    accelerate.reset()
+    with xf.accelerate("quantus"):
+        ours, wide = predicted(), predicted(INPUTS.astype(np.float64))
+    assert (ours.dtype, ours.shape) == (plain.dtype, plain.shape)
+    np.testing.assert_allclose(ours, plain, rtol=0, atol=2e-6 * np.abs(plain).max())
+    assert np.array_equal(wide, ours)
+    assert accelerate.report().accelerated == 2
+
+
+@pytest.mark.parametrize(
+    "how", [{"inputs": "text"}, {"train": True}, {"inputs": INPUTS[:, :2]}, {"nonsense": 1}], ids=str
+)
+@pytest.mark.filterwarnings("ignore")
+def test_exceptions_stay_quantus(how):
+    pytest.importorskip("quantus", reason="Quantus is not installed")
+    models = importlib.import_module("quantus.helpers.model.pytorch_model")
+
+    def run():
+        given = dict(how)
+        model = Small().train(given.pop("train", False))
+        return models.PyTorchModel(model).predict(given.pop("inputs", INPUTS), **given)
+
+    with pytest.raises(Exception) as plain:  # noqa: PT011 - the same one, whichever it is
+        run()
+    with xf.accelerate("quantus"), pytest.raises(type(plain.value)) as ours:
+        run()
+    assert str(ours.value) == str(plain.value)

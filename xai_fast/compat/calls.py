@@ -6,8 +6,10 @@ import functools
 import importlib
 import inspect
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +39,8 @@ class Call:
         reason: why (a part of) the call ran the library's own code; "" where nothing did.
         note: what the report says of the result, such as an error of the library's that is in it.
         positional: what the caller gave to the function's `*args`, where it has some.
+        turn: in which no other thread is served about the explainer's model, nor is the model changed by one.
+        alone: what the library's own code runs in: the turn, where it changes the model meanwhile.
     """
 
     explainer: Any
@@ -46,6 +50,8 @@ class Call:
     reason: str = ""
     note: str = ""
     positional: tuple[Any, ...] = ()
+    turn: Callable[[], AbstractContextManager[Any]] = nullcontext
+    alone: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def __getitem__(self, name: str) -> Any:
         """An argument as given, or its default."""
@@ -55,7 +61,8 @@ class Call:
     def plain(self, explainer: Any = None, **changed: Any) -> Any:
         """The library's own code, of another explainer or with other arguments where given."""
         asked = self.explainer if explainer is None else explainer
-        return self.original(asked, *self.positional, **{**self.arguments, **changed})
+        with self.alone():
+            return self.original(asked, *self.positional, **{**self.arguments, **changed})
 
     def passed_on(self, error: Exception) -> None:
         """Remembers why a part of the call ran the library's own code."""
@@ -108,6 +115,8 @@ class Accelerated:
         draws: whether the library's own code draws from the global generators.
         part: whether other methods of the library call it, so that the report names it beside the class.
         title: of the class, in the report, where the library's users know it by another name.
+        intrudes: whether the library's own code changes the model while it runs, by hooks or by modules in others'
+            places, so that other threads have to wait.
 
     Without a `method` it is a function of the module `owner`, whose first argument takes the explainer's place.
     """
@@ -119,6 +128,7 @@ class Accelerated:
     draws: bool = False
     part: bool = False
     title: str = ""
+    intrudes: bool = False
 
     def holder(self) -> Any:
         """What holds the method, or the function; None where the library has no such class or is not imported."""
@@ -156,20 +166,36 @@ class Accelerated:
         method.__xai_fast__ = self  # type: ignore[attr-defined]
         return method
 
+    def call(self, original: Callable[..., Any], explainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """A call of the method.
+
+        Raises:
+            TypeError: the arguments do not fit the library's function.
+        """
+        call = call_of(original, explainer, args, kwargs)
+        if self.method and "torch" in sys.modules:
+            alone = importlib.import_module(f"{__package__}.alone").alone  # needs torch
+            call.turn = functools.partial(alone, explainer)
+        call.alone = call.turn if self.intrudes else nullcontext
+        return call
+
     def serve(self, original: Callable[..., Any], explainer: Any, /, *args: Any, **kwargs: Any) -> Any:
         """The result, ours or the library's; the library's exceptions stay its own."""
         started = time.perf_counter()
         try:
-            call = call_of(original, explainer, args, kwargs)
+            call = self.call(original, explainer, args, kwargs)
         except TypeError:
             return original(explainer, *args, **kwargs)  # says what is wrong in its own words
         random = _Randomness() if self.draws else None
         theirs: BaseException | None = None
         try:
-            result = self.function(call)
+            with call.turn(), _serving():
+                result = self.function(call)
         except CallersError as error:
             theirs = error.__cause__
         except Exception as error:
+            # Where the library failed while it changed the model, what it left there is not for a second run.
+            theirs = error if getattr(error, "__dict__", {}).pop(_INTRUDED, False) else None
             call.passed_on(error)
         else:
             TALLY.add(self.label(explainer), call.reason, time.perf_counter() - started, call.note)
@@ -179,9 +205,36 @@ class Accelerated:
         if random is not None:
             random.restore()
         try:
-            return original(explainer, *args, **kwargs)
+            with call.alone(), _marking() if self.intrudes else nullcontext():
+                return original(explainer, *args, **kwargs)
         finally:
             TALLY.add(self.label(explainer), call.reason, time.perf_counter() - started)
+
+
+_SERVING = threading.local()
+_INTRUDED = "_xai_fast_intruded"
+
+
+@contextmanager
+def _serving() -> Iterator[None]:
+    """Inside of it, this thread is serving a call, of which parts may be calls."""
+    _SERVING.depth = getattr(_SERVING, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _SERVING.depth -= 1
+
+
+@contextmanager
+def _marking() -> Iterator[None]:
+    """Exceptions that leave it are known again by the call that this one is a part of."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(_SERVING, "depth", 0):
+            with suppress(AttributeError):
+                setattr(error, _INTRUDED, True)
+        raise
 
 
 class _Randomness:

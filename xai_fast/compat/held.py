@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .alone import alone_on
 from .calls import Uncovered, reason_of
 from .differentiable import later
-from .models import answer_of, engine_of, hooked, model_of, modules_held, one_tensor
-from .worth import Work, enough
-
-_LOCK = threading.RLock()  # a module has one forward at a time
+from .holding import modules_held
+from .models import accept, answer_of, engine_of, hooked, model_of, one_tensor
+from .worth import Work
 
 
 @dataclass
@@ -47,7 +47,7 @@ def answering(function: Any) -> Iterator[Answering]:
     found, modules = Answering(), _answerable(function)
     if not modules:
         raise Uncovered("a function in which no torch module in eval mode is seen")
-    with _LOCK, ExitStack() as stack:
+    with alone_on(modules), ExitStack() as stack:  # a module has one forward at a time
         for module in modules:
             stack.enter_context(_answered(module, found))
         yield found
@@ -112,7 +112,7 @@ def _scores(
     answer = answer_of(module, module, rows)
     if len(answer.shape) != 1 or answer.dtype is not rows.dtype:
         raise Uncovered("the module returns no table of class scores in the inputs' type")
-    enough(module, answer, Work(len(rows)))
+    accept(module, module, rows, answer, Work(len(rows)))
     from xai_fast.engine.responses import class_scores  # heavy; what is passed on does without
 
     values = class_scores(engine_of(module, module), rows.detach()).to(rows.device, answer.dtype)

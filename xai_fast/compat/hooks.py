@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
-_LOCK = threading.RLock()  # the libraries' own calls on one model disturb each other as well
+from .alone import alone_on
 
 
 @contextmanager
 def without_hooks(model: nn.Module, owner: type) -> Iterator[None]:
     """The model without the hooks that are methods of an `owner`; they come back in their old order."""
-    with _LOCK:
+    with alone_on([model]):
         kept: list[tuple[dict[int, Any], list[tuple[int, Any]]]] = []
         for module in model.modules():
             for held in (module._forward_hooks, module._forward_pre_hooks):

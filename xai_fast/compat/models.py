@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-import types
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .calls import Uncovered
+from .holding import codes_of, modules_held
 from .watched import Answer, watched
+from .worth import Work, enough
 
 if TYPE_CHECKING:
     from xai_fast.engine import Engine
@@ -30,6 +31,8 @@ _TRAINED = (
     nn.TransformerDecoderLayer,
 )
 _PLAIN = (bool, int, float, str, type(None))
+_EVERY = frozenset(vars(nn.Module()))  # what every module has
+_LONGEST = 50  # what a container may hold to be looked into
 
 
 @dataclass
@@ -39,10 +42,12 @@ class _Known:
     Attributes:
         state: what its modules were when the answers were given.
         answers: by what was asked.
+        mixed: why rows of a batch depend on each other, by what was asked; None where they do not.
     """
 
     state: Any = None
     answers: dict[Any, Answer] = field(default_factory=dict)
+    mixed: dict[Any, str | None] = field(default_factory=dict)
 
 
 _KNOWN: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
@@ -52,15 +57,18 @@ _LOCK = threading.Lock()
 
 
 def refuse_changed(explainer: Any, library: str, served: str = "attribute") -> None:
-    """Refuses subclasses that replace what the library's own method calls.
+    """Refuses subclasses, and objects, that replace what the library's own method calls.
 
     Raises:
         Uncovered: one does.
     """
     kinds = type(explainer).__mro__
     base = next((at for at, kind in enumerate(kinds) if kind.__module__.partition(".")[0] == library), None)
-    if not base:
+    if base is None:
         return
+    for name in getattr(explainer, "__dict__", {}):
+        if inspect.isroutine(getattr(kinds[base], name, None)) and name != served:
+            raise Uncovered(f"the object has its own `{name}`")
     for kind in kinds[:base]:
         for name in vars(kind):
             if hasattr(kinds[base], name) and name != served and not name.startswith("__"):
@@ -114,25 +122,6 @@ def modules_in(forward: Any) -> Sequence[nn.Module]:
     return [module for held in modules_held(forward) for module in held.modules()]
 
 
-def modules_held(function: Any) -> Sequence[nn.Module]:
-    """The modules that a function holds or is bound to, each once, without those in them."""
-    held = (value.__self__ if isinstance(value, types.MethodType) else value for value in _held(function))
-    return list({id(value): value for value in held if isinstance(value, nn.Module)}.values())
-
-
-def _held(function: Any) -> Iterator[Any]:
-    """What a function has around it."""
-    yield from (function, getattr(function, "func", None), *getattr(function, "args", ()))
-    yield from getattr(getattr(function, "__self__", function), "__dict__", {}).values()
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # a cell that is not filled yet
-            continue
-    names = getattr(getattr(function, "__code__", None), "co_names", ())
-    yield from (getattr(function, "__globals__", {}).get(name) for name in names)
-
-
 def hooked(module: nn.Module) -> bool:
     """Whether hooks run around the module itself."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
@@ -149,15 +138,8 @@ def _trains(kind: type) -> bool:
         for owner in kind.__mro__[: kind.__mro__.index(nn.Module)]
         for function in vars(owner).values()
         if inspect.isfunction(function) and function.__name__ not in ("train", "eval")
-        for code in _codes(function.__code__)
+        for code in codes_of(function.__code__)
     )
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
 
 
 def engine_of(explainer: Any, model: Any) -> Engine:
@@ -179,27 +161,88 @@ def answer_of(forward: Any, model: Any, inputs: Tensor, layer: nn.Module | None 
     Raises:
         Uncovered: no plain tensor with an entry per row, or random numbers were drawn.
     """
-    state = _state(modules_in(model))
-    key = (tuple(inputs.shape[1:]), inputs.dtype, inputs.device, layer and id(layer))
-    known = _known(model)
-    with _LOCK:
-        if known.state != state:
-            known.state, known.answers = state, {}
-        answer = known.answers.get(key)
+    known, key = _known_now(model), (*_key(inputs), layer and id(layer))
+    answer = known.answers.get(key)
     if answer is None:
         answer = known.answers[key] = watched(forward, inputs[:1].detach(), layer)
     return answer
 
 
+def accept(forward: Any, model: Any, inputs: Tensor, answer: Answer, work: Work, *, unprepared: bool = False) -> None:
+    """Refuses what is too little work, and models that a library asks about several rows that depend on each other.
+
+    Args:
+        forward: of one batch.
+        model: behind it.
+        inputs: (N, C, *S).
+        answer: what the model does with one of them.
+        work: what the library would ask of it.
+        unprepared: whether the engine is the faster one on a plain copy already.
+
+    Raises:
+        Uncovered: it is one: the engine answers what the model says to a row alone.
+    """
+    enough(model, answer, work, unprepared=unprepared)
+    if work.rows < 2:
+        return
+    known, key = _known_now(model), _key(inputs)
+    if key not in known.mixed:
+        known.mixed[key] = _mixed(forward, inputs.detach())
+    if (reason := known.mixed[key]) is not None:
+        raise Uncovered(f"rows of a batch depend on each other: {reason}")
+
+
+@torch.no_grad()
+def _mixed(forward: Any, inputs: Tensor) -> str | None:
+    """Why rows of the model's batches depend on each other; None where they do not, or it cannot be told."""
+    from xai_fast.core.rows import mixed_rows, unlike  # what is passed on does without
+
+    row, own = inputs[:1], forward(inputs[:1].clone())
+    for other in (unlike(row), inputs[1:2]):  # whole numbers in it may be places in a table, of which not all exist
+        try:
+            alone = [own, forward(other.clone())] if len(other) else []
+        except Exception:  # the model's own, of a row that nobody asked about
+            continue
+        return mixed_rows(forward, [row, other], alone) if alone else None
+    return None
+
+
+def _key(inputs: Tensor) -> tuple[Any, ...]:
+    return tuple(inputs.shape[1:]), inputs.dtype, inputs.device
+
+
+def _known_now(model: Any) -> _Known:
+    """What is known of a model as it is."""
+    state, known = _state(modules_in(model)), _known(model)
+    with _LOCK:
+        if known.state != state:
+            known.state, known.answers, known.mixed = state, {}, {}
+    return known
+
+
 def _state(modules: Sequence[nn.Module]) -> Any:
-    """What decides which operations run: the modules, their code, and plain values in those not of torch."""
+    """What decides which operations run: the modules, their code and hooks; in those not of torch, what they hold."""
     state: list[Any] = []
     for module in modules:
-        kind = type(module)
-        state += (id(module), kind.forward)
+        kind, own = type(module), getattr(module, "__dict__", {})
+        state += (id(module), kind.forward, own.get("forward"), own.get("inplace"), module.training)
+        state += (*own.get("_forward_hooks", ()), "before", *own.get("_forward_pre_hooks", ()))
         if not kind.__module__.startswith("torch.nn."):
-            state += (value for value in vars(module).values() if type(value) in _PLAIN)
+            state += (_decisive(value) for name, value in own.items() if name not in _EVERY)
     return state
+
+
+def _decisive(value: Any, deep: int = 2) -> Any:
+    """What of an attribute may decide which operations run: plain values, and which function or object it is."""
+    if type(value) in _PLAIN:
+        return value
+    if type(value) in (list, tuple, dict) and len(value) > _LONGEST:
+        return len(value)
+    if type(value) in (list, tuple) and deep:
+        return tuple(_decisive(one, deep - 1) for one in value)
+    if type(value) is dict and deep:
+        return tuple((_decisive(key, 0), _decisive(one, deep - 1)) for key, one in value.items())
+    return None if isinstance(value, Tensor) else id(value)
 
 
 def _known(model: Any) -> _Known:

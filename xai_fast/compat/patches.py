@@ -132,13 +132,16 @@ class _Finder(MetaPathFinder):
             spec = find(fullname, path, target) if find is not None and finder is not self else None
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader.exec_module = _then(spec.loader.exec_module, library)  # type: ignore[method-assign]
+                    spec.loader.exec_module = _then(spec.loader, library)  # type: ignore[method-assign]
                 return spec
         return None
 
 
-def _then(execute: Callable[[ModuleType], None], library: Library) -> Callable[[ModuleType], None]:
+def _then(loader: Any, library: Library) -> Callable[[ModuleType], None]:
+    execute = loader.exec_module
+
     def exec_module(module: ModuleType) -> None:
+        loader.__dict__.pop("exec_module", None)  # the module keeps its loader, as it was
         execute(module)
         with _LOCK:
             if library.users:

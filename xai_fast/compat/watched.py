@@ -44,6 +44,7 @@ class Answer:
         layer: the shape, without the rows, of what the layer in question returned in each of its calls; None for what
             is no tensor.
         overwritten: whether something later wrote into what the layer returned, as `nn.ReLU(inplace=True)` does.
+        replaced: whether a hook put something else in the place of what the layer returned.
         operations: how many ran.
         flops: floating-point operations in them, of matrix products, convolutions and attention.
     """
@@ -54,6 +55,7 @@ class Answer:
     rescaled: bool
     layer: tuple[tuple[int, ...] | None, ...] = ()
     overwritten: bool = False
+    replaced: bool = False
     operations: int = 0
     flops: int = 0
 
@@ -71,22 +73,14 @@ def watched(forward: Any, row: Tensor, layer: nn.Module | None = None) -> Answer
     Raises:
         Uncovered: the output is no tensor with an entry per row, or random numbers were drawn.
     """
-    shapes: list[tuple[int, ...] | None] = []
-    returned: list[tuple[Tensor, int]] = []
-    thread = threading.get_ident()
-
-    def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        if threading.get_ident() == thread:
-            returned.extend((part, part._version) for part in _parts(output))
-            shapes.append(tuple(output.shape[1:]) if isinstance(output, Tensor) and output.ndim else None)
-
+    look = _Look()
     before = torch.get_rng_state()
-    handle = layer.register_forward_hook(look) if layer is not None else None
+    handles = look.put_in(layer) if layer is not None else []
     try:
         with torch.no_grad(), _Operations() as seen:
             output = forward(row.clone())
     finally:
-        if handle is not None:
+        for handle in handles:
             handle.remove()
     if seen.random and not torch.equal(before, torch.get_rng_state()):
         torch.set_rng_state(before)
@@ -97,17 +91,47 @@ def watched(forward: Any, row: Tensor, layer: nn.Module | None = None) -> Answer
     if not per_row and output.numel() != 1:
         raise Uncovered("the model's output has no entry per row")
     shape = tuple(output.shape[1:]) if per_row else ()
-    overwritten = any(part._version != version for part, version in returned)
     return Answer(
         shape,
         output.dtype,
         seen.rectifies_outside,
         seen.rescaled,
-        tuple(shapes),
-        overwritten,
+        tuple(look.shapes),
+        look.overwritten,
+        look.replaced,
         seen.operations,
         seen.flops,
     )
+
+
+class _Look:
+    """At what a layer returns, before the first hook and behind the last one, in the thread that made it."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...] | None] = []
+        self.replaced = False
+        self._thread = threading.get_ident()
+        self._first: Any = None
+        self._returned: list[tuple[Tensor, int]] = []
+
+    def put_in(self, layer: nn.Module) -> list[Any]:
+        """The handles of its hooks."""
+        return [layer.register_forward_hook(self._begin, prepend=True), layer.register_forward_hook(self._end)]
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether something wrote into it since."""
+        return any(part._version != version for part, version in self._returned)
+
+    def _begin(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._first = output
+
+    def _end(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._returned.extend((part, part._version) for part in _parts(output))
+            self.shapes.append(tuple(output.shape[1:]) if isinstance(output, Tensor) and output.ndim else None)
+            self.replaced = self.replaced or output is not self._first
 
 
 class _Operations(TorchDispatchMode):

@@ -22,6 +22,7 @@ from .copies import copied, traits
 from .draws import drawn_by, note
 from .guard import own_model
 from .layers import Recorded
+from .rows import unlike
 from .scores import named_parts
 from .shelf import Shelves
 from .snapshot import Path
@@ -157,15 +158,9 @@ class Prepared:
         )
 
     def trial(self, example: Tensor, dtype: torch.dtype | None) -> list[Tensor]:
-        """The two rows (1, C, *S) on which a model is verified: the first of `example`, and one unlike it.
-
-        The other is its mirror image at half the contrast on a ramp: within its range, on its side of zero, and with
-        another extreme, mean and spread, so that a model that looks at those of a batch gives itself away.
-        """
+        """The two rows (1, C, *S) on which a model is verified: the first of `example`, and one unlike it."""
         row = self.adopt(example[:1]).to(dtype or example.dtype)
-        most = row.abs().amax() if row.numel() else row.new_ones(())
-        ramp = torch.linspace(0, 1, row.shape[-1], dtype=row.dtype, device=row.device)
-        return [row, row.flip(-1) / 2 + ramp * torch.where(most.isfinite() & (most > 0), most / 4, 1)]
+        return [row, unlike(row)]
 
     def adopt(self, inputs: Tensor) -> Tensor:
         """The caller's inputs on the model's device, detached; each batch takes its own dtype as it is written."""

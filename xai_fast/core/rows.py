@@ -18,6 +18,17 @@ _FAR = 0.02  # of an output, the most that is taken for rounding
 _NEAR = 1e-6  # what kernels of one shape may differ by
 
 
+def unlike(row: Tensor) -> Tensor:
+    """A row (1, C, *S) like no other: the mirror image of `row` at half the contrast on a ramp.
+
+    It is within its range, on its side of zero, and has another extreme, mean and spread, so that a model that looks at
+    those of a batch gives itself away.
+    """
+    most = row.abs().amax() if row.numel() else row.new_ones(())
+    ramp = torch.linspace(0, 1, row.shape[-1], dtype=row.dtype, device=row.device)
+    return row.flip(-1) / 2 + ramp * torch.where(most.isfinite() & (most > 0), most / 4, 1)
+
+
 @torch.no_grad()
 def mixed_rows(
     model: Callable[[Tensor], Any], rows: Sequence[Tensor], alone: Sequence[Any] | None = None

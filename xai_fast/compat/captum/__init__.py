@@ -38,8 +38,17 @@ _SERVED = {
 
 _DRAWING = ("GradientShap", "NoiseTunnel", "ShapleyValueSampling", "Lime", "KernelShap", "DeepLiftShap")
 
+# Those whose own code puts hooks into the model, or runs a method that may.
+_INTRUDING = ("GuidedBackprop", "Deconvolution", "GuidedGradCam", "NoiseTunnel", "DeepLift", "DeepLiftShap")
+
 METHODS = {
-    name: Accelerated(name, f"captum.attr._core.{owner}", f"{__name__}.{served}", draws=name in _DRAWING)
+    name: Accelerated(
+        name,
+        f"captum.attr._core.{owner}",
+        f"{__name__}.{served}",
+        draws=name in _DRAWING,
+        intrudes=name in _INTRUDING or name.startswith("Layer"),
+    )
     for name, (owner, served) in _SERVED.items()
 }
 LIBRARY = Library("captum", trigger="captum.attr", methods=tuple(METHODS.values()))

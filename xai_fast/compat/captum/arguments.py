@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.joined import Given, given
-from xai_fast.compat.models import answer_of, engine_of, model_of, refuse_changed
+from xai_fast.compat.models import accept, answer_of, engine_of, model_of, refuse_changed
 from xai_fast.compat.watched import Answer
-from xai_fast.compat.worth import Work, enough
+from xai_fast.compat.worth import Work
 
 if TYPE_CHECKING:
     from xai_fast.engine import Engine
@@ -48,6 +48,18 @@ class Asked:
     def returned(self, values: Tensor) -> Any:
         """As captum returns it."""
         return self.given.returned(values, self.as_tuple)
+
+
+def refuse_own_gradients(explainer: Any) -> None:
+    """Refuses explainers that were given a `gradient_func`, as captum's methods of neurons do.
+
+    Raises:
+        Uncovered: it is one.
+    """
+    from captum._utils.gradient import compute_gradients  # pyright: ignore[reportMissingImports]
+
+    if explainer.gradient_func is not compute_gradients:
+        raise Uncovered("the explainer has its own `gradient_func`")
 
 
 def asked(call: Call, work: Work, layer: Any = None) -> Asked:
@@ -116,7 +128,7 @@ def asked_of(explainer: Any, given: Given, target: Any, work: Work, as_tuple: bo
     if answer.dtype is not inputs.dtype:
         raise Uncovered(f"the model answers {answer.dtype} to {inputs.dtype}")
     chosen = target_of(target, len(inputs), answer.shape)
-    enough(model, answer, work)
+    accept(given.forward, model, inputs, answer, work)
     return Asked(engine_of(explainer, model), given, chosen, as_tuple, answer)
 
 
@@ -209,6 +221,12 @@ def baselines_of(call: Call, asked_for: Asked) -> float | Tensor:
     ]
     joined = torch.cat([one.detach().reshape(rows, 1, -1) for one in wide], 2)
     return torch.cat([joined, batch[:, :, joined.shape[2] :]], 2) if further else joined
+
+
+def laid_as(gradients: Tensor, inputs: Tensor) -> Tensor:
+    """In the inputs' memory format, which autograd's gradients have."""
+    last = inputs.ndim == 4 and not inputs.is_contiguous() and inputs.is_contiguous(memory_format=torch.channels_last)
+    return gradients.contiguous(memory_format=torch.channels_last) if last else gradients
 
 
 def convergence_delta(call: Call, values: Any) -> Any:

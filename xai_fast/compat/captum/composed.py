@@ -9,7 +9,7 @@ import copy
 import types
 from typing import Any
 
-from xai_fast.compat.calls import Call, Uncovered, call_of
+from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.models import refuse_changed
 
 from . import METHODS
@@ -41,14 +41,17 @@ def _part(call: Call, explainer: Any) -> Any:
     own = own.__wrapped__ if hasattr(own, "__xai_fast__") else own
 
     def attribute(_explainer: Any, *args: Any, **kwargs: Any) -> Any:
-        part = call_of(own, explainer, args, kwargs)
+        part = accelerated.call(own, explainer, args, kwargs)
         try:
             result = accelerated.function(part)
         except Exception as error:
             part.passed_on(error)
             result = _MISSING
         call.reason = call.reason or part.reason
-        return own(explainer, *args, **kwargs) if result is _MISSING else result
+        if result is not _MISSING:
+            return result
+        with part.alone():
+            return own(explainer, *args, **kwargs)
 
     served = copy.copy(explainer)
     served.attribute = types.SimpleNamespace(__wrapped__=attribute)

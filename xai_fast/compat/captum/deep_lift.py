@@ -21,6 +21,7 @@ from .arguments import (
     baselines_of,
     convergence_delta,
     given_of,
+    refuse_own_gradients,
     rows_of,
     tensors_in,
 )
@@ -76,6 +77,7 @@ def _returned(call: Call, asked_for: Asked, values: Tensor) -> Any:
 def _ruled(call: Call, pairs: int) -> Asked:
     """The call in our words, if captum's rule and ours are the same on this model."""
     explainer = call.explainer
+    refuse_own_gradients(explainer)
     if call["custom_attribution_func"] is not None:
         raise Uncovered("`custom_attribution_func` is given")
     if not explainer.multiplies_by_inputs:

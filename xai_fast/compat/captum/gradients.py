@@ -15,7 +15,15 @@ from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.models import refuse_changed
 from xai_fast.compat.worth import Work
 
-from .arguments import asked, baselines_of, convergence_delta, differentiable, rows_of, tensors_in
+from .arguments import (
+    asked,
+    baselines_of,
+    convergence_delta,
+    differentiable,
+    refuse_own_gradients,
+    rows_of,
+    tensors_in,
+)
 from .services import with_gradients
 
 QUADRATURES: dict[str, Literal["gausslegendre", "left", "right", "middle"]] = {
@@ -65,12 +73,9 @@ _BY_ROWS = "row by row"
 
 def _path(call: Call) -> tuple[Any, float | Tensor]:
     """The call in our words, and where its paths begin."""
-    from captum._utils.gradient import compute_gradients  # pyright: ignore[reportMissingImports]
-
     explainer = call.explainer
     refuse_changed(explainer, "captum")
-    if explainer.gradient_func is not compute_gradients:
-        raise Uncovered("the explainer has its own `gradient_func`")
+    refuse_own_gradients(explainer)
     if type(call["n_steps"]) is not int or call["n_steps"] < 1:
         raise Uncovered("`n_steps` is no number of steps")
     asked_for = asked(call, Work(rows_of(call) * call["n_steps"], gradients=True))

@@ -21,12 +21,15 @@ from .services import several_at_once, with_scores
 
 def occlusion(call: Call) -> Any:
     """Our method; captum's map is float32 whatever the inputs are."""
+    _refuse_weights(call, True)
     at_once = several_at_once(call, rows_of(call))
     work = _work(call, _windows(call))
     asked_for = _by_ourselves(call, work)
     if asked_for is None:
         return call.plain(with_scores(call, work), perturbations_per_eval=at_once)
     shape = tuple(asked_for.inputs.shape[1:])
+    if not isinstance(call["sliding_window_shapes"], tuple):
+        raise Uncovered("windows that are no tuple")
     window = _extents(call["sliding_window_shapes"], shape)
     stride = _extents(1 if call["strides"] is None else call["strides"], shape)
     for extent, step, available in zip(window, stride, shape, strict=True):
@@ -39,6 +42,7 @@ def feature_ablation(call: Call) -> Any:
     """Our method by segments, or by single elements without a mask; captum's code over our scores for other masks."""
     if set(call.arguments) - set(call.defaults) - {"inputs"}:
         raise Uncovered("arguments that are captum's own")
+    _refuse_weights(call, False)
     at_once = several_at_once(call, rows_of(call))
     work = _work(call, features_of(call))
     asked_for = _by_ourselves(call, work)
@@ -57,6 +61,12 @@ def feature_ablation(call: Call) -> Any:
     method = FeatureAblation(asked_for.engine, segments=labels, baseline=baseline_of(call["baselines"], inputs))
     values = method.attribute(inputs.detach(), asked_for.target)
     return asked_for.returned(values.expand_as(inputs).contiguous())
+
+
+def _refuse_weights(call: Call, usual: bool) -> None:
+    """Refuses explainers that divide, or do not divide, by how often each element was hidden, unlike their class."""
+    if call.explainer.use_weights is not usual:
+        raise Uncovered("`use_weights` is not what the class has")
 
 
 def _work(call: Call, variants: int) -> Work:

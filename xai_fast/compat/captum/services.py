@@ -14,10 +14,10 @@ from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.joined import given
-from xai_fast.compat.models import answer_of, engine_of, model_of, refuse_changed
-from xai_fast.compat.worth import Work, enough, pays
+from xai_fast.compat.models import accept, answer_of, engine_of, model_of, refuse_changed
+from xai_fast.compat.worth import Work, pays
 
-from .arguments import asked_of, given_of
+from .arguments import asked_of, given_of, laid_as, refuse_own_gradients
 
 ROWS = 32  # that one question to the engine holds at least, where captum would ask one by one
 
@@ -36,8 +36,7 @@ def with_gradients(call: Call, *, light: bool = False) -> Any:
 
     explainer = call.explainer
     refuse_changed(explainer, "captum")
-    if explainer.gradient_func is not compute_gradients:
-        raise Uncovered("the explainer has its own `gradient_func`")
+    refuse_own_gradients(explainer)
 
     def gradients(
         forward_fn: Callable[..., Any], inputs: Any, target_ind: Any = None, additional_forward_args: Any = None
@@ -50,7 +49,7 @@ def with_gradients(call: Call, *, light: bool = False) -> Any:
             from xai_fast.methods.saliency import Saliency  # heavy; what is passed on does without
 
             values = Saliency(asked.engine, absolute=False).attribute(found.batch.detach(), asked.target)
-            return found.returned(values, as_tuple=True)
+            return found.returned(laid_as(values, found.batch), as_tuple=True)
         except Exception as error:
             call.passed_on(error)
         return compute_gradients(forward_fn, inputs, target_ind, additional_forward_args)
@@ -78,7 +77,7 @@ def with_scores(call: Call, work: Work) -> Any:
     answer = answer_of(found.forward, model, found.batch)
     if len(answer.shape) > 1 or answer.dtype is not found.batch.dtype:
         raise Uncovered("the model's output is no table of scores")
-    enough(model, answer, work)
+    accept(found.forward, model, found.batch, answer, work)
     classes = torch.arange(*answer.shape or (1,))
 
     def scores(*arguments: Any) -> Tensor:

@@ -17,20 +17,26 @@ from xai_fast.compat.calls import Accelerated
 from xai_fast.compat.patches import Library, subclass
 
 _AT = "pytorch_grad_cam"
+
+
+def _method(name: str, owner: str, served: str, method: str = "forward") -> Accelerated:
+    """Its hooks stay in the model from the constructor on, and every forward of another object's fires them."""
+    part = method == "get_cam_weights"
+    return Accelerated(name, f"{_AT}.{owner}", f"{__name__}.{served}", method, part=part, intrudes=True)
+
+
 _METHODS = (
-    Accelerated("BaseCAM", f"{_AT}.base_cam", f"{__name__}.passes:forward", "forward"),
-    Accelerated("FinerCAM", f"{_AT}.finer_cam", f"{__name__}.composed:finer", "forward"),
-    Accelerated(
-        "GuidedBackpropReLUModel", f"{_AT}.guided_backprop", f"{__name__}.composed:guided_backprop", "__call__"
-    ),
-    Accelerated(
+    _method("BaseCAM", "base_cam", "passes:forward"),
+    _method("FinerCAM", "finer_cam", "composed:finer"),
+    _method("GuidedBackpropReLUModel", "guided_backprop", "composed:guided_backprop", "__call__"),
+    _method(
         "DeepFeatureFactorization",
-        f"{_AT}.feature_factorization.deep_feature_factorization",
-        f"{__name__}.composed:factorization",
+        "feature_factorization.deep_feature_factorization",
+        "composed:factorization",
         "__call__",
     ),
-    Accelerated("AblationCAM", f"{_AT}.ablation_cam", f"{__name__}.weights:ablation", "get_cam_weights", part=True),
-    Accelerated("ScoreCAM", f"{_AT}.score_cam", f"{__name__}.weights:score", "get_cam_weights", part=True),
+    _method("AblationCAM", "ablation_cam", "weights:ablation", "get_cam_weights"),
+    _method("ScoreCAM", "score_cam", "weights:score", "get_cam_weights"),
 )
 _READERS = ("base_cam", "eigen_cam", "eigen_grad_cam", "layer_cam", "hirescam", "grad_cam_elementwise", "fullgrad_cam")
 _UPWARDS = "get_2d_projection_with_sign_correction"

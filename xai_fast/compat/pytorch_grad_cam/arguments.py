@@ -11,9 +11,9 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # pyrig
 from torch import Tensor, nn
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.compat.models import answer_of, model_of, one_tensor
+from xai_fast.compat.models import accept, answer_of, model_of, one_tensor
 from xai_fast.compat.watched import Answer
-from xai_fast.compat.worth import Work, enough, pays
+from xai_fast.compat.worth import Work, pays
 
 if TYPE_CHECKING:
     from xai_fast.core.targets import Target
@@ -34,6 +34,10 @@ def inputs_of(
     Raises:
         Uncovered: the engine does not serve them.
     """
+    if not cam.activations_and_grads.handles:
+        raise Uncovered("its hooks were taken out of the model")
+    if isinstance(inputs, Tensor) and inputs.requires_grad and cam.uses_gradients:
+        raise Uncovered("an input that requires a gradient, which grad-cam leaves there")
     rows = one_tensor(inputs).to(cam.device)
     model = model_of(cam.model)
     if not isinstance(model, nn.Module):
@@ -43,7 +47,7 @@ def inputs_of(
     answer = answer_of(model, model, rows)
     if len(answer.shape) != 1 or answer.dtype is not rows.dtype:
         raise Uncovered("the model's output is no table of class scores in the inputs' type")
-    enough(model, answer, Work(len(rows) * rows_each, gradients=gradients), unprepared=light)
+    accept(model, model, rows, answer, Work(len(rows) * rows_each, gradients=gradients), unprepared=light)
     return rows, answer
 
 
@@ -117,9 +121,12 @@ def shape_of(cam: Any, inputs: Tensor, layer: nn.Module) -> tuple[int, ...]:
     """What a layer returns for one input, without the rows.
 
     Raises:
-        Uncovered: it does not return one tensor once.
+        Uncovered: it does not return one tensor once, or a hook puts another in its place.
     """
-    shapes = answer_of(cam.model, cam.model, inputs, layer).layer
+    answer = answer_of(cam.model, cam.model, inputs, layer)
+    if answer.replaced:
+        raise Uncovered("a hook replaces what a layer returned, and grad-cam's may see what was before")
+    shapes = answer.layer
     if len(shapes) != 1 or shapes[0] is None:
         raise Uncovered("a layer that does not return one tensor once")
     return shapes[0]

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.hooks import without_hooks
-from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor
-from xai_fast.compat.worth import Work, enough, pays
+from xai_fast.compat.models import accept, answer_of, engine_of, model_of, one_tensor
+from xai_fast.compat.worth import Work, pays
 
 from .arguments import checked_layers, inputs_of, refuse_frozen
 from .passes import arranged
@@ -84,8 +84,8 @@ def guided_backprop(call: Call) -> Any:
     model = model_of(explainer.model)
     if inputs.grad is not None:
         raise Uncovered("the input holds a gradient already, to which grad-cam adds")
-    if inputs.ndim != 4 or inputs.device != explainer.device or not torch.is_grad_enabled():
-        raise Uncovered("an input that is no image on the model's device, or gradients are off")
+    if inputs.ndim != 4 or inputs.device != explainer.device or not torch.is_grad_enabled() or not inputs.is_leaf:
+        raise Uncovered("an input that is no image on the model's device, or was computed, or gradients are off")
     pays(model, 1)
     answer = answer_of(model, model, inputs)
     if answer.rectifies_outside or len(answer.shape) != 1:
@@ -95,11 +95,14 @@ def guided_backprop(call: Call) -> Any:
         raise Uncovered("a target that is no class")
     if category is None and len(inputs) > 1:
         raise Uncovered("no target for several images")
-    enough(model, answer, Work(1, gradients=True))
+    accept(model, model, inputs, answer, Work(1, gradients=True))
     from xai_fast.methods.guided_backprop import GuidedBackprop  # heavy; what is passed on does without
 
     values = GuidedBackprop(engine_of(explainer, model)).attribute(inputs[:1].detach(), category)
-    return values[0].permute(1, 2, 0).cpu().numpy()
+    # As grad-cam leaves it at the caller's tensor, and adds to it in the next call: to what it returned as well.
+    gradient = torch.cat([values.to(inputs), torch.zeros_like(inputs[1:])])
+    inputs.requires_grad_().grad = gradient
+    return gradient.cpu().numpy()[0].transpose(1, 2, 0)
 
 
 def factorization(call: Call) -> Any:

@@ -25,6 +25,7 @@ _METHODS = (
         f"{__name__}.explainers:deep",
         "shap_values",
         title="DeepExplainer",
+        intrudes=True,
     ),
     Accelerated("PartitionExplainer", "shap.explainers._partition", f"{__name__}.explainers:partition", "explain_row"),
 )

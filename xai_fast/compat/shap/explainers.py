@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from xai_fast.compat.calls import Call, CallersError, Uncovered
 from xai_fast.compat.held import answering
-from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, refuse_changed
+from xai_fast.compat.models import accept, answer_of, engine_of, model_of, one_tensor, refuse_changed
 from xai_fast.compat.watched import Answer
-from xai_fast.compat.worth import Work, enough, pays
+from xai_fast.compat.worth import Work, pays
 
 
 def gradient(call: Call) -> Any:
@@ -31,7 +31,8 @@ def gradient(call: Call) -> Any:
         raise Uncovered("`local_smoothing`, or variances")
     wanted = call["ranked_outputs"] if type(call["ranked_outputs"]) is int else answer.shape[0]
     # shap asks for the gradients of all rows once for every output.
-    enough(explainer.model, answer, Work(len(inputs) * draws * wanted, len(inputs) * wanted, gradients=True))
+    work = Work(len(inputs) * draws * wanted, len(inputs) * wanted, gradients=True)
+    accept(explainer.model, explainer.model, inputs, answer, work)
     ranks = _ranks(call, inputs, answer)
     from xai_fast.methods.gradient_shap import GradientShap  # heavy; what is passed on does without
 
@@ -53,7 +54,8 @@ def deep(call: Call) -> Any:
     pays(model_of(explainer.model), len(inputs) * len(data))
     if not answer.rescaled:
         raise Uncovered("an operation that shap's rule does not see, or a module that runs several times")
-    enough(explainer.model, answer, Work(2 * len(inputs) * len(data), len(inputs), gradients=True))
+    work = Work(2 * len(inputs) * len(data), len(inputs), gradients=True)
+    accept(explainer.model, explainer.model, inputs, answer, work)
     ranks = _ranks(call, inputs, answer)
     from xai_fast.methods.deep_lift import DeepLiftShap  # heavy; what is passed on does without
 

@@ -16,15 +16,16 @@ from xai_fast.compat.patches import Library, subclass
 _ACTIVATION, _GRADIENT = "torchcam.methods.activation", "torchcam.methods.gradient"
 _SCORES, _OWN = f"{__name__}.extractors:scored", f"{__name__}.extractors:own_forward"
 _METHODS = (
-    Accelerated("ScoreCAM", _ACTIVATION, _SCORES, "_get_score_weights"),
-    Accelerated("SSCAM", _ACTIVATION, _SCORES, "_get_score_weights", draws=True),
-    Accelerated("ISCAM", _ACTIVATION, _SCORES, "_get_score_weights"),
+    Accelerated("ScoreCAM", _ACTIVATION, _SCORES, "_get_score_weights", intrudes=True),
+    Accelerated("SSCAM", _ACTIVATION, _SCORES, "_get_score_weights", draws=True, intrudes=True),
+    Accelerated("ISCAM", _ACTIVATION, _SCORES, "_get_score_weights", intrudes=True),
     Accelerated(
         "SmoothGradCAMpp",
         _GRADIENT,
         f"{__name__}.extractors:smoothed",
         "_compute_smoothgrad_weights",
         draws=True,
+        intrudes=True,
     ),
     Accelerated("CAM", _ACTIVATION, _OWN, "_get_weights"),
     *(

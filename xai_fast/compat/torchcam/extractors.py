@@ -15,8 +15,8 @@ from torchcam.methods.core import _CAM  # pyright: ignore[reportMissingImports]
 
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.hooks import without_hooks
-from xai_fast.compat.models import answer_of, engine_of, model_of, one_tensor, refuse_changed
-from xai_fast.compat.worth import Work, enough, pays
+from xai_fast.compat.models import accept, answer_of, engine_of, model_of, one_tensor, refuse_changed
+from xai_fast.compat.worth import Work, pays
 from xai_fast.core.layers import layer_names
 
 
@@ -104,6 +104,8 @@ def _layers(extractor: Any, inputs: Tensor) -> list[str]:
             raise Uncovered("a layer that does not return one tensor once")
         if answer.overwritten:
             raise Uncovered("what a layer returned is written over later, in place, and torchcam sees that")
+        if answer.replaced:
+            raise Uncovered("a hook replaces what a layer returned, and torchcam's may see what was before")
     return list(layer_names(extractor.model, list(extractor.target_names)))
 
 
@@ -124,5 +126,5 @@ def _checked(extractor: Any, inputs: Tensor, work: Work) -> int:
     answer = answer_of(model, model, inputs)
     if len(answer.shape) != 1 or answer.dtype is not inputs.dtype:
         raise Uncovered("the model's output is no table of class scores in the inputs' type")
-    enough(model, answer, work)
+    accept(model, model, inputs, answer, work)
     return answer.shape[0]

@@ -1,4 +1,4 @@
-"""Our methods as the `explain_func` of Quantus 0.6's metrics: `explain(model, inputs, targets, method="GradCAM")`.
+"""Our methods as the `explain_func` of Quantus' metrics: `explain(model, inputs, targets, method="GradCAM")`.
 
 Quantus hands over arrays and takes arrays; what it gives to `explain_func_kwargs` are a method's name and settings:
 
