@@ -19,6 +19,7 @@ from xai_fast.graph.timed import decided, record
 
 from .convolution import form_of, pointwise, usable
 
+_QUESTION = "packed linear layers"
 _MOST_SHAPES = 4  # packed copies of one weight that are kept, where they cannot be told apart
 _MOST_CHOICES = 64  # sizes of batches for which it is remembered what is faster
 _WORTH_PACKING = 0.95  # of the plain operator's time, where the two are timed against each other
@@ -66,13 +67,20 @@ class PackedLinear(Linear):
 
     def _is_due(self, rows: int, activation: Activation) -> bool:
         """Whether it is time to choose: it is known already, or this size was asked for often."""
+        if said().packed is not None:
+            return True
+        if record().given:  # what it does not hold was not asked often
+            return record().get(_QUESTION, self._case(rows, activation)) is not None
         sizes = self._sizes(rows, activation)
-        if said().packed is not None or record().given or sizes in _pays:
+        if sizes in _pays:
             return True
         if len(_asked) >= _MOST_TIMED:
             _asked.clear()
         _asked[sizes] = _asked.get(sizes, 0) + 1
         return _asked[sizes] >= _OFTEN
+
+    def _case(self, rows: int, activation: Activation) -> str:
+        return f"{rows} x {tuple(self.weight.shape)}, {activation.name}, {torch.get_num_threads()} threads"
 
     def _sizes(self, rows: int, activation: Activation) -> tuple[Any, ...]:
         return (rows, *self.weight.shape, self.bias is None, activation, torch.get_num_threads())
@@ -82,8 +90,8 @@ class PackedLinear(Linear):
             self._choices.pop(next(iter(self._choices)))
         pays = said().packed
         if pays is None:
-            case = f"{rows} x {tuple(self.weight.shape)}, {activation.name}, {torch.get_num_threads()} threads"
-            pays = decided("packed linear layers", case, lambda: self._packing_pays(x, rows, activation), lambda: False)
+            case = self._case(rows, activation)
+            pays = decided(_QUESTION, case, lambda: self._packing_pays(x, rows, activation), lambda: False)
         self._choices[rows, activation] = self._packed(rows) if pays else None
 
     def _packing_pays(self, x: Tensor, rows: int, activation: Activation) -> bool:
