@@ -215,8 +215,10 @@ def _facts(run: AuditRun) -> dict[str, str]:
     }
 
 
-def _number(value: Any) -> str:
-    """Evidence as it is read: four digits, and small p-values by their power."""
+def _number(value: Any, name: str) -> str:
+    """Evidence as it is read: shares in per cent, else three digits, and small p-values by their power."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{100 * value:.1f} %" if name.startswith(("share", "wrong of")) else f"{value:.3g}"
