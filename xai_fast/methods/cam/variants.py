@@ -14,8 +14,12 @@ Kept for pipelines that rely on its numbers (`xai_fast.compat.pytorch_grad_cam`)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,9 +47,39 @@ def projection(activations: NDArray[np.floating]) -> NDArray[np.float32]:
     for one in np.where(np.isnan(activations), np.zeros((), activations.dtype), activations):
         table = one.reshape(len(one), -1).T
         table = table - table.mean(axis=0)
-        first = np.linalg.svd(table, full_matrices=False)[2][0]
+        with _by_one_thread():
+            first = np.linalg.svd(table, full_matrices=False)[2][0]
         found.append((table @ first).reshape(one.shape[1:]))
     return np.asarray(found, np.float32)
+
+
+_LOCK = threading.Lock()  # whoever asks for one thread while another does would put that back
+
+
+@contextmanager
+def _by_one_thread() -> Iterator[None]:
+    """NumPy's own linear algebra computes in this thread alone, where it can be told.
+
+    Its threads and torch's wait for work by asking again and again, each in the way of the other: what takes 10 ms
+    takes 100 and more.
+    """
+    threads = _threads()
+    if threads is None:
+        yield
+        return
+    with _LOCK, threads.limit(limits=1):
+        yield
+
+
+@functools.cache
+def _threads() -> Any:
+    """What tells NumPy's OpenBLAS how many threads it may have; None where there is none, or nobody knows how."""
+    try:
+        # Of scikit-learn, which grad-cam brings.
+        from threadpoolctl import ThreadpoolController  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    return ThreadpoolController().select(internal_api="openblas")
 
 
 def projection_upwards(activations: NDArray[np.floating]) -> NDArray[np.float32]:
