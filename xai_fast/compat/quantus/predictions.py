@@ -43,5 +43,7 @@ def predicted(call: Call) -> Any:
 
 def _added(asked: nn.Module, model: nn.Module) -> nn.Module | None:
     """The softmax that Quantus puts behind the model, anew for every call; None where it does not."""
-    made = type(asked) is nn.Sequential and asked is not model and len(asked) == 2 and asked[0] is model
-    return asked[1] if made and type(asked[1]) is nn.Softmax else None
+    if not isinstance(asked, nn.Sequential) or asked is model or len(asked) != 2:
+        return None
+    first, last = asked
+    return last if first is model and type(last) is nn.Softmax else None
