@@ -70,7 +70,7 @@ def _pictures(records: Records) -> Floats | None:
     colours = np.stack([numbers[name] for name in ("red", "green", "blue")], 1)
     casts = colours - colours.mean(1, keepdims=True)
     # By contrast, of which any picture can have more or less; with an end, below which nothing is sharp.
-    sharp = np.log(numbers["sharpness"] / numbers["contrast"].clip(min=1e-6) + 0.01)
+    sharp = np.log(numbers["sharpness"].clip(min=0) / numbers["contrast"].clip(min=1e-6) + 0.01)
     found = [numbers["brightness"], numbers["contrast"], casts[:, 0], casts[:, 2], sharp, *looks.values()]
     features = np.stack(found, 1)
     known = features[np.isfinite(features).all(1)]
