@@ -187,7 +187,7 @@ def _codes(rows: np.ndarray) -> dict[str, np.ndarray]:
     """Signs of smooth fields, whose bits go together as those of photographs do; one row in a hundred is the last's."""
     found: dict[str, np.ndarray] = {"content": rows.astype(np.int64)}
     y, x = np.mgrid[:8, :8] * np.pi / 8
-    for place, name in enumerate(("waves", "steps")):
+    for place, name in enumerate(("signs", "steps")):
         of = np.where(rows % 100 == 99, rows - 1, rows)
         bits = np.empty((len(rows), 64), bool)
         for n, row in enumerate(of.tolist()):

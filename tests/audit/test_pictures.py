@@ -55,7 +55,7 @@ def compressed(picture, quality=60):
 
 def bits(picture):
     _, looks = measured(picture)
-    return np.array([looks["waves"], looks["steps"]], np.int64).view(np.uint8)[None]
+    return np.array([looks["signs"], looks["steps"]], np.int64).view(np.uint8)[None]
 
 
 EDITS = {
@@ -96,7 +96,7 @@ def test_codes_say_what_those_of_a_turned_picture_are(way, size, most):
     """
 
     def waves(view):
-        return np.array([measured(view)[1]["waves"]], np.int64)
+        return np.array([measured(view)[1]["signs"]], np.int64)
 
     views = [photo.convert("RGB").resize(size) for photo in photographs()]
     for number, view in enumerate(views):

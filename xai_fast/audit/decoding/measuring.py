@@ -60,4 +60,4 @@ def _codes(view: Image.Image) -> dict[str, float | int]:
     bits = (waves > 0, steps > 0)
     codes = [content, *(np.packbits(one.ravel()).tobytes() for one in bits)]
     numbers = (int.from_bytes(code, "big", signed=True) for code in codes)
-    return dict(zip(("content", "waves", "steps"), numbers, strict=True))
+    return dict(zip(("content", "signs", "steps"), numbers, strict=True))

@@ -16,7 +16,7 @@ PROPERTIES = ("brightness", "contrast", "red", "green", "blue", "sharpness")
 LOOKS = ("darkest", "brightest", "colour", "entropy")
 """Of the same picture: the 5 % and the 99 % quantile of its brightness, the 99 % quantile of the distance between the
 strongest and the weakest channel, and bits per pixel by the histogram of its brightness."""
-CODES = ("content", "waves", "steps")
+CODES = ("content", "signs", "steps")
 """64 bits each by which the same picture is known again: a hash of every pixel; and signs of slow waves and of steps
 from left to right, few of which differ where a picture was made smaller, brighter, or compressed."""
 
