@@ -56,7 +56,7 @@ KINK = 1e-3  # of the largest value: where a library's own run errs by more, a R
 AGAIN = 8  # further runs of the library
 
 
-def no_further(ours, plain, truth, again, times=2.5) -> str:
+def no_further(ours, plain, truth, again) -> str:
     """Why a result is further from float64 than the numerics rule allows, in its largest error or its RMS; or "".
 
     The largest error is at most 4 times that of the library's own float32 run, or 1e-5 of the largest value, without
@@ -72,21 +72,20 @@ def no_further(ours, plain, truth, again, times=2.5) -> str:
         plain: the library's.
         truth: in float64.
         again: the library's result on inputs moved by one unit in the last place, by the number of the move.
-        times: of the library's RMS error.
     """
-    if reason := _further(ours, [plain], truth, times):
-        reason = _further(ours, [plain, *(again(number) for number in range(AGAIN))], truth, times)
+    if reason := _further(ours, [plain], truth):
+        reason = _further(ours, [plain, *(again(number) for number in range(AGAIN))], truth)
     return reason
 
 
-def _further(ours, theirs, truth, times) -> str:
+def _further(ours, theirs, truth) -> str:
     scale = truth.abs().max()
     error, *own = ((one.detach().double() - truth.double()).abs() / scale for one in (ours, *theirs))
     worst = torch.stack(own).amax(0)
     smooth = worst <= KINK
     largest = float(error[smooth].max()) if smooth.any() else 0.0
     allowed = max(4 * float(worst[smooth].max()) if smooth.any() else 0.0, 1e-5)
-    rms, allowed_rms = _rms(error), max(times * max(map(_rms, own)), 1e-6)
+    rms, allowed_rms = _rms(error), max(2.5 * max(map(_rms, own)), 1e-6)
     if largest > allowed:
         return f"the largest error is {largest:.1e}, and {allowed:.1e} is allowed"
     if rms > allowed_rms:
