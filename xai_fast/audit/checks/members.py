@@ -15,9 +15,8 @@ from .subject import NoSubjectError, Subject
 from .thresholds import Thresholds
 
 _MOST = 512  # images of a class that are asked about; of larger classes the maps say which images have the cue
-_LESS_SURE = (
-    0.75  # of the control's quantiles, up to which images are listed behind those that surely depend on the cue
-)
+# Of the control's quantiles: up to there images are listed behind those that surely depend on the cue.
+_LESS_SURE = 0.75
 
 
 def dependent(finding: Finding, records: Records, subject: Subject, limits: Thresholds) -> Finding:
