@@ -88,6 +88,8 @@ class RowBudget:
         self.settled = self.fixed or self.settled
         if repeatable():
             size = self.settled or self._best()
+            if self.fixed is None and _HALVED.get():  # what a large first size is halved to may still be all rows
+                size = min(size, first_size(self.device))
             self.settled = fewer(size if self.most is None else min(size, self.most))
 
     def rows(self, remaining: int) -> int:
