@@ -151,7 +151,7 @@ class ModelStore:
     def is_ready(self, settings: Settings, anchors: frozenset[str], inputs: Tensor) -> bool:
         """Whether `prepare` has nothing left to do."""
         if not self.contents().prepared:
-            return False
+            return False  # and the model need not be compared
         prepared = self.current().prepared.get(self._key(settings, modules_of(anchors), exact=False))
         return prepared is not None and tuple(inputs.shape[1:]) in prepared.footprints
 
