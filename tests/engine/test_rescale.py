@@ -660,6 +660,41 @@ def _nothing(_tensor):
     return None
 
 
+def half_of_what_comes_back(module):
+    module.register_full_backward_hook(lambda _module, given, _asked: tuple(g if g is None else g / 2 for g in given))
+
+
+def half_of_what_arrives(module):
+    module.register_full_backward_pre_hook(lambda _module, given: (given[0] / 2,))
+
+
+def half_by_the_tensor(module):
+    def hook(_module, _args, made):
+        if made.requires_grad:
+            made.register_hook(lambda gradient: gradient / 2)
+
+    module.register_forward_hook(hook)
+
+
+@pytest.mark.parametrize("layer", [5, 2, 8], ids=["convolution", "tanh", "linear"])
+@pytest.mark.parametrize("hook", [half_of_what_comes_back, half_of_what_arrives, half_by_the_tensor])
+def test_hooks_that_change_gradients_are_an_error(hook, layer):
+    """The formulas are told apart from what hooks make of them; the forward says nothing about it."""
+    inputs, net = subjects.signals(2, (3, 12, 12)), plain_net(nn.Tanh, nn.MaxPool2d(2)).float()
+    hook(net[layer])
+    with pytest.raises(ValueError, match="a hook changes gradients"):
+        xf.DeepLift(net).attribute(inputs, 1)
+
+
+@pytest.mark.parametrize("look", ["full_backward_hook", "full_backward_pre_hook"])
+def test_backward_hooks_that_only_look_are_passed(look):
+    inputs, net = subjects.signals(2, (3, 12, 12), dtype=torch.float64), plain_net(nn.Tanh, nn.MaxPool2d(2))
+    expected = xf.DeepLift(net).attribute(inputs, 1)
+    for layer in (2, 5, 8):
+        getattr(net[layer], f"register_{look}")(lambda *_: None)
+    assert_equal_to(xf.DeepLift(net).attribute(inputs, 1), expected)
+
+
 @pytest.mark.filterwarnings("ignore:rows of a batch depend")
 def test_what_resists_capture_says_so():
     model, inputs = test_tail.Branching().double().eval(), subjects.signals(2, (3, 16, 16), dtype=torch.float64)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 
 import xai_fast as xf
+from xai_fast.core import autograd
 
 INPUTS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -395,3 +396,47 @@ def test_models_that_capture_their_own_outputs(build, called_before):
     near(scores, expected[0], 1e-4)
     near(gradients, expected[1], 1e-3)
     near(hidden[:, :1], drops(wrapped, inputs, 16), 1e-3)
+
+
+def _chain():
+    layers = nn.Conv2d(3, 6, 3), nn.Tanh(), nn.Conv2d(6, 5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(720, 4)
+    return nn.Sequential(*layers).eval()
+
+
+@pytest.mark.parametrize("returns", [None, 1.5], ids=["what it was given", "something else"])
+def test_a_hook_on_the_tensor_that_a_layer_returns(returns):
+    """The gradient at a layer is what the user's hooks on its output leave of it, as torch keeps it there."""
+    torch.manual_seed(3)
+    model, factors = _chain(), torch.linspace(0.2, 3, 5).view(-1, 1, 1)
+
+    def hook(_module, _given, made):
+        if made.requires_grad:
+            made.register_hook(lambda gradient: gradient * factors)
+        return None if returns is None else made * returns
+
+    model[2].register_forward_hook(hook)
+    seen = {}
+    handle = model[2].register_forward_hook(lambda _module, _given, made: seen.update(out=made))
+    scores = model(INPUTS)[:, 1]
+    seen["out"].retain_grad()
+    scores.sum().backward()
+    handle.remove()
+    by = seen["out"].grad
+    truth = (by.mean((2, 3), keepdim=True) * seen["out"]).sum(1, keepdim=True).relu().detach()
+    found = xf.GradCAM(model, layer="2").attribute(INPUTS, 1, resolution="native")
+    assert truth.abs().max() > 1e-3
+    near(found, truth)
+
+
+def test_gradients_behind_hooks_on_tensors():
+    """Of several tensors at once as of each alone, where torch gives what arrives at the hook."""
+    x = torch.ones(2, requires_grad=True)
+
+    def asked(*which):
+        made = {"x": x, "y": x * 2}
+        made["y"].register_hook(lambda gradient: gradient / 2)
+        return autograd.grad((made["y"].clone() * 3).sum(), [made[name] for name in which])
+
+    for which in (("y",), ("x", "y"), ("y", "x")):
+        for name, gradient in zip(which, asked(*which), strict=True):
+            assert gradient.tolist() == {"x": [3.0, 3.0], "y": [1.5, 1.5]}[name]

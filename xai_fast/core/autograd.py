@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
 
 _BATCH_NORM = ("NativeBatchNormBackward", "BatchNormWithUpdateBackward", "NativeBatchNormLegit")
 _BACKWARDS = {
@@ -34,13 +36,16 @@ def grad(
 
     Costs a walk over the graph, and 5 us for every operation of a backward that meets such an axis.
 
+    Of a tensor that has hooks it is the gradient behind them, as its `.grad` would be and as what comes before it gets;
+    torch (2.14) gives what arrives at them where the backward goes on to another of the tensors asked for.
+
     Raises:
         ValueError: the model checkpoints in the way in which torch gives no gradient at an input.
     """
     try:
-        with _mended(outputs):
+        with _mended(outputs), _BehindHooks(inputs) as behind:
             # Its types do not name the edges that it takes from torch 2.2 on.
-            return torch.autograd.grad(outputs, cast("Any", inputs), grad_outputs, **options)
+            return behind(torch.autograd.grad(outputs, cast("Any", inputs), grad_outputs, **options))
     except RuntimeError as error:
         if "use_reentrant=True" not in str(error):
             raise
@@ -53,6 +58,30 @@ def grad(
 def _mended(outputs: Tensor | Sequence[Tensor]) -> AbstractContextManager[Any]:
     ends = [outputs] if isinstance(outputs, Tensor) else outputs
     return _TrueLayout() if any(map(_may_misread, _nodes([end.grad_fn for end in ends]))) else nullcontext()
+
+
+class _BehindHooks:
+    """Sees the gradients of tensors that have hooks as the last one leaves them."""
+
+    def __init__(self, inputs: Tensor | Sequence[Tensor | GradientEdge]) -> None:
+        tensors = [inputs] if isinstance(inputs, Tensor) else inputs
+        self._hooked = {at: one for at, one in enumerate(tensors) if isinstance(one, Tensor) and one._backward_hooks}
+        self._seen: dict[int, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> _BehindHooks:
+        self._handles = [one.register_hook(partial(self._see, at)) for at, one in self._hooked.items()]
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def __call__(self, found: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(self._seen.get(at, gradient) for at, gradient in enumerate(found))
+
+    def _see(self, at: int, gradient: Tensor) -> None:
+        self._seen[at] = gradient
 
 
 class _TrueLayout(TorchDispatchMode):

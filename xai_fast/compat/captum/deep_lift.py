@@ -2,7 +2,7 @@
 
 Not covered: models with anything between input and output that is neither linear nor one of captum's modules, such a
 module that runs several times, softmax, `multiply_by_inputs=False`, rules of the user's, baselines from a function,
-the deltas of several baselines, further arguments that have a row per input.
+the deltas of several baselines, further arguments that have a row per input, backward hooks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.hooks import refuse_backward_hooks
 from xai_fast.compat.models import answer_of, model_of
 from xai_fast.compat.worth import Work, pays
 
@@ -85,6 +86,7 @@ def _ruled(call: Call, pairs: int) -> Asked:
     if explainer.eps != _EPS:
         raise Uncovered("`eps` is not the default")
     model = model_of(explainer.model)
+    refuse_backward_hooks(explainer.model)
     pays(model, pairs)
     found = given_of(call)
     if found.layout is not None and len([one for one in found.layout.shapes if one is not None]) > len(

@@ -1,6 +1,6 @@
 """Captum's guided backpropagation and deconvolution, which know ReLU modules only; ours know every ReLU.
 
-Not covered: models in which a ReLU runs that is no `nn.ReLU`.
+Not covered: models in which a ReLU runs that is no `nn.ReLU`; under deconvolution, models with hooks.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from xai_fast.compat.calls import Call, Uncovered
+from xai_fast.compat.hooks import refuse_hooks
 from xai_fast.compat.models import model_of
 from xai_fast.compat.worth import Work, pays
 
@@ -37,6 +38,8 @@ def _with_modules_alone(call: Call, *, deconvolution: bool) -> Asked:
     refuse_own_gradients(explainer)
     if explainer.use_relu_grad_output is not deconvolution:
         raise Uncovered("`use_relu_grad_output` is not what the class has")
+    if deconvolution:
+        refuse_hooks(explainer.model)
     rows = rows_of(call)
     pays(model_of(explainer.forward_func), rows)
     asked_for = asked(call, Work(rows, gradients=True))

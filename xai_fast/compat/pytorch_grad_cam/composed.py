@@ -1,10 +1,10 @@
 """grad-cam's classes that are no `BaseCAM`: FinerCAM over served layers, guided backpropagation, and factorizations.
 
 Not covered: what `passes` does not cover; of guided backpropagation, ReLUs that are no `nn.ReLU` module, which grad-cam
-does not replace, and inputs that hold a gradient already, to which grad-cam adds. `DeepFeatureFactorization` is
-grad-cam's own: scikit-learn's factors, stopped after 200 rounds, turn rounding in the activations into up to half a
-percent of a map, and one forward as far as the layer is all that there is to save (`xf.DeepFeatureFactorization` has
-our factors).
+does not replace, hooks on those that it does, and inputs that hold a gradient already, to which grad-cam adds.
+`DeepFeatureFactorization` is grad-cam's own: scikit-learn's factors, stopped after 200 rounds, turn rounding in the
+activations into up to half a percent of a map, and one forward as far as the layer is all that there is to save
+(`xf.DeepFeatureFactorization` has our factors).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from pytorch_grad_cam.activations_and_gradients import (  # pyright: ignore[reportMissingImports]
     ActivationsAndGradients,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from xai_fast.compat.calls import Call, Uncovered
-from xai_fast.compat.hooks import without_hooks
+from xai_fast.compat.hooks import refuse_hooks, without_hooks
 from xai_fast.compat.models import accept, answer_of, engine_of, model_of, one_tensor
 from xai_fast.compat.worth import Work, pays
 
@@ -86,6 +86,7 @@ def guided_backprop(call: Call) -> Any:
         raise Uncovered("the input holds a gradient already, to which grad-cam adds")
     if inputs.ndim != 4 or inputs.device != explainer.device or not torch.is_grad_enabled() or not inputs.is_leaf:
         raise Uncovered("an input that is no image on the model's device, or was computed, or gradients are off")
+    refuse_hooks(model, nn.ReLU)
     pays(model, 1)
     answer = answer_of(model, model, inputs)
     if answer.rectifies_outside or len(answer.shape) != 1:

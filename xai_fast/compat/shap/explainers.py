@@ -1,7 +1,8 @@
 """shap's explainers of torch models: its draws, layout and checks, and our sums.
 
 Not covered: several inputs, the input of a layer, `local_smoothing`, variances; of DeepExplainer, models with anything
-between input and output that is neither linear nor a module with a rule, or such a module that runs several times.
+between input and output that is neither linear nor a module with a rule, or such a module that runs several times, with
+backward hooks, or with modules that work in place.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from xai_fast.compat.calls import Call, CallersError, Uncovered
 from xai_fast.compat.held import answering
+from xai_fast.compat.hooks import refuse_backward_hooks
 from xai_fast.compat.models import accept, answer_of, engine_of, model_of, one_tensor, refuse_changed
 from xai_fast.compat.watched import Answer
 from xai_fast.compat.worth import Work, pays
@@ -51,6 +53,9 @@ def deep(call: Call) -> Any:
     """Multipliers by our rules where they are shap's, averaged over the background."""
     explainer = call.explainer
     inputs, data, answer = _asked(call, explainer.data)
+    refuse_backward_hooks(explainer.model)
+    if any(getattr(module, "inplace", False) for module in explainer.model.modules()):
+        raise Uncovered("a module that works in place, which shap's hooks on the one before it may not allow")
     pays(model_of(explainer.model), len(inputs) * len(data))
     if not answer.rescaled:
         raise Uncovered("an operation that shap's rule does not see, or a module that runs several times")

@@ -16,16 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from xai_fast.core import autograd
+from xai_fast.core.copies import hooked
 from xai_fast.core.hooks import shadowed
 from xai_fast.core.memory import out_of_memory
 from xai_fast.core.prepared import Prepared
-from xai_fast.core.verify import floats
+from xai_fast.core.verify import difference, floats
 from xai_fast.engine.gradients import backward as explicit
 from xai_fast.engine.gradients.backward import Rule, rectified
 from xai_fast.engine.replay.tail import Tail
 from xai_fast.graph.captured import Captured, own_forwards
 from xai_fast.graph.reasons import first_line
-from xai_fast.graph.steps import INPUT, filled
+from xai_fast.graph.steps import INPUT, Step, filled
 
 from .watch import in_order, watched
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # rounding moves a value over a ReLU's kink, to 2 % (ResNet-50, MobileNetV2, DenseNet-121 with awakened weights).
 _ALIKE = {torch.float64: 1e-8, torch.float32: 0.03, torch.bfloat16: 0.3, torch.float16: 0.1}
 _WORSE = 4.0  # times the error to float64 that autograd's own float32 run has, where they are further apart
+_SAME = 1e-6  # two backwards by the same kernels
 _FORGOTTEN = "what was captured has another gradient than the model"
 _NO_MEMORY = "memory ran out where what was captured was to give the model's gradient"
 
@@ -94,14 +96,43 @@ def rescale_for(prepared: Prepared, shape: tuple[int, ...], layers: tuple[str, .
     if isinstance(rescale, str):
         return rescale
     captured = prepared.captured[shape]
-    program = captured.program(captured.graph.steps, {INPUT}, captured.graph.results, plain=True)
+    ours = _stepwise(captured, captured.graph.steps)
+    refused = _disagreement(prepared, captured, (), "gradient", lambda row: ours(row)[1], "steps")
+    return refused or _hooks_that_reach(prepared, captured) or rescale
 
-    def ours(row: Tensor) -> Gradients:
+
+def _stepwise(captured: Captured, steps: Sequence[Step]) -> Callable[[Tensor], tuple[Any, Gradients]]:
+    """Runs a row by steps that take the place of those captured: what is returned, and its gradient by autograd."""
+    program = captured.program(steps, {INPUT}, captured.graph.results, plain=True)
+
+    def run(row: Tensor) -> tuple[Any, Gradients]:
         leaf = row.requires_grad_()
         raw = filled(captured.graph.output, {**captured.graph.fixed, **program.run({INPUT: leaf.clone()})})
-        return _by(_projected(raw), [leaf])
+        return raw, _by(_projected(raw), [leaf])
 
-    return _disagreement(prepared, captured, (), "gradient", ours, "steps") or rescale
+    return run
+
+
+def _hooks_that_reach(prepared: Prepared, captured: Captured) -> str | None:
+    """Why the modules' formulas, which is what the rescale rule knows, do not have the gradient that hooks make of it.
+
+    A hook that changes what a module reads or returns is none of them: whoever runs it says so.
+    """
+    steps, row, key = captured.graph.steps, captured.example, ("hooks", (), "gradient")
+    hooks = [step for step in steps if step.module is not None and hooked(step.module)]
+    if not hooks or row is None:
+        return None
+    if key not in captured.agreements:
+        from xai_fast.engine.gradients.rescale.hooked import formula  # as above
+
+        bare = _stepwise(captured, [formula(step) if step in hooks else step for step in steps])
+        assert isinstance(prepared.module, nn.Module)
+        with torch.enable_grad(), shadowed(prepared.module):
+            (raw, hooked_gradient), (raw_too, gradient) = _stepwise(captured, steps)(row.clone()), bare(row.clone())
+        same = difference(floats(raw), floats(raw_too), row.dtype) is None
+        apart = same and _error(gradient, hooked_gradient) > _SAME
+        captured.agreements[key] = "a hook changes gradients, of which its formulas know nothing" if apart else None
+    return captured.agreements[key]
 
 
 def _disagreement(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from xai_fast.core.layers.places import Take, at_layers
+from xai_fast.core.layers.places import Take, at_layers, first_tensor, with_first
 from xai_fast.core.prepared import Prepared
+from xai_fast.graph.address import address
 from xai_fast.graph.captured import own_forwards
 
 from .answers import Response
@@ -66,5 +70,25 @@ def watched(prepared: Prepared, layers: tuple[str, ...], *, detach: bool = False
         return take
 
     assert isinstance(prepared.module, nn.Module)
-    with at_layers(prepared.module, {name: taker(name) for name in layers}) as captured.begin:
-        yield captured
+    module, before = prepared.module, [] if detach else _opened(prepared.module, layers)
+    try:
+        with at_layers(module, {name: taker(name) for name in layers}) as captured.begin:
+            yield captured
+    finally:
+        for handle in before:
+            handle.remove()
+
+
+def _opened(module: nn.Module, layers: tuple[str, ...]) -> list[RemovableHandle]:
+    """Lets the user's hooks on layers see what requires a gradient: they may hook that tensor and change what comes."""
+
+    def open(_layer: nn.Module, _args: Any, output: Any) -> Any:
+        activation = first_tensor(output)
+        if activation.requires_grad or not torch.is_grad_enabled():
+            return None
+        # A hook may write into it, which autograd forbids on a leaf.
+        return with_first(output, activation.detach().requires_grad_().clone())
+
+    places = [address(layer) for layer in layers]
+    found = [module.get_submodule(place.module) for place in places if not place.input]
+    return [layer.register_forward_hook(open, prepend=True) for layer in found if layer._forward_hooks]
