@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,21 @@ def test_imports_that_point_up_are_seen():
         assert not list(wrong_imports(ROOT / "core" / "guard.py", ast.parse(text))), text
 
 
+@cache
+def mentions(path, text):
+    """What the text of one of our files imports: (the module's name, the same with what is taken from it)."""
+    package = ["xai_fast", *path.relative_to(ROOT).parent.parts]
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found += [(module, f"{module}.{alias.name}") for alias in node.names]
+    return found
+
+
 def uses(files):
     """Which of our modules each of our modules imports, type-checking and function-level imports included.
 
@@ -129,20 +145,9 @@ def uses(files):
     modules = set(names.values())
     graph = {}
     for path, text in files.items():
-        package = ["xai_fast", *path.relative_to(ROOT).parent.parts]
-        graph[names[path]] = set()
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Import):
-                found = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                base = package[: len(package) - node.level + 1] if node.level else []
-                module = ".".join([*base, *([node.module] if node.module else [])])
-                # What is imported from a package is its submodule, where it has one of that name.
-                parts = [f"{module}.{alias.name}" for alias in node.names]
-                found = [part if part in modules else module for part in parts]
-            else:
-                continue
-            graph[names[path]] |= {module for module in found if module in modules and module != names[path]}
+        # What is imported from a package is its submodule, where it has one of that name.
+        found = {part if part in modules else module for module, part in mentions(path, text)}
+        graph[names[path]] = {module for module in found if module in modules and module != names[path]}
     return graph
 
 
