@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+# Tests that take many seconds each: they compile kernels, interpret them or run examples.
+LONG = ("test_cuda_kernels.py", "test_triton.py", "test_with_kernels_interpreted", "test_examples.py")
 _HELPERS = str(Path(__file__).parent)
 if _HELPERS not in sys.path:
     sys.path.insert(0, _HELPERS)
@@ -31,6 +33,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    """The longest come first: no worker waits for another's last test, and what they build is built in one of them."""
+    items.sort(key=lambda item: not any(part in item.nodeid for part in LONG))
     if config.getoption("--slow"):
         return
     for item in items:

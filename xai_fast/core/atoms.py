@@ -32,7 +32,7 @@ _BY_IDENTITY = (
     *(types.MethodDescriptorType, torch.layout, torch.memory_format),
 )
 VALUES = frozenset((*_BY_VALUE, *_NUMBERS))
-_ATOMS = frozenset((*_BY_VALUE, *_NUMBERS, *_BY_IDENTITY))
+ATOMS = frozenset((*_BY_VALUE, *_NUMBERS, *_BY_IDENTITY))
 ROOTS = frozenset(("torch", "xai_fast", "builtins", "numpy", *sys.stdlib_module_names))
 _FROZEN = (int, float, complex, str, bytes, np.generic)  # of which a subclass cannot change its value either
 
@@ -40,7 +40,7 @@ _FROZEN = (int, float, complex, str, bytes, np.generic)  # of which a subclass c
 def is_atom(value: Any) -> bool:
     """Whether a value cannot change."""
     kind = type(value)
-    if kind in _ATOMS:
+    if kind in ATOMS:
         return True
     if kind is tuple or kind is torch.Size:
         return all(map(is_atom, value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 _OURS = "xai_fast."
+_NOTHING = (type(None), str, int, float, bool, type)  # what is not counted
 _OBJECT = 300  # bytes that a Python object takes with what hangs on it, about
 
 
@@ -55,7 +56,7 @@ def held(*roots: Any) -> dict[int, int]:
     left = list(roots)
     while left:
         item = left.pop()
-        if id(item) in seen or item is None or isinstance(item, str | int | float | bool | type):
+        if type(item) in _NOTHING or id(item) in seen or isinstance(item, _NOTHING):
             continue
         seen.add(id(item))
         if isinstance(item, Tensor):
@@ -78,12 +79,11 @@ def _of_tensor(tensor: Tensor) -> dict[int, int]:
         return {id(tensor): tensor.numel() * tensor.element_size()}
 
 
-def _parts(item: Any) -> Iterator[Any]:
+def _parts(item: Any) -> Iterable[Any]:
     if isinstance(item, nn.Module):
-        yield from (*item.parameters(), *item.buffers())
-    elif isinstance(item, dict):
-        yield from item.values()
-    elif isinstance(item, list | tuple | set | frozenset):
-        yield from item
-    elif type(item).__module__.startswith(_OURS) and hasattr(item, "__dict__"):
-        yield from vars(item).values()
+        return (*item.parameters(), *item.buffers())
+    if isinstance(item, dict):
+        return item.values()
+    if isinstance(item, (list, tuple, set, frozenset)):
+        return item
+    return vars(item).values() if type(item).__module__.startswith(_OURS) and hasattr(item, "__dict__") else ()

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .atoms import is_atom, same_atoms
-from .opening import MODULE, SCRIPT, Kind, kind_of
+from .atoms import ATOMS, is_atom, same_atoms
+from .opening import MODULE, SCRIPT, Kind, Named, kind_of
 from .tensor_parts import parts, plain_traits
 
 Path = tuple[Any, ...]
@@ -165,14 +165,15 @@ class _Inside(_Kept):
         self.alive = weakref.ref(value) if kind is MODULE else None
         self.items: dict[Any, Any] = {}
 
-    def settle(self, value: Any) -> None:
+    def settle(self, value: Any, named: Named) -> None:
         """Remembers which objects lie inside, so that the next look at the same ones is short."""
         raw = self.kind.raw(value)
         self.ids = [*map(id, raw)]
-        self.atoms = [part for part in raw if is_atom(part)]  # kept alive: nothing else gets their addresses
         places = {address: place for place, address in enumerate(self.ids)}
-        named = self.kind.named(value)
         deep = [(id(named[name]), kept) for name, kept in self.items.items() if name in named and _is_deep(kept)]
+        no_atoms = {address for address, _ in deep}  # to ask takes longest where the answer is no
+        # Kept alive: nothing else gets their addresses.
+        self.atoms = [part for part in raw if type(part) in ATOMS or (id(part) not in no_atoms and is_atom(part))]
         # What is made anew whenever it is asked for has no place.
         self.stable = all(address in places for address, _ in deep)
         self.deep = [(places[address], kept) for address, kept in deep if address in places]
@@ -199,7 +200,7 @@ class _Inside(_Kept):
                 return False
         if any(name not in self.items for name in named):
             return False
-        self.settle(value)
+        self.settle(value, named)
         return True
 
     def changes(self, value: Any, path: Path) -> Iterator[Path]:
@@ -232,9 +233,9 @@ class _Builder:
 
     def keep(self, value: Any, path: Path) -> Any:
         """What is to be known of a value: an atom itself, or what compares it."""
-        if path in self._ignoring:
+        if self._ignoring and path in self._ignoring:
             return _Anything()
-        if is_atom(value):
+        if type(value) in ATOMS or is_atom(value):
             return value
         if id(value) in self._met:
             return _Again(self._met[id(value)][1])
@@ -244,7 +245,7 @@ class _Builder:
             kept.items = {name: self.keep(part, (*path, name)) for name, part in named.items()}
             # What appears and disappears there is to be ignored as well.
             kept.items |= {each[-1]: _Anything() for each in self._ignoring if each[:-1] == path}
-            kept.settle(value)
+            kept.settle(value, named)
         return kept
 
     def _first(self, value: Any, path: Path) -> _Kept:
