@@ -12,7 +12,7 @@ from xai_fast.audit.checks import clusters, errors, image_properties, metadata, 
 from xai_fast.audit.checks.cues import ColourCue, CornersCue, RegionCue, TraceCue, cue_from
 from xai_fast.audit.checks.finding import Confirmation, Finding, ranked
 from xai_fast.audit.checks.regions import REGIONS, Box, masses, on_grid, shares
-from xai_fast.audit.checks.statistics import holm, mean_interval, more_often, rank_biserial
+from xai_fast.audit.checks.statistics import discoveries, holm, mean_interval, more_often, rank_biserial
 from xai_fast.audit.checks.storing import Findings, findings_of
 from xai_fast.audit.checks.thresholds import DEFAULT, Thresholds
 
@@ -88,6 +88,11 @@ def test_masses_are_exact_where_boxes_cut_cells():
     np.testing.assert_allclose(masses(even, boxes)[0], [box.area for box in boxes], rtol=1e-6)
     np.testing.assert_allclose(on_grid(even), 1 / 64, rtol=1e-6)
     assert np.isnan(shares(np.full((1, 3, 3), -1.0))).all()
+
+
+def test_discoveries_against_their_definition():
+    assert discoveries(np.array([0.9, 0.001, 0.02, 0.021]), 0.05) == 3  # 0.02 alone is above 2/4 of it
+    assert discoveries(np.array([0.9, 0.3, 0.5]), 0.05) == 0
 
 
 def test_holm_against_its_definition():

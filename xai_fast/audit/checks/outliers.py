@@ -1,8 +1,10 @@
-"""Which images are unlike all others: to the model, by what is measured of the pictures, or by both together?
+"""Which images are unlike all others: to the model and by what is measured of the pictures, taken together?
 
 By the distance to the tenth nearest (Ramaswamy, Rastogi and Shim 2000, "Efficient algorithms for mining outliers from
 large data sets"), beside those of other images: nine that are alike do not hide each other. A model that was trained on
-an outlier has learned where to put it, so that its embedding is asked together with the picture.
+an outlier has learned where to put it, and a picture of another thing can be as bright and coloured as those of a
+class; but those that are near to the model are then others than those that are near as pictures. So there is one
+distance for both: what no image is near in both is out.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from .finding import Finding
 from .records import Floats, Records
+from .statistics import discoveries
 from .thresholds import Thresholds
 
 NAME = "outliers"
@@ -29,36 +32,40 @@ def lacking(records: Records) -> str:
 
 
 def check(records: Records, limits: Thresholds) -> list[Finding]:
-    """At most one finding: images that are far out in the embedding and as pictures, both added up.
+    """At most one finding: images that no others are near, in the embedding and as pictures at once.
 
-    Behind them are listed those that are merely outside, which may be outliers.
+    Every set has a tail, which is taken to fall off exponentially from the upper quartile on, as it does between the
+    median and there. Where not one image is surely beyond it, nothing is said. Else so many of the farthest are said to
+    be outliers that at most the accepted share of them is expected to be of the tail (Benjamini and Hochberg 1995);
+    behind them are listed others of it, which may be outliers.
     """
     if len(records) < limits.least_images:
         return []
-    opinions = {"to the model": records.embedding, "as pictures": _pictures(records)}
-    parts = {said: _beyond(records, features, limits) for said, features in opinions.items() if features is not None}
+    asked = {"to the model": records.embedding, "as pictures": _pictures(records)}
+    parts = {said: features for said, features in asked.items() if features is not None}
     if not parts:
         return []
-    ranges = np.sum(list(parts.values()), axis=0)
-    outside, far_out = limits.outside
-    count = int((ranges > far_out).sum())
-    if not count:
+    farther = _far_out(records, list(parts.values()), limits)
+    chance = np.where(farther > 0, 0.25 * np.exp(-farther), 1.0)
+    count = discoveries(chance, limits.sound_outliers)
+    if len(records) * chance.min() >= 1 - limits.confidence or not count:
         return []
-    rows = np.flatnonzero(ranges > outside)
-    rows = rows[np.argsort(-ranges[rows], kind="stable")]
-    judged, out = records.judged, ranges > far_out
+    order = np.argsort(-farther, kind="stable")
+    rows = order[: max(count, int((chance < 1 - limits.tail).sum()))]
+    out = np.zeros(len(records), bool)
+    out[order[:count]] = True
     evidence = {
         "images": count,
         "share of all images": count / len(records),
-        "how far out, at most": float(ranges[rows[0]]),
-        **{f"{said} alone": int((one > far_out).sum()) for said, one in parts.items()},
+        "chance of so far out, at least": float(chance[rows[0]]),
+        "judged": " and ".join(parts),
         "further outside": len(rows) - count,
     }
     groups = {"wrong of them": out, "wrong of the others": ~out}
-    rates = {said: records.wrong[group & judged] for said, group in groups.items()}
+    rates = {said: records.wrong[group & records.judged] for said, group in groups.items()}
     evidence |= {said: float(wrong.mean()) for said, wrong in rates.items() if len(wrong)}
     title = f"{count:,} {'image is' if count == 1 else 'images are'} unlike all others of the class"
-    positions, scores = records.position[rows].tolist(), ranges[rows].tolist()
+    positions, scores = records.position[rows].tolist(), farther[rows].tolist()
     return [Finding(NAME, title, "low", count / len(records), evidence, tuple(positions), tuple(scores))]
 
 
@@ -80,29 +87,50 @@ def _pictures(records: Records) -> Floats | None:
     return features / (high - low).clip(min=1e-3)
 
 
-def _beyond(records: Records, features: Floats, limits: Thresholds) -> Floats:
-    """(n,) how far out each is by its features (n, D); 0 where it is not, or they are unknown.
-
-    The square root of the interquartile ranges by which a distance is beyond the upper quartile (Tukey 1977), of all
-    images and of those of the class together: the one misses what is odd for its class, the other what is taken for a
-    class of which all are far from each other. The root, so that neither embedding nor pictures outvote the other.
-    """
-    usable = np.flatnonzero(np.isfinite(features).all(1))
+def _far_out(records: Records, parts: list[Floats], limits: Thresholds) -> Floats:
+    """(n,) how far out each is by all that is known of it, of parts (n, D); 0 where it is not, or nothing is known."""
+    known = np.stack([np.isfinite(part).all(1) for part in parts], 1)
     found = np.zeros(len(records))
-    if len(usable) >= limits.least_images:
-        far = distances(features[usable])
-        found[usable] = np.sqrt(_ranges(far, np.zeros(len(far)), limits) + _ranges(far, records.target[usable], limits))
+    for pattern in np.unique(known[known.any(1)], axis=0):
+        usable = np.flatnonzero(known[:, pattern].all(1))
+        if len(usable) < limits.least_images:
+            continue
+        told = [part[usable] for part, is_known in zip(parts, pattern, strict=True) if is_known]
+        beyond = _beyond(told, records.target[usable], limits)
+        own = (known[usable] == pattern).all(1)
+        found[usable[own]] = beyond[own]
     return found
 
 
-def _ranges(far: Floats, group: NDArray[np.number], limits: Thresholds) -> Floats:
-    """(n,) by how many interquartile ranges each is beyond the upper quartile of its group; small groups as one."""
+def _beyond(parts: list[Floats], target: NDArray[np.integer], limits: Thresholds) -> Floats:
+    """(n,) how far the distance of each is beyond the upper quartile; one more is e times as rare.
+
+    The mean of that among all images and among those of its class: the one misses what is odd for its class, the other
+    what is taken for a class of which all are far from each other. Parts (n, D) are in units of their usual distances.
+    """
+    far = distances(np.concatenate([part / _usual(part) for part in parts], 1))
+    return (_rarity(far, np.zeros(len(far)), limits) + _rarity(far, target, limits)) / 2
+
+
+def _usual(features: Floats) -> float:
+    """The median distance of features (n, D) to the tenth nearest, of at most `_MOST` of them; 1 where all are one."""
+    if len(features) > _MOST:
+        features = features[np.sort(np.random.default_rng(0).choice(len(features), _MOST, replace=False))]
+    found = float(np.median(distances(features)))
+    return found if found > 1e-6 else 1.0
+
+
+def _rarity(far: Floats, group: NDArray[np.number], limits: Thresholds) -> Floats:
+    """(n,) how far each is beyond the upper quartile of its group, in lengths of the tail; small groups are one.
+
+    Half of what is beyond the median is beyond the upper quartile: so their distance is log 2 of its lengths.
+    """
     found = np.zeros(len(far))
     values, counts = np.unique(group, return_counts=True)
     large = values[counts >= limits.least_images]
     for own in [*(group == value for value in large.tolist()), ~np.isin(group, large)]:
-        low, high = np.quantile(far[own] if own.sum() >= limits.least_images else far, (0.25, 0.75))
-        found[own] = (far[own] - high).clip(min=0) / max(high - low, 1e-6)
+        middle, high = np.quantile(far[own] if own.sum() >= limits.least_images else far, (0.5, 0.75))
+        found[own] = (far[own] - high).clip(min=0) / max((high - middle) / np.log(2), 1e-6)
     return found
 
 

@@ -22,6 +22,16 @@ def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
     return corrected
 
 
+def discoveries(p_values: NDArray[np.floating], share: float) -> int:
+    """How many of the smallest p-values can be claimed where at most a share of the claims may be false on average.
+
+    Benjamini and Hochberg (1995), "Controlling the false discovery rate"; of tests that do not depend on each other.
+    """
+    p = np.sort(p_values)
+    kept = np.flatnonzero(p <= share * np.arange(1, len(p) + 1) / len(p))
+    return int(kept[-1]) + 1 if len(kept) else 0
+
+
 def more_often(hits: int, of: int, other_hits: int, of_others: int) -> float:
     """The chance of so many hits or more where both groups have them alike (Fisher's exact test, one-sided)."""
     from scipy.stats import hypergeom

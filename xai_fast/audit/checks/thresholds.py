@@ -37,14 +37,14 @@ class Thresholds:
         odd_size: by how many interquartile ranges (of logarithms) beyond the quartiles, and by which factor from the
             median, a size is odd.
         usual: share of the images, or of those of a class, from which on any of these is what they are.
-        outside: how far out an image is that may be an outlier, and one that is; see `outliers`.
+        sound_outliers: of the images that are said to be outliers, the share that may be the tail of sound ones.
         in_turn: least correlation of an image with the next of its class, in [0, 1].
         rare: share of an even share of the images, below which a class is rare.
         doubt: least doubt in a label, in [0, 1], at which an image counts as mislabelled.
         many_mislabelled: share of a data set from which on they are a grave matter; `some_mislabelled` likewise.
         confirmed: least change of the probability beyond the control's, at the lower end of its interval.
         grave: change of the probability from which on a confirmed finding is grave.
-        confidence: of intervals, all confirmations of one audit together (Bonferroni).
+        confidence: of intervals, all confirmations of one audit together (Bonferroni); and that there are outliers.
         least_confirming: held-out images that a confirmation needs.
         most_confirming: held-out images that it takes.
         most_confirmed: findings that are confirmed, the strongest first.
@@ -76,7 +76,7 @@ class Thresholds:
     odd_aspect: float = 0.35
     odd_size: tuple[float, float] = (3.0, 2.0)
     usual: float = 0.5
-    outside: tuple[float, float] = (3.0, 4.5)
+    sound_outliers: float = 0.4
     in_turn: float = 0.1
     rare: float = 0.1
     doubt: float = 0.8
