@@ -76,6 +76,35 @@ def test_labels_learned_by_heart_are_found_by_the_embedding():
     assert exchanged[first].mean() >= 0.9
 
 
+def test_classes_that_resemble_each_other_throw_no_doubt_on_labels(monkeypatch):
+    """Two classes of one kind, whose images the embedding and the model cannot tell apart, and exchanged labels."""
+    made, _, exchanged = records(flipped=0.03)
+    true, draws = made.target, np.random.default_rng(0)
+    embedding = made.embedding.copy()
+    rows = np.flatnonzero(true <= 1)
+    embedding[rows] = embedding[draws.permutation(rows)]
+    doubtful, *_ = records(flipped=0.03, embedding=embedding)
+    count = int(exchanged.sum())
+    first = np.argsort(-mislabelled.doubts(doubtful, doubtful.judged))[:count]
+    assert exchanged[first].mean() >= 0.9
+    monkeypatch.setattr(mislabelled, "_MOST", 500)  # then of some of the images, and still never the label itself
+    monkeypatch.setattr(mislabelled, "_BLOCK", 256)
+    first = np.argsort(-mislabelled.doubts(doubtful, doubtful.judged))[:count]
+    assert exchanged[first].mean() >= 0.9
+
+
+def test_neighbours_are_the_nearest_and_never_itself():
+    made, *_ = records(200)
+    alike = made.embedding @ made.embedding.T
+    np.fill_diagonal(alike, -np.inf)
+    found = mislabelled._nearest(made.embedding, np.arange(200), 7)
+    np.testing.assert_array_equal(np.sort(found, 1), np.sort(np.argsort(-alike, 1)[:, :7], 1))
+    few = np.arange(0, 200, 20)
+    found = mislabelled._nearest(made.embedding, few, 7)
+    assert set(found.ravel().tolist()) <= set(few.tolist())
+    assert not (found == np.arange(200)[:, None]).any()
+
+
 def test_without_labels_nothing_is_mislabelled():
     made, *_ = records()
     blind, *_ = records(numbers={**made.numbers, "label": np.full(len(made), np.nan)})

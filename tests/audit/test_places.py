@@ -166,7 +166,7 @@ def test_images_that_have_a_mark_come_first_and_the_less_sure_behind(where):
     (found,) = confirmed([claim], made, subject, DEFAULT)
     lists_all = dataclasses.replace(found, positions=tuple(made.position[made.target == 1].tolist()))
     told = dependent(lists_all, made, subject, DEFAULT)
-    count = told.evidence["images whose answer depends on it"]
+    count = told.evidence["images that have it"]
     assert marked[list(told.positions[:count])].all()
     assert count >= 0.9 * marked.sum()
     assert len(told.positions) == count + told.evidence["further, less sure"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import metadata
-from .cues import ColourCue
+from .cues import AbstractCue, ColourCue
 from .finding import Change, Confirmation, Finding, Severity
 from .interventions import held_out, inserting, others, pictures, removing
 from .places import explaining_most
@@ -131,19 +131,28 @@ def _tested(finding: Finding, records: Records, subject: Subject, limits: Thresh
         return not_tested(finding, f"fewer than {limits.least_confirming} held-out images have the cue, or can take it")
     name = records.name(index)
     changes = tuple(change for edit in edits for change in edit.changes(index, name, confidence))
-    # Inserted, a cue raises the probability of its class; removed, it lowers it.
-    scores = [change for change in changes if change.what != "accuracy"]
-    sure = [change.low if change.edit == "insert" else -change.high for change in scores]
-    size = max(change.effect if change.edit == "insert" else -change.effect for change in scores)
-    # One of both by a margin is proof that a mark is used. Of colours, which every picture has and a class is known by
-    # naturally, neither alone is: the other must go the same way beyond doubt.
-    proved = max(sure) >= limits.confirmed and (not isinstance(finding.cue, ColourCue) or min(sure) > 0)
-    if not proved:
+    size, sure = _worth([change for change in changes if change.what != "accuracy"], finding.cue)
+    if sure < limits.confirmed:
         return dataclasses.replace(finding, severity="low", confirmation=Confirmation("not confirmed", changes))
     severity: Severity = "high" if size >= limits.grave else "medium"
     return dataclasses.replace(
         finding, severity=severity, strength=size, confirmation=Confirmation("confirmed", changes)
     )
+
+
+def _worth(scores: Sequence[Change], cue: AbstractCue) -> tuple[float, float]:
+    """By how much the probability of the class surely follows a cue: the estimate, and the lower end of its interval.
+
+    Inserted, a cue raises it; removed, it lowers it. One of both is proof that a mark is used. Of colours, which every
+    picture has and a class is known by naturally, neither alone is. Inserting is what has a control there, and removing
+    must go the same way beyond doubt.
+    """
+    size = {one.edit: one.effect if one.edit == "insert" else -one.effect for one in scores}
+    sure = {one.edit: one.low if one.edit == "insert" else -one.high for one in scores}
+    if isinstance(cue, ColourCue):
+        both = sure.keys() >= {"insert", "remove"} and sure["remove"] > 0
+        return (size["insert"], sure["insert"]) if both else (0.0, 0.0)
+    return max(size.values()), max(sure.values())
 
 
 def _edits(finding: Finding, records: Records, subject: Subject, limits: Thresholds) -> list[_Edit]:

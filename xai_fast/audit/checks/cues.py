@@ -139,7 +139,8 @@ class CornersCue(AbstractCue):
 class ColourCue(AbstractCue):
     """A shift of the mean of each channel, in [-1, 1] of full brightness: a cast, or a brighter or darker picture.
 
-    The control shifts the channels the other way.
+    The control of inserting shifts the channels the other way. That of removing does nothing: whatever else is done to
+    the colours of a picture that has a cast takes it further from all others than taking the cast away.
     """
 
     shift: tuple[float, float, float]
@@ -160,7 +161,7 @@ class ColourCue(AbstractCue):
 
     def removed_instead(self, picture: Picture) -> Picture:
         """See `AbstractCue`."""
-        return _shifted(picture, self.shift, 1)
+        return picture.copy()
 
     def described(self) -> dict[str, Any]:
         """See `AbstractCue`."""

@@ -87,9 +87,9 @@ class _Split:
 def _split(records: Records, values: Floats, own: NDArray[np.bool_], limits: Thresholds) -> _Split | None:
     """Whether a class falls in two by properties (n, D); fitted to images that are not held out.
 
-    What all of a class has may be the class: that pages are bright is no fault. What part of it has, and the rest
-    clearly not, may have been put there. Two normal distributions must describe the class better than one (by BIC),
-    and lie apart by Ashman's D (Ashman et al. 1994).
+    What most of a class has may be the class: that pages are bright is no fault, though some of them show something
+    else. What a smaller part of it has, and the rest clearly not, may have been put there. Two normal distributions
+    must describe the class better than one (by BIC), and lie apart by Ashman's D (Ashman et al. 1994).
     """
     from sklearn.mixture import GaussianMixture
 
@@ -104,6 +104,8 @@ def _split(records: Records, values: Floats, own: NDArray[np.bool_], limits: Thr
         return None
     others = np.nanmedian(values[(records.target >= 0) & ~own], axis=0)
     which = int(np.linalg.norm(two.means_ - others, axis=1).argmax())
+    if two.weights_[which] > limits.usual:
+        return None
     towards = np.full(len(values), -np.inf)
     chances = two.predict_proba((values + spread)[own]).clip(min=1e-300)
     towards[own] = np.log(chances[:, which]) - np.log(chances[:, 1 - which])

@@ -60,6 +60,24 @@ def falls(
     return fallen(without), fallen(instead)
 
 
+def rises(
+    cue: RegionCue | CornersCue, index: int, own: Sequence[Picture], plain: Sequence[Picture], subject: Subject
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n,) by how much what each has in a place raises the odds of the class elsewhere, as a logarithm; its control.
+
+    The mean over the same few pictures of other classes, `plain`. A picture that is known anyway hardly changes without
+    its mark; but its mark makes another picture the class.
+    """
+    before = _odds(subject.probabilities(plain), index)
+    risen, control = np.zeros((2, len(own)))
+    for picture, was in zip(plain, before, strict=True):
+        edited = subject.probabilities([cue.inserted(picture, one) for one in own])
+        instead = subject.probabilities([cue.inserted_instead(picture, one) for one in own])
+        risen += (_odds(edited, index) - was) / len(plain)
+        control += (_odds(instead, index) - was) / len(plain)
+    return risen, control
+
+
 def _odds(probabilities: NDArray[np.float64], index: int) -> NDArray[np.float64]:
     """Logarithm of the odds of a class."""
     own = probabilities[:, index]

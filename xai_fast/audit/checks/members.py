@@ -1,31 +1,35 @@
-"""Which images of a class depend on a confirmed cue: each without it, beside a control."""
+"""Which images of a class have a confirmed cue: each without it, and others with what it has, beside controls."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import errors
-from .cues import CornersCue, RegionCue
+from .cues import CornersCue, Picture, RegionCue
 from .finding import Finding
-from .interventions import falls
+from .interventions import falls, others, pictures, rises
 from .records import Records
 from .subject import NoSubjectError, Subject
 from .thresholds import Thresholds
 
 _MOST = 512  # images of a class that are asked about; of larger classes the maps say which images have the cue
+_ASKED = 4  # pictures of other classes into which is put what each of them has
+_LEAST = 1.0  # change of the odds, as a logarithm, below which an image is never said to have the cue
 # Of the control's quantiles: up to there images are listed behind those that surely depend on the cue.
 _LESS_SURE = 0.75
 
 
 def dependent(finding: Finding, records: Records, subject: Subject, limits: Thresholds) -> Finding:
-    """A confirmed finding about a place, with the images that depend on it in place of those that look there.
+    """A confirmed finding about a place, with the images that have its cue in place of those that look there.
 
-    A map is coarse and says where a score comes from, not whether a mark is there; taking the place away does. Scores
-    become by how much the odds of the class fall. Those that fall by more than the control lowers nearly all are said
-    to depend on it; behind them are listed those that fall by more than it lowers most. A claim about errors is about
-    its wrong answers, whoever else has the cue.
+    A map is coarse and says where a score comes from, not whether a mark is there. Taking the place away does, and
+    putting its content into pictures of other classes does for those that are known without it. Scores become by how
+    much the odds of the class fall and rise, both added up. Where that is more than the controls do to nearly all, the
+    image is said to have the cue; behind are listed those where it is more than they do to most. A claim about errors
+    is about its wrong answers, whoever else has the cue.
     """
     index, cue = finding.class_index, finding.cue
     if finding.confirmation.state != "confirmed" or index is None or not isinstance(cue, RegionCue | CornersCue):
@@ -38,11 +42,11 @@ def dependent(finding: Finding, records: Records, subject: Subject, limits: Thre
     found = subject.pictures(records.position[rows].tolist())
     places = np.array([position for position in records.position[rows].tolist() if position in found])
     try:
-        fallen, control = falls(cue, index, [found[int(position)] for position in places], subject)
+        fallen, control = _changed(cue, index, [found[int(position)] for position in places], records, subject, limits)
     except NoSubjectError:
         return finding
     less_sure, sure = np.quantile(control, (_LESS_SURE, limits.tail))
-    count = int((fallen > sure).sum())
+    count = int((fallen > max(sure, _LEAST)).sum())
     if not count:
         return finding
     order = np.argsort(-fallen, kind="stable")
@@ -51,9 +55,26 @@ def dependent(finding: Finding, records: Records, subject: Subject, limits: Thre
         finding,
         evidence={
             **finding.evidence,
-            "images whose answer depends on it": count,
+            "images that have it": count,
             "further, less sure": len(order) - count,
         },
         positions=tuple(places[order].tolist()),
         scores=tuple(float(value) for value in fallen[order]),
     )
+
+
+def _changed(
+    cue: RegionCue | CornersCue,
+    index: int,
+    own: list[Picture],
+    records: Records,
+    subject: Subject,
+    limits: Thresholds,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n,) by how much the odds of the class fall without the cue of each, and rise with it elsewhere; the controls."""
+    fallen, control = falls(cue, index, own, subject)
+    plain = list(pictures(subject, records, others(index, records, limits)[:_ASKED]).values())
+    if not plain:
+        return fallen, control
+    risen, risen_control = rises(cue, index, own, plain, subject)
+    return fallen + risen, control + risen_control

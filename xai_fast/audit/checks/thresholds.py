@@ -36,7 +36,7 @@ class Thresholds:
         odd_aspect: of the shorter side over the longer, below which the proportions are odd.
         odd_size: by how many interquartile ranges (of logarithms) beyond the quartiles, and by which factor from the
             median, a size is odd.
-        usual: share of the images, or of those of a class, from which on any of these is what they are.
+        usual: share of the images, or of those of a class, from which on any of these, or a colour, is what they are.
         sound_outliers: of the images that are said to be outliers, the share that may be the tail of sound ones.
         in_turn: least correlation of an image with the next of its class, in [0, 1].
         rare: share of an even share of the images, below which a class is rare.
@@ -79,7 +79,7 @@ class Thresholds:
     sound_outliers: float = 0.4
     in_turn: float = 0.1
     rare: float = 0.1
-    doubt: float = 0.8
+    doubt: float = 0.7
     many_mislabelled: float = 0.02
     some_mislabelled: float = 0.01
     confirmed: float = 0.1
