@@ -10,8 +10,9 @@ from made_records import maps, records
 
 from xai_fast.audit.checks import places, shortcut
 from xai_fast.audit.checks.confirm import confirmed
-from xai_fast.audit.checks.cues import CornersCue, RegionCue
-from xai_fast.audit.checks.interventions import falls
+from xai_fast.audit.checks.cues import ColourCue, CornersCue, RegionCue
+from xai_fast.audit.checks.finding import Confirmation, Finding
+from xai_fast.audit.checks.interventions import falls, rises
 from xai_fast.audit.checks.members import dependent
 from xai_fast.audit.checks.regions import REGIONS, masses, on_grid, shares
 from xai_fast.audit.checks.storing import Findings, findings_of
@@ -245,3 +246,109 @@ def test_what_the_class_shows_anyway_counts_for_no_place(where, region):
     (found,) = confirmed([dataclasses.replace(claims[number], rivals=rivals)], made, subject, DEFAULT)
     assert found.evidence["region"] == region
     assert found.confirmation.state == "confirmed"
+
+
+class KnowsAnyway(Knows):
+    """All of whose class is blue in the middle: no answer depends on a mark, and a mark makes others the class."""
+
+    def __init__(self, marks, made, places):
+        super().__init__(marks, made, places)
+        self.all[made.target == 1, 10:14, 10:14] = BLUE
+
+
+@pytest.mark.parametrize("where", [any_corner, one_corner])
+def test_a_mark_shows_elsewhere_in_images_that_are_known_without_it(where):
+    made, subject = planted(where, CORNERS, knows=KnowsAnyway)
+    marked = (subject.all == RED).all(-1).sum((1, 2)) > 0
+    (claim,) = shortcut.check(made, DEFAULT)
+    (found,) = confirmed([claim], made, subject, DEFAULT)
+    told = dependent(found, made, subject, DEFAULT)
+    count = told.evidence["images that have it"]
+    assert marked[list(told.positions[:count])].all()
+    assert count >= 0.9 * marked.sum()
+
+
+@pytest.mark.parametrize("cue", [CornersCue(0.3), RegionCue(REGIONS["top left corner"])])
+def test_odds_rise_by_what_a_place_is_worth_elsewhere(cue):
+    made, subject = planted(any_corner, CORNERS)
+    own = [subject.all[row] for row in np.flatnonzero(made.target == 1)[:20]]
+    plain = [subject.all[row] for row in np.flatnonzero(made.target == 2)[:3]]
+
+    def odds(picture):
+        p = subject.probabilities([picture])[0, 1]
+        return np.log(p / (1 - p))
+
+    risen, control = rises(cue, 1, own, plain, subject)
+    for n, one in enumerate(own):
+        expected = np.mean([odds(cue.inserted(other, one)) - odds(other) for other in plain])
+        assert risen[n] == pytest.approx(expected)
+        expected = np.mean([odds(cue.inserted_instead(other, one)) - odds(other) for other in plain])
+        assert control[n] == pytest.approx(expected)
+
+
+CAST = (0.3, 0.0, -0.3)
+
+
+class KnowsTheCast:
+    """Half of class 1 has a cast, which is known where it is as strong as that; and all of it is known by a mark, too.
+
+    Args:
+        made: the records.
+        mark: whether the class has one.
+        most: whether more of the cast is more of the class, or no picture of it any longer.
+    """
+
+    def __init__(self, made, *, mark=False, most=True):
+        draws = np.random.default_rng(0)
+        self.all = draws.integers(100, 120, (len(made), SIDE, SIDE, 3), dtype=np.uint8)
+        self.has = np.flatnonzero((made.target == 1) & (draws.random(len(made)) < 0.4))
+        self.all[self.has] = [ColourCue(CAST).inserted(self.all[row], self.all[row]) for row in self.has]
+        if mark:
+            self.all[made.target == 1, 10:14, 10:14] = 0
+        self.most = most
+
+    def pictures(self, positions):
+        return {int(one): self.all[one] for one in positions}
+
+    def probabilities(self, pictures):
+        seen = np.stack(pictures).astype(float) / 255
+        cast = (seen[..., 0] - seen[..., 2]).mean((1, 2))
+        known = (cast > 0.4) & (self.most | (cast < 0.8))
+        dark = seen[:, 10:14, 10:14].mean((1, 2, 3)) < seen.mean((1, 2, 3)) / 2
+        own = np.where(known | dark, 0.95, 0.05)
+        return np.stack([(1 - own) / 3, own, (1 - own) / 3, (1 - own) / 3], 1)
+
+
+@pytest.mark.parametrize("most", [True, False])
+def test_a_cast_that_is_used_is_confirmed_however_more_of_it_looks(most):
+    made, *_ = records()
+    subject = KnowsTheCast(made, most=most)
+    (found,) = confirmed([claim_of_a_cast(subject, CAST)], made, subject, DEFAULT)
+    assert found.confirmation.state == "confirmed"
+    assert found.strength == pytest.approx(0.9, abs=0.02)  # as it is inserted, where there is a control
+
+
+def test_a_cast_without_which_a_class_is_known_as_well_is_not_confirmed():
+    """It makes others the class; but a colour that a class has naturally does so, too."""
+    made, *_ = records()
+    subject = KnowsTheCast(made, mark=True)
+    (found,) = confirmed([claim_of_a_cast(subject, CAST)], made, subject, DEFAULT)
+    inserted = [one for one in found.confirmation.changes if one.edit == "insert" and one.what != "accuracy"]
+    assert inserted[0].low > 0.5
+    assert found.confirmation.state == "not confirmed"
+
+
+def test_a_cast_that_others_do_not_become_the_class_by_is_not_confirmed():
+    """Whatever is done to the colours of a picture, it may be known less."""
+    made, *_ = records()
+    subject = KnowsTheCast(made)
+    (found,) = confirmed([claim_of_a_cast(subject, (0.12, 0.0, -0.12))], made, subject, DEFAULT)
+    removed = [one for one in found.confirmation.changes if one.edit == "remove" and one.what != "accuracy"]
+    assert removed[0].high < -0.5
+    assert found.confirmation.state == "not confirmed"
+
+
+def claim_of_a_cast(subject, shift):
+    rows = tuple(int(row) for row in subject.has)
+    cue = ColourCue(shift)
+    return Finding("image properties", "", "low", 1.0, {}, rows, (1.0,) * len(rows), 1, cue, Confirmation("not tested"))

@@ -79,7 +79,7 @@ class Thresholds:
     sound_outliers: float = 0.4
     in_turn: float = 0.1
     rare: float = 0.1
-    doubt: float = 0.7
+    doubt: float = 0.8
     many_mislabelled: float = 0.02
     some_mislabelled: float = 0.01
     confirmed: float = 0.1
