@@ -10,6 +10,7 @@ import pytest
 import torch
 from awake import PHOTOS, Subject, cells, precise, subject
 from goldens import apart, both, moved, no_further, no_further_together, seeded
+from torch import nn
 
 import xai_fast as xf
 
@@ -31,6 +32,35 @@ def grad_cam(name, *, narrow=False, targets=True, **settings):
         return cam(on.image, [ClassifierOutputTarget(target)] if targets else None)
 
     return run
+
+
+def full_grad_in_float64(on: Subject, target):
+    """grad-cam's FullGrad of a float64 model, without the float32 that its own code turns every channel into."""
+    from pytorch_grad_cam import FullGrad
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    def in_range(values):
+        values = values - values.amin((-2, -1), keepdim=True)
+        return values / (1e-7 + values.amax((-2, -1), keepdim=True))
+
+    class Exact(FullGrad):
+        def compute_cam_per_layer(self, input_tensor, target_category, eigen_smooth):
+            gradients = self.activations_and_grads.gradients
+            parts = [input_tensor.grad * input_tensor.detach()]
+            parts += [
+                torch.as_tensor(bias).double().view(1, -1, 1, 1) * gradient
+                for bias, gradient in zip(self.bias_data, gradients, strict=True)
+            ]
+            assert {part.dtype for part in parts[1:]} == {torch.float64}
+            size = input_tensor.shape[-2:]
+            return sum(
+                nn.functional.interpolate(in_range(part.double().abs()), size, mode="bilinear").sum(1) for part in parts
+            )
+
+        def aggregate_multi_layers(self, cam_per_target_layer):
+            return in_range(cam_per_target_layer).numpy()
+
+    return Exact(on.model, [])(on.image, [ClassifierOutputTarget(target)])
 
 
 def guided(on: Subject, target):
@@ -136,9 +166,9 @@ CASES = [
 # What the library's rules do not see: operations that are no modules, or modules that write over each other's results.
 PASSED_ON = {(network, "shap DeepExplainer") for network in NETWORKS}
 PASSED_ON |= {("densenet121", "grad-cam GuidedBackpropReLUModel")}
-# FullGrad scales every channel of every layer's gradients to reach from 0 to 1, small ones as well, and with them what
-# they err by: its RMS error is about 3 times the library's, 1.2e-6 to 1.7e-6 of the largest value; 2.5 is the rule.
-ENLARGED = ("grad-cam FullGrad",)
+# grad-cam resizes and adds up FullGrad's channels in float32 whatever the model's precision: its run in float64 is as
+# far from the formula, 1.2e-6 to 1.8e-6 RMS, as the one in float32, and both round alike. Ours is 3 to 6 times nearer.
+EXACT = {"grad-cam FullGrad": full_grad_in_float64}
 # By gradients at the input, on whose way many values lie near kinks.
 KINKED = ("grad-cam GuidedBackpropReLUModel", "shap GradientExplainer", "shap DeepExplainer")
 
@@ -150,7 +180,7 @@ def test_the_libraries_numbers(network, call):
     pytest.importorskip(LIBRARIES[library], reason=f"{library} is not installed")
     on, twin = subject(network), precise(network)
     errors, theirs, spread = [], [], 0.0
-    strictly = network == "resnet18" and call not in ENLARGED
+    strictly = network == "resnet18"
     for number in range(PHOTOS if call in KINKED else 3):
         at, target = on.at(number), on.at(number).target
         try:
@@ -165,7 +195,8 @@ def test_the_libraries_numbers(network, call):
         passed_on = [row.reason for row in report.rows if row.reason]
         assert bool(report.accelerated) != ((network, call) in PASSED_ON), str(report)
         assert bool(passed_on) == ((network, call) in PASSED_ON), str(report)
-        truth, _ = seeded(lambda number=number, target=target: run(twin.at(number), target))
+        exact = EXACT.get(call, run)
+        truth, _ = seeded(lambda number=number, target=target, exact=exact: exact(twin.at(number), target))
         plain, ours, truth = (torch.as_tensor(np.asarray(one)) for one in (plain, ours, truth))
 
         def again(move, at=at, target=target):
