@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 
 import numpy as np
 import pytest
 import torch
-from explainers import CLASSES, EXPLAINERS, INPUTS, Net, array, explainer, near, of_each_kind, rectified
+from explainers import CLASSES, EXPLAINERS, FEW, INPUTS, Net, array, explainer, near, of_each_kind, rectified
 from torch import nn
 from torch.nn import functional
 
 import xai_fast as xf
 from xai_fast import accelerate
+from xai_fast.compat import models
+from xai_fast.engine import tiers
 
 
 @pytest.fixture(autouse=True)
@@ -175,14 +178,47 @@ class Centred(nn.Module):
 
 @pytest.mark.parametrize("how", ["statistics of the batch", "scores of the batch"])
 @pytest.mark.parametrize("name", of_each_kind([name for name in EXPLAINERS if "GuidedBackpropReLU" not in name]))
+@pytest.mark.parametrize("tier", ["plain", "prepared"])
 @pytest.mark.filterwarnings("ignore")
-def test_rows_that_depend_on_each_other(name, how):
+def test_rows_that_depend_on_each_other(name, how, tier):
     """The engine says what a row alone gets, and the library what its batches get."""
     library, made, ask = explainer(name)
     plain = outcome(lambda: ask(made(Centred(how))))
-    with xf.accelerate(library):
+    with xf.accelerate(library), tiers.assuming(tier):
         ours = outcome(lambda: ask(made(Centred(how))))
     agree(plain, ours)
+
+
+@pytest.mark.parametrize("name", of_each_kind([*FEW, "captum IntegratedGradients", "torchcam SSCAM"]))
+@pytest.mark.filterwarnings("ignore")
+def test_rows_are_asked_about_where_the_engine_does_not_know(name, monkeypatch):
+    """Preparing a model tells; on a plain copy the model itself is run for it, once."""
+    library, made, ask = explainer(name)
+    found = []
+    monkeypatch.setattr(models, "_mixed", lambda *_: found.append(1))
+    for tier, times in (("prepared", 0), ("plain", 1)):
+        model = Net()
+        with xf.accelerate(library), tiers.assuming(tier):
+            one = made(model)
+            ask(one)
+            ask(one)
+        assert len(found) == times
+    assert accelerate.report().accelerated > 0
+
+
+def test_of_rows_that_depend_on_each_other_the_engine_speaks_to_its_own_users():
+    """Nothing is said of rows that run alone where the library's batches answer; to who asks the engine it is."""
+    library, made, ask = explainer("captum Saliency")
+    model = Centred("scores of the batch")
+    with xf.accelerate(library), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="rows of a batch")
+        ask(made(model))
+        ask(made(model))
+    assert {row.reason.partition(":")[0] for row in accelerate.report().rows} == {
+        "rows of a batch depend on each other"
+    }
+    with pytest.warns(UserWarning, match="rows of a batch depend on each other"):
+        xf.Saliency(model).attribute(INPUTS, CLASSES)
 
 
 HALVES = [torch.float16, torch.bfloat16, torch.float64]

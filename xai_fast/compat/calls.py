@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field
 from typing import Any
 
+from xai_fast.core.apart import asking
+
 from .tally import TALLY
 
 _LONGEST = 160  # characters of a reason
@@ -220,7 +222,8 @@ def _serving() -> Iterator[None]:
     """Inside of it, this thread is serving a call, of which parts may be calls."""
     _SERVING.depth = getattr(_SERVING, "depth", 0) + 1
     try:
-        yield
+        with asking():
+            yield
     finally:
         _SERVING.depth -= 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -202,15 +201,10 @@ def _rows_compared(prepared: Prepared, example: Tensor) -> bool:
 
 
 def _alone(prepared: Prepared, reason: str) -> Prepared:
-    """Every row of this model runs by itself from now on; says so once."""
-    prepared.alone = True
+    """Every row of this model runs by itself from now on."""
+    prepared.alone, prepared.mixed = True, reason
     prepared.resists = f"every row runs alone: {reason}"
     prepared.notes.append(prepared.resists)
-    warnings.warn(
-        f"rows of a batch depend on each other in this `model`: {reason}. So every row runs alone and unfolded, which "
-        "is slow, and answers what the model says to that row alone",
-        stacklevel=2,
-    )
     return prepared
 
 

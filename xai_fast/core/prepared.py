@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from xai_fast.graph.captured import Captured
 from xai_fast.graph.fused import Implementation, implementation_for
 from xai_fast.graph.layout import LAYOUTS, ExactStatistics
 
+from .apart import tell
 from .borrowed import read_only
 from .copies import copied, traits
 from .draws import drawn_by, note
@@ -50,6 +52,7 @@ class Prepared:
         compiled: the same through `torch.compile`, where that was asked for.
         copied: whether `module` is a copy.
         alone: whether every row runs by itself, because rows of a batch depend on each other.
+        mixed: why they do; "" where they do not.
         dtype: of the batches it takes; None follows the inputs (a plain callable).
         device: of the batches it takes; None follows the inputs.
         channels_last: whether batches of images are laid out channels-last.
@@ -79,6 +82,7 @@ class Prepared:
     dtype: torch.dtype | None
     device: torch.device | None
     alone: bool = False
+    mixed: str = ""
     channels_last: bool = False
     folded: int = 0
     short_sums: bool = False
@@ -138,6 +142,22 @@ class Prepared:
         recorded, self.recorded = self.recorded, None
         shown = None if recorded is None else recorded.answers(row, layers)
         return None if recorded is None or shown is None else (recorded.raw, shown)
+
+    def say_whether_apart(self, model: Any, inputs: Tensor, *, new: bool) -> None:
+        """Tells who asked about rows of the caller's model, and the user where every row of it runs by itself by now.
+
+        Args:
+            model: the caller's.
+            inputs: (N, C, *S) that this is ready for.
+            new: whether it was made for this call.
+        """
+        tell(model, tuple(inputs.shape[1:]), lambda _question: self.mixed or None)
+        if new and self.mixed:
+            warnings.warn(
+                f"rows of a batch depend on each other in this `model`: {self.mixed}. So every row runs alone and "
+                "unfolded, which is slow, and answers what the model says to that row alone",
+                stacklevel=2,
+            )
 
     def shelves(self, shape: Sequence[int]) -> Shelves:
         """What was made for inputs of shape (C, *S)."""

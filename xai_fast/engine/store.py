@@ -127,8 +127,7 @@ class ModelStore:
 
         contents, anchors = self.current(), modules_of(anchors)
         key = self._key(settings, anchors, exact=exact)
-        example = inputs[:1]
-        prepared = contents.prepared.get(key)
+        prepared, example = contents.prepared.get(key), inputs[:1]
         if prepared is not None and tuple(inputs.shape[1:]) not in prepared.footprints:
             prepared = prepared if verify(prepared, self.model, example) is None else None
         if prepared is None:
@@ -144,6 +143,8 @@ class ModelStore:
                 others=[module for module in others if isinstance(module, nn.Module)],
             )
             prepared.anchors = anchors
+        prepared.say_whether_apart(self.model, inputs, new=prepared is not contents.prepared.get(key))
+        if prepared is not contents.prepared.get(key):
             self._remember(key, prepared)
         contents.use.note(key, tuple(inputs.shape[1:]))
         return prepared

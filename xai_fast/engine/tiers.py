@@ -13,6 +13,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from xai_fast.core.apart import tell
 from xai_fast.core.copies import has_hooks
 from xai_fast.core.hooks import on_all_modules
 from xai_fast.core.layers import Recorded
@@ -71,6 +72,7 @@ def plain_for(settings: Settings, store: ModelStore, recipe: Recipe, inputs: Ten
         ready = work + seen >= PAYS or store.is_ready(settings, layers, inputs)
         tier = "prepared" if ready else "plain"
     if tier == "plain" and isinstance(store.model, nn.Module):
+        tell(store.model, shape, lambda question: question.find_out())
         recorded = _already(store, recipe, inputs)
         try:
             return plain_copy(store.model, recorded), f"plain ({said})"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
 from xai_fast.compat.hooks import refuse_backward_hooks
-from xai_fast.compat.models import answer_of, model_of
+from xai_fast.compat.models import model_of
 from xai_fast.compat.worth import Work, pays
 
 from .arguments import (
@@ -21,7 +21,6 @@ from .arguments import (
     asked,
     baselines_of,
     convergence_delta,
-    given_of,
     refuse_own_gradients,
     rows_of,
     tensors_in,
@@ -85,14 +84,12 @@ def _ruled(call: Call, pairs: int) -> Asked:
         raise Uncovered("`multiply_by_inputs` is False")
     if explainer.eps != _EPS:
         raise Uncovered("`eps` is not the default")
-    model = model_of(explainer.model)
-    refuse_backward_hooks(explainer.model)
-    pays(model, pairs)
-    found = given_of(call)
-    if found.layout is not None and len([one for one in found.layout.shapes if one is not None]) > len(
-        tensors_in(call["inputs"])
-    ):
+    pays(model_of(explainer.model), pairs)
+    asked_for = asked(call, Work(2 * pairs, gradients=True))
+    layout = asked_for.given.layout
+    if layout is not None and sum(one is not None for one in layout.shapes) > len(tensors_in(call["inputs"])):
         raise Uncovered("a further argument that has a row per input")
-    if not answer_of(found.forward, model_of(found.forward), found.batch).rescaled:
+    if not asked_for.answer.rescaled:
         raise Uncovered("an operation that captum's rule does not see, or a module that runs several times")
-    return asked(call, Work(2 * pairs, gradients=True))
+    refuse_backward_hooks(explainer.model)
+    return asked_for
