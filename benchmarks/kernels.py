@@ -33,6 +33,7 @@ from xai_fast.ops.grid_masks.cases import CASES as GRID_MASKS
 from xai_fast.ops.grid_reduce.cases import CASES as GRID_REDUCE
 from xai_fast.ops.hide_segments.cases import CASES as HIDE_SEGMENTS
 from xai_fast.ops.hide_windows.cases import CASES as HIDE_WINDOWS
+from xai_fast.ops.inverted_bottleneck.cases import CASES as INVERTED_BOTTLENECK
 from xai_fast.ops.moments.cases import CASES as MOMENTS
 from xai_fast.ops.pass_bits.cases import CASES as PASS_BITS
 from xai_fast.ops.path_points.cases import CASES as PATH_POINTS
@@ -71,6 +72,7 @@ OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "sign_bits": (ops.sign_bits, SIGN_BITS),
     "pass_bits": (ops.pass_bits, PASS_BITS),
     "winograd_convolution": (ops.winograd_convolution, WINOGRAD_CONVOLUTION),
+    "inverted_bottleneck": (ops.inverted_bottleneck, INVERTED_BOTTLENECK),
     "byte_hash": (ops.byte_hash, BYTE_HASH),
 }
 

@@ -82,6 +82,16 @@ void winograd_convolution(const Tensor& inputs, const Tensor& kernels, const Ten
 int64_t winograd_panel();
 int64_t winograd_panel_of_halves();
 
+// inputs (N, C, H, W), other or nothing and out (N, K, H', W'), dense with channels last; expand (M / P, C /
+// T, P, T) or nothing, then M is C, and project (K / P, M / T, P, T) or nothing, then K is M, dense, M and K
+// rounded up to whole panels; all float32 with T = 1, or all bfloat16 with T = 2. depth (M / P, side * side,
+// P) and the biases, of whole half panels (M) and panels (K), float32, dense. P is winograd_panel's. out may
+// be other.
+void inverted_bottleneck(const Tensor& inputs, const Tensor& expand, const Tensor& expand_bias,
+                         const Tensor& depth, const Tensor& depth_bias, const Tensor& project,
+                         const Tensor& project_bias, const Tensor& other, const Tensor& out, int64_t stride,
+                         int64_t padding, const std::string& activation);
+
 // spans int64 (T, 2), dense: where T pieces of memory begin, 0 for none, and their bytes; out int64 (T,),
 // dense.
 void byte_hash(const Tensor& spans, const Tensor& out);

@@ -5,15 +5,7 @@
 // F(2x2, 3x3) of Lavin and Gray (2016): four results from 16 products per pair of channels where the
 // definition takes 36.
 
-typedef float Lanes __attribute__((vector_size(4 * kLanes)));
-
-XAI_FAST_TARGET inline Lanes load(const float* from) {
-  Lanes lanes;
-  __builtin_memcpy(&lanes, from, sizeof lanes);
-  return lanes;
-}
-
-XAI_FAST_TARGET inline void store(float* to, Lanes lanes) { __builtin_memcpy(to, &lanes, sizeof lanes); }
+#include "lanes.h"
 
 #include XAI_FAST_VALUES
 

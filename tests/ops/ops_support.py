@@ -18,6 +18,7 @@ from xai_fast.ops.grid_masks.cases import CASES as GRID_MASKS
 from xai_fast.ops.grid_reduce.cases import CASES as GRID_REDUCE
 from xai_fast.ops.hide_segments.cases import CASES as HIDE_SEGMENTS
 from xai_fast.ops.hide_windows.cases import CASES as HIDE_WINDOWS
+from xai_fast.ops.inverted_bottleneck.cases import CASES as INVERTED_BOTTLENECK
 from xai_fast.ops.moments.cases import CASES as MOMENTS
 from xai_fast.ops.pass_bits.cases import CASES as PASS_BITS
 from xai_fast.ops.path_points.cases import CASES as PATH_POINTS
@@ -66,6 +67,7 @@ FUNCTIONS = {
     "sign_bits": ops.sign_bits,
     "pass_bits": ops.pass_bits,
     "winograd_convolution": ops.winograd_convolution,
+    "inverted_bottleneck": ops.inverted_bottleneck,
     "byte_hash": ops.byte_hash,
 }
 CASES = {
@@ -86,6 +88,7 @@ CASES = {
     "sign_bits": SIGN_BITS,
     "pass_bits": PASS_BITS,
     "winograd_convolution": WINOGRAD_CONVOLUTION,
+    "inverted_bottleneck": INVERTED_BOTTLENECK,
     "byte_hash": BYTE_HASH,
 }
 BACKENDS = ("cpp", "triton", "cuda")
@@ -192,6 +195,17 @@ def winograd_tolerance(arguments, dtype):
     return 8 * torch.finfo(dtype).eps * (size + largest(arguments["bias"], arguments["other"]))
 
 
+def bottleneck_tolerance(arguments, dtype):
+    """Three sums one behind the other, each over products of values no larger than those before it let them become."""
+    inputs, expand, depth, project = (arguments[key] for key in ("inputs", "expand", "depth", "project"))
+    size = largest(inputs) * (1 if expand is None else largest(expand) * inputs.shape[1] ** 0.5)
+    size += largest(arguments["expand_bias"])
+    size = size * largest(depth) * depth.shape[1] ** 0.5 + largest(arguments["depth_bias"])
+    if project is not None:
+        size = size * largest(project) * len(arguments["depth_bias"]) ** 0.5 + largest(arguments["project_bias"])
+    return 4 * torch.finfo(dtype).eps * (size + largest(arguments["other"]))
+
+
 ARITHMETIC = {
     "add_noise": add_noise_tolerance,
     "grid_masks": grid_masks_tolerance,
@@ -200,6 +214,7 @@ ARITHMETIC = {
     "moments": moments_tolerance,
     "surrogate_normal": surrogate_normal_tolerance,
     "winograd_convolution": winograd_tolerance,
+    "inverted_bottleneck": bottleneck_tolerance,
 }
 
 

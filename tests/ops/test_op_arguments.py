@@ -147,6 +147,24 @@ def winograd_convolution(**changes):
     return ops.winograd_convolution(**{**arguments, **changes})
 
 
+def inverted_bottleneck(**changes):
+    arguments = {
+        "inputs": torch.zeros(2, 16, 7, 9),
+        "expand": torch.zeros(2, 16, 32, 1),
+        "expand_bias": torch.zeros(48),
+        "depth": torch.zeros(2, 9, 32),
+        "depth_bias": torch.zeros(48),
+        "project": torch.zeros(1, 64, 32, 1),
+        "project_bias": torch.zeros(32),
+        "other": torch.zeros(2, 24, 7, 9),
+        "out": torch.zeros(2, 24, 7, 9),
+        "stride": 1,
+        "padding": 1,
+        "activation": "relu6",
+    }
+    return ops.inverted_bottleneck(**{**arguments, **changes})
+
+
 def sign_bits(**changes):
     return ops.sign_bits(**{"values": torch.zeros(SHAPE), **changes})
 
@@ -188,6 +206,7 @@ OPS = (
     moments,
     surrogate_normal,
     winograd_convolution,
+    inverted_bottleneck,
     sign_bits,
     pass_bits,
     bias_relu,
@@ -265,6 +284,25 @@ def test_what_fits_is_taken(call):
         (winograd_convolution, {"padding": 0}, ValueError, r"`out` has shape \(2, 64, 7, 9\); it takes"),
         (winograd_convolution, {"bias": torch.zeros(32)}, ValueError, r"`bias` has shape \(32,\)"),
         (winograd_convolution, {"other": torch.zeros(2, 64, 1, 1)}, ValueError, "`other` has shape"),
+        (inverted_bottleneck, {"inputs": torch.zeros(2, 16, 7, 9).half()}, TypeError, "`inputs` is torch.float16"),
+        (inverted_bottleneck, {"inputs": torch.zeros(16, 7, 9)}, ValueError, r"`inputs` has shape \(16, 7, 9\)"),
+        (inverted_bottleneck, {"inputs": torch.zeros(2, 8, 7, 9)}, ValueError, "`expand` has shape"),
+        (inverted_bottleneck, {"inputs": torch.zeros(2, 16, 0, 9), "padding": 0}, ValueError, "3x3 find no place"),
+        (inverted_bottleneck, {"expand": None}, ValueError, "`expand` and `expand_bias` come together"),
+        (inverted_bottleneck, {"expand": None, "expand_bias": None}, ValueError, "without `expand` it takes 48"),
+        (inverted_bottleneck, {"expand_bias": torch.zeros(32)}, ValueError, "`expand_bias` has shape"),
+        (inverted_bottleneck, {"depth": torch.zeros(2, 8, 32)}, ValueError, "`depth` has shape"),
+        (inverted_bottleneck, {"depth": torch.zeros(2, 9, 32).double()}, TypeError, "`depth` is torch.float64"),
+        (inverted_bottleneck, {"depth_bias": torch.zeros(40)}, ValueError, "`depth_bias` has 40 numbers"),
+        (inverted_bottleneck, {"project": torch.zeros(1, 48, 32, 1)}, ValueError, "`project` has shape"),
+        (inverted_bottleneck, {"project": None}, ValueError, "`project` and `project_bias` come together"),
+        (inverted_bottleneck, {"project_bias": torch.zeros(24)}, ValueError, "`project_bias` has shape"),
+        (inverted_bottleneck, {"project": None, "project_bias": None}, ValueError, "without `project` it takes 48"),
+        (inverted_bottleneck, {"other": torch.zeros(2, 24, 1, 1)}, ValueError, "`other` has shape"),
+        (inverted_bottleneck, {"out": torch.zeros(2, 24, 8, 9)}, ValueError, "`out` has shape"),
+        (inverted_bottleneck, {"stride": 3}, ValueError, "`stride` is 3; it takes 1 or 2"),
+        (inverted_bottleneck, {"padding": 3}, ValueError, "`padding` is 3; it takes 0 to 2"),
+        (inverted_bottleneck, {"activation": "gelu"}, ValueError, "`activation` is 'gelu'; it takes one of none, relu"),
         (hide_windows, {"inputs": torch.zeros(SHAPE).long()}, TypeError, "`inputs` is torch.int64; it takes"),
         (hide_windows, {"inputs": torch.zeros(3, 8)}, ValueError, r"`inputs` has shape \(3, 8\); it takes \(N, C"),
         (hide_windows, {"baseline": torch.zeros(1).double()}, TypeError, "`baseline` is torch.float64; it takes"),

@@ -15,6 +15,7 @@ from .address import address, refuse_absent, refuse_again
 from .cut import Cut, CutError, cut
 from .fuse import Fusion
 from .fused import Implementation
+from .join import joined
 from .program import Program, Runs
 from .stages import stages
 from .steps import INPUT, Graph, Returned, Step, filled
@@ -32,6 +33,7 @@ class Captured:
     Attributes:
         agreements: whether gradients through the steps are the model's own, per way to take them: a reason or None,
             once they were compared on the example.
+        steps: the whole forward: fused, where steps are. What runs it as a whole may join some of them.
         hides_nan: whether fused steps may answer an ordinary number for NaN, see `care`.
     """
 
@@ -50,7 +52,9 @@ class Captured:
         if fused_by is not None:
             self._fusion = Fusion(graph, fused_by, short_sums=short_sums)
         self._fused_by, self._repeated = fused_by, weakref.WeakSet[Runs]()
-        self._whole = self.repeated(self.program(graph.steps, (), graph.results))
+        self.steps = tuple(self.fused(graph.steps, (), graph.results))
+        steps = self.steps if fused_by is None else joined(self.steps, graph.results, fused_by)
+        self._whole = self.repeated(Program(graph, steps, graph.results, whole=True))
         self._stages = []
         if fused_by is not None and fused_by.regroups:
             self._stages = stages(graph, self._whole.steps, lambda steps, wanted: Program(graph, steps, (wanted,)))
@@ -69,11 +73,6 @@ class Captured:
     def fuses(self) -> bool:
         """Whether steps are fused."""
         return self._fusion is not None
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The whole forward as it runs: fused, where steps are."""
-        return self._whole.steps
 
     @property
     def grown(self) -> int:

@@ -57,6 +57,11 @@ class Care:
         return not _state.careful
 
 
+def expect(x: Tensor, most: float) -> None:
+    """Measures a result that what follows takes to be smaller than `most`; in vain, and what follows takes care."""
+    _state.careful = _state.careful or not within(x, most)
+
+
 def within(x: Tensor, most: float) -> bool:
     """Whether no magnitude in `x` is above `most`, and none is NaN."""
     x = x.detach()

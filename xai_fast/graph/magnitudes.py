@@ -178,8 +178,7 @@ def _activated(call: Any, bound: float) -> float:
     if known_of(activation.name).size == "at most one":
         return 1.0
     scale = max([1.0, *(abs(s) for s in activation.scalars)]) if activation.name == "leaky_relu" else 1.0
-    outermost = max(map(abs, activation.scalars)) if activation.name == "hardtanh" else 0.0
-    return max(scale * bound, outermost)
+    return max(map(abs, activation.scalars)) if activation.name == "hardtanh" else scale * bound
 
 
 def _attention(inward: tuple[float, float], outward: tuple[float, float], size: float) -> float:

@@ -21,6 +21,8 @@ class Processor:
         implementation: the name of the only implementation of fused steps that may run them (see `graph.fused`).
         packed: linear layers are faster with prepacked weights.
         minimal: 3x3 convolutions run by minimal filtering, by the kernel or, where there is none, its reference.
+        bottlenecks: a depthwise convolution and the pointwise ones around it run as one, by the kernel or, where there
+            is none, its reference.
         joined: on GPUs, convolution, bias, sum and ReLU are faster in as few kernels as are right.
         recorded: on GPUs, forwards are recorded and repeated as a whole; False leaves every launch to Python.
     """
@@ -30,6 +32,7 @@ class Processor:
     implementation: str | None = None
     packed: bool | None = None
     minimal: bool | None = None
+    bottlenecks: bool | None = None
     joined: bool | None = None
     recorded: bool | None = None
 

@@ -25,6 +25,9 @@ from xai_fast.ops.grid_reduce import grid_maps as grid_maps
 from xai_fast.ops.grid_reduce import grid_reduce as grid_reduce
 from xai_fast.ops.hide_segments import hide_segments as hide_segments
 from xai_fast.ops.hide_windows import hide_windows as hide_windows
+from xai_fast.ops.inverted_bottleneck import BottleneckWeights as BottleneckWeights
+from xai_fast.ops.inverted_bottleneck import bottleneck_weights as bottleneck_weights
+from xai_fast.ops.inverted_bottleneck import inverted_bottleneck as inverted_bottleneck
 from xai_fast.ops.moments import moments as moments
 from xai_fast.ops.pass_bits import pass_bits as pass_bits
 from xai_fast.ops.path_points import path_points as path_points

@@ -11,18 +11,20 @@ import torch
 
 from xai_fast.graph.processor import said
 
-from .calls import FusedAttention, FusedConvolution, FusedLinear, FusedResidual, FusedStep
+from .calls import FusedAttention, FusedBottleneck, FusedConvolution, FusedLinear, FusedResidual, FusedStep
 from .cuda import Cuda
 from .onednn import OneDnn
 from .parts import NOTHING, RELU, Activation, Geometry, Strided
-from .public import Convolution, Linear, PublicOperators, gain
+from .public import Bottleneck, Convolution, Linear, PublicOperators, gain
 
 __all__ = [
     "NOTHING",
     "RELU",
     "Activation",
+    "Bottleneck",
     "Convolution",
     "FusedAttention",
+    "FusedBottleneck",
     "FusedConvolution",
     "FusedLinear",
     "FusedResidual",

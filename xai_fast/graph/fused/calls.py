@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 from torch.nn import functional as F
 
-from xai_fast.graph.care import Care
+from xai_fast.graph.care import Care, expect
 
 from .parts import NOTHING, Activation
-from .public import Convolution, Linear
+from .public import Bottleneck, Convolution, Linear
 
 
 @dataclass(eq=False, repr=False)
@@ -108,6 +108,38 @@ class FusedAttention:
         q, k, v = projected.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, tokens, width)
         return self.outward(mixed), None
+
+
+@dataclass(eq=False, repr=False)
+class FusedBottleneck:
+    """Convolutions that follow each other as one step, or one after the other where that does not run them.
+
+    Attributes:
+        source: runs them as one.
+        parts: what it stands for, in order.
+        consumes: whether nobody needs `other` afterwards, so that the sum may be made in its memory.
+        care: as in `FusedConvolution`, of what is read.
+        most: what follows takes the result to be smaller than this because the parts would have measured what lies
+            between them; None where they would not.
+    """
+
+    source: Bottleneck
+    parts: tuple[FusedConvolution | FusedResidual, ...]
+    consumes: bool = False
+    care: Care | None = None
+    most: float | None = None
+
+    def __call__(self, x: Tensor, *other: Tensor) -> Tensor:
+        """`x` (rows, in, H, W), and what the last of them adds, if it adds something."""
+        if (self.care is None or self.care.suffices(x, *other)) and self.source.takes(x, *other):
+            y = self.source.forward(x, *other, consumes=self.consumes)
+            if self.most is not None:
+                expect(y, self.most)
+            return y
+        for part in self.parts[:-1]:
+            assert isinstance(part, FusedConvolution)
+            x = part(x)
+        return self.parts[-1](x, *other)
 
 
 FusedStep = FusedConvolution | FusedResidual | FusedLinear | FusedAttention

@@ -90,6 +90,34 @@ class Convolution:
 
 
 @dataclass(eq=False, repr=False)
+class Bottleneck:
+    """Convolutions one behind the other, pointwise, depthwise and pointwise, forward in one call.
+
+    Attributes:
+        expand: the first, or None.
+        depth: the second.
+        project: the third, or None; one of the outer ones is there.
+        activation: behind the first and the second.
+    """
+
+    expand: Convolution | None
+    depth: Convolution
+    project: Convolution | None
+    activation: Activation
+
+    def takes(self, x: Tensor, other: Tensor | None = None) -> bool:
+        """Whether it runs on these, in their memory and dtype, under the current grad mode."""
+        return False
+
+    def forward(self, x: Tensor, other: Tensor | None = None, *, consumes: bool = False) -> Tensor:
+        """`x` (rows, in, H, W) convolved, plus `other` (rows, out, h, w), in the memory of which if it `consumes` that.
+
+        NaN and infinities show as they would without it.
+        """
+        raise NotImplementedError
+
+
+@dataclass(eq=False, repr=False)
 class Linear:
     """A linear layer (..., in) to (..., out), forward and by its input.
 
@@ -156,6 +184,12 @@ class PublicOperators:
             short_sums: whether long sums are to be rounded as in the plain layout.
         """
         return Convolution(weight, bias, geometry)
+
+    def bottleneck(
+        self, expand: Convolution | None, depth: Convolution, project: Convolution | None, activation: Activation
+    ) -> Bottleneck | None:
+        """What runs convolutions that follow each other as one; None where they stay apart. See `Bottleneck`."""
+        return None
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear | None:
         """A linear layer, from weight (out, in) and bias (out,); None where its step stays as it is."""

@@ -8,9 +8,9 @@ from weakref import WeakValueDictionary
 
 from torch import Tensor
 
-from .public import Convolution, Linear
+from .public import Bottleneck, Convolution, Linear
 
-_Source = TypeVar("_Source", Convolution, Linear)
+_Source = TypeVar("_Source", Convolution, Linear, Bottleneck)
 # By the identities of weight and bias, which an object that is alive keeps alive, and by whatever else makes it.
 _LIVE: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
 
@@ -33,6 +33,6 @@ def shared(
     return found
 
 
-def living() -> Iterator[Convolution | Linear]:
+def living() -> Iterator[Convolution | Linear | Bottleneck]:
     """Everything that is in use: for measuring what is packed."""
     yield from list(_LIVE.values())

@@ -1,4 +1,4 @@
-"""Fused steps on the CPU: oneDNN's private operators, and minimal filtering for 3x3 convolutions.
+"""Fused steps on the CPU: oneDNN's private operators, minimal filtering for 3x3 convolutions, and bottlenecks.
 
 In float32, and in bfloat16 where that is what a float32 model was reduced to: minimal filtering rounds up to twice as
 much as the direct sum there, which models that are bfloat16 themselves are spared.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xai_fast.graph.fused.parts import Geometry
-from xai_fast.graph.fused.public import Convolution, Linear, PublicOperators
+from xai_fast.graph.fused.parts import Activation, Geometry
+from xai_fast.graph.fused.public import Bottleneck, Convolution, Linear, PublicOperators
 
+from .bottleneck import KernelBottleneck
 from .convolution import stretches
 from .gradients import OneDnnConvolution
 from .linear import PackedLinear
@@ -42,6 +43,12 @@ class OneDnn(PublicOperators):
             return None  # what dilated depthwise ones take is not measured
         parts = stretches(weight, geometry.groups) if short_sums else 1
         return OneDnnConvolution(weight, bias, geometry, parts, short_sums=short_sums)
+
+    def bottleneck(
+        self, expand: Convolution | None, depth: Convolution, project: Convolution | None, activation: Activation
+    ) -> Bottleneck | None:
+        """See `PublicOperators`."""
+        return KernelBottleneck.of(expand, depth, project, activation)
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear | None:
         """See `PublicOperators`."""

@@ -1,0 +1,166 @@
+// inverted_bottleneck: a pointwise, a depthwise and a pointwise convolution, of which nothing but the result
+// is stored.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <stdexcept>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "../ops.h"
+
+#ifdef XAI_FAST_SETS
+#include <immintrin.h>
+#endif
+
+namespace xai_fast {
+namespace {
+
+constexpr int64_t kLongest = 7;  // side of a kernel
+
+enum class Activation { kNone, kRelu, kRelu6, kSilu, kHardswish };
+
+struct Geometry {
+  int64_t height, width, channels, middle;  // of the input, and the channels between in whole registers
+  int64_t out_height, out_width, out_channels;
+  int64_t side, stride, padding;
+};
+
+inline int64_t padded_to(int64_t channels, int64_t panel) { return (channels + panel - 1) / panel * panel; }
+
+// Dense, channels last; `expand` and its bias, `project` and its bias, and `other` may be null.
+template <typename Value>
+struct Call {
+  const Value* inputs;
+  const Value* expand;
+  const float* expand_bias;
+  const float* depth;
+  const float* depth_bias;
+  const Value* project;
+  const float* project_bias;
+  const Value* other;
+  Value* out;
+  Geometry geometry;
+  Activation activation;
+};
+
+Activation activation_of(const std::string& name) {
+  if (name == "relu") return Activation::kRelu;
+  if (name == "relu6") return Activation::kRelu6;
+  if (name == "silu") return Activation::kSilu;
+  if (name == "hardswish") return Activation::kHardswish;
+  if (name == "none") return Activation::kNone;
+  throw std::invalid_argument("no such activation");
+}
+
+// Memory of one thread that grows as it is needed.
+class Scratch {
+ public:
+  float* floats(int64_t count) {
+    if (count > capacity_) {
+      memory_.reset(static_cast<float*>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64)));
+      capacity_ = memory_ ? count : 0;
+      if (!memory_) throw std::bad_alloc();
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Freed {
+    void operator()(float* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<float, Freed> memory_;
+  int64_t capacity_ = 0;
+};
+
+#ifdef XAI_FAST_SETS
+namespace avx512_bf16 {
+constexpr int kLanes = 16, kPixels = 14, kResults = 7, kBlock = 4;  // 28 of 32 registers hold sums
+#define XAI_FAST_TARGET XAI_FAST_AVX512_BF16
+#define XAI_FAST_VALUES "winograd_halves.h"
+#include "bottleneck_lanes.h"
+#undef XAI_FAST_VALUES
+#undef XAI_FAST_TARGET
+}  // namespace avx512_bf16
+
+namespace avx512 {
+constexpr int kLanes = 16, kPixels = 14, kResults = 7, kBlock = 4;
+#define XAI_FAST_TARGET XAI_FAST_AVX512
+#define XAI_FAST_VALUES "winograd_floats.h"
+#include "bottleneck_lanes.h"
+#undef XAI_FAST_TARGET
+}  // namespace avx512
+
+namespace avx2 {
+constexpr int kLanes = 8, kPixels = 6, kResults = 7, kBlock = 4;  // 12 of 16 registers hold sums
+#define XAI_FAST_TARGET XAI_FAST_AVX2
+#include "bottleneck_lanes.h"
+#undef XAI_FAST_VALUES
+#undef XAI_FAST_TARGET
+}  // namespace avx2
+
+int64_t threads() {
+#ifdef _OPENMP
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+// Rows of the batch, each in as many strips as give every thread as much to do.
+template <typename Value>
+void run(int64_t rows, const Call<Value>& call,
+         void (*strip)(const Call<Value>&, int64_t, int64_t, int64_t, Scratch&)) {
+  const int64_t n_threads = threads(), height = call.geometry.out_height;
+  const int64_t strips = rows % n_threads == 0 || rows > 8 * n_threads ? 1 : std::min(n_threads, height);
+#pragma omp parallel
+  {
+    static thread_local Scratch scratch;
+#pragma omp for schedule(static) collapse(2)
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t part = 0; part < strips; ++part) {
+        strip(call, row, part * height / strips, (part + 1) * height / strips, scratch);
+      }
+    }
+  }
+}
+#endif
+
+}  // namespace
+
+void inverted_bottleneck(const Tensor& inputs, const Tensor& expand, const Tensor& expand_bias,
+                         const Tensor& depth, const Tensor& depth_bias, const Tensor& project,
+                         const Tensor& project_bias, const Tensor& other, const Tensor& out, int64_t stride,
+                         int64_t padding, const std::string& activation) {
+#ifdef XAI_FAST_SETS
+  if (out.size() == 0) return;
+  const int64_t panel = depth.shape[2], side = depth.shape[1] == 9 ? 3 : depth.shape[1] == 25 ? 5 : 7;
+  const Geometry geometry{inputs.shape[2], inputs.shape[3], inputs.shape[1], depth_bias.shape[0],
+                          out.shape[2],    out.shape[3],    out.shape[1],    side,
+                          stride,          padding};
+  const auto convolve = [&](auto strip, auto value) {
+    using Value = decltype(value);
+    run<Value>(out.shape[0],
+               Call<Value>{inputs.as<const Value>(), expand.as<const Value>(), expand_bias.as<const float>(),
+                           depth.as<const float>(), depth_bias.as<const float>(), project.as<const Value>(),
+                           project_bias.as<const float>(), other.as<const Value>(), out.as<Value>(), geometry,
+                           activation_of(activation)},
+               strip);
+  };
+  if (inputs.dtype == Dtype::kBFloat16) {
+    convolve(avx512_bf16::strip, BFloat16{});
+  } else if (panel == avx512::kPanel) {
+    convolve(avx512::strip, float{});
+  } else {
+    convolve(avx2::strip, float{});
+  }
+#else
+  throw std::logic_error("inverted_bottleneck was built for another processor");
+#endif
+}
+
+}  // namespace xai_fast

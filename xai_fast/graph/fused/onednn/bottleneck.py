@@ -1,0 +1,89 @@
+"""A pointwise, a depthwise and a pointwise convolution in our kernel, which keeps what lies between in the cache."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from xai_fast.graph.fused.parts import NOTHING, Activation
+from xai_fast.graph.fused.public import Bottleneck, Convolution
+from xai_fast.graph.processor import said
+from xai_fast.ops import BottleneckWeights, all_ops, bottleneck_weights, inverted_bottleneck, winograd_panel
+from xai_fast.ops.inverted_bottleneck import SIDES, STRIDES
+
+from .convolution import PackedConvolution, usable
+
+_NAMES = {
+    NOTHING: "none",
+    Activation("relu"): "relu",
+    Activation("hardtanh", (0.0, 6.0)): "relu6",
+    Activation("silu"): "silu",
+    Activation("hardswish"): "hardswish",
+}
+_PANEL = 32  # where the plain op is to stand in for a kernel
+
+
+@dataclass(eq=False, repr=False)
+class KernelBottleneck(Bottleneck):
+    """See `Bottleneck`: by `ops.inverted_bottleneck`."""
+
+    @staticmethod
+    def of(
+        expand: Convolution | None, depth: Convolution, project: Convolution | None, activation: Activation
+    ) -> KernelBottleneck | None:
+        """What runs them; None where the kernel does not."""
+        dtype = depth.weight.dtype
+        if said().bottlenecks is False or not (winograd_panel(dtype) or said().bottlenecks):
+            return None
+        around = [source for source in (expand, project) if source is not None]
+        pairs = dtype is torch.bfloat16 and expand is not None and expand.weight.shape[1] % 2
+        half = (winograd_panel(dtype) or _PANEL) // 2
+        narrow = expand is None and len(depth.weight) % half  # channels are read as they are
+        fits = activation in _NAMES and _slides(depth) and all(map(_is_pointwise, around)) and not pairs and not narrow
+        cut = any(isinstance(source, PackedConvolution) and source.parts > 1 for source in around)
+        return KernelBottleneck(expand, depth, project, activation) if fits and around and not cut else None
+
+    @functools.cached_property
+    def _weights(self) -> BottleneckWeights:
+        parts = [None if s is None else (s.kernels, s.bias) for s in (self.expand, self.depth, self.project)]
+        assert parts[1] is not None
+        return bottleneck_weights(parts[0], parts[1], parts[2], winograd_panel(self.depth.weight.dtype) or _PANEL)
+
+    def takes(self, x: Tensor, other: Tensor | None = None) -> bool:
+        """See `Bottleneck`."""
+        if not all(value is None or usable(value, self.depth.weight.dtype) for value in (x, other)):
+            return False
+        op = all_ops()["inverted_bottleneck"]
+        return bool(said().bottlenecks) or op.compiled(x, *self._weights, other, x, 1, 0, "none")
+
+    def forward(self, x: Tensor, other: Tensor | None = None, *, consumes: bool = False) -> Tensor:
+        """See `Bottleneck`."""
+        geometry, source = self.depth.geometry, self.project or self.depth
+        (stride, _), (padding, _), side = geometry.stride, geometry.padding, self.depth.weight.shape[-1]
+        size = [(extent + 2 * padding - side) // stride + 1 for extent in x.shape[2:]]
+        shape = (len(x), len(source.weight), *size)
+        out = other if consumes else torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+        assert out is not None
+        return inverted_bottleneck(x, *self._weights, other, out, stride, padding, _NAMES[self.activation])
+
+
+def _is_pointwise(source: Convolution) -> bool:
+    return tuple(source.weight.shape[2:]) == (1, 1) and source.geometry == replace(
+        source.geometry, stride=(1, 1), padding=(0, 0), groups=1
+    )
+
+
+def _slides(source: Convolution) -> bool:
+    """Whether it is a depthwise convolution as the kernel knows them."""
+    geometry, (channels, share, *sides) = source.geometry, source.weight.shape
+    square = all(len(set(pair)) == 1 for pair in (geometry.stride, geometry.padding, sides))
+    return (
+        (share, geometry.groups, geometry.dilation) == (1, channels, (1, 1))
+        and square
+        and sides[0] in SIDES
+        and geometry.stride[0] in STRIDES
+        and geometry.padding[0] < sides[0]
+    )
