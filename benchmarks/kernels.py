@@ -29,6 +29,7 @@ from xai_fast.ops.bias_relu.cases import CASES as BIAS_RELU
 from xai_fast.ops.blend_maps.cases import CASES as BLEND_MAPS
 from xai_fast.ops.byte_hash.cases import CASES as BYTE_HASH
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
+from xai_fast.ops.gated_pointwise.cases import CASES as GATED_POINTWISE
 from xai_fast.ops.grid_masks.cases import CASES as GRID_MASKS
 from xai_fast.ops.grid_reduce.cases import CASES as GRID_REDUCE
 from xai_fast.ops.hide_segments.cases import CASES as HIDE_SEGMENTS
@@ -73,6 +74,7 @@ OPS: dict[str, tuple[Callable[..., Tensor], tuple[Case, ...]]] = {
     "pass_bits": (ops.pass_bits, PASS_BITS),
     "winograd_convolution": (ops.winograd_convolution, WINOGRAD_CONVOLUTION),
     "inverted_bottleneck": (ops.inverted_bottleneck, INVERTED_BOTTLENECK),
+    "gated_pointwise": (ops.gated_pointwise, GATED_POINTWISE),
     "byte_hash": (ops.byte_hash, BYTE_HASH),
 }
 

@@ -89,8 +89,13 @@ int64_t winograd_panel_of_halves();
 // be other.
 void inverted_bottleneck(const Tensor& inputs, const Tensor& expand, const Tensor& expand_bias,
                          const Tensor& depth, const Tensor& depth_bias, const Tensor& project,
-                         const Tensor& project_bias, const Tensor& other, const Tensor& out, int64_t stride,
-                         int64_t padding, const std::string& activation);
+                         const Tensor& project_bias, const Tensor& other, const Tensor& out,
+                         const Tensor& means, int64_t stride, int64_t padding, const std::string& activation);
+
+// inputs (N, M, H, W), other or nothing and out (N, K, H, W), dense with channels last; gate (N, M) float32,
+// dense; project and its bias as above. out may be other.
+void gated_pointwise(const Tensor& inputs, const Tensor& gate, const Tensor& project,
+                     const Tensor& project_bias, const Tensor& other, const Tensor& out);
 
 // spans int64 (T, 2), dense: where T pieces of memory begin, 0 for none, and their bytes; out int64 (T,),
 // dense.

@@ -80,38 +80,38 @@ XAI_FAST_TARGET void multiply(const Value* inputs, int64_t stride, int64_t pixel
   if (pixels >= 1) step(products<1, vectors, Finish>, 1);
 }
 
-// e to the power of x: 2^n times a polynomial in what remains, within two units in the last place. Overflows
-// to infinity, and to 0 below what float32 holds without denormal numbers.
-XAI_FAST_TARGET inline Lanes exponential(Lanes x) {
-  typedef int32_t Whole __attribute__((vector_size(4 * kLanes)));
-  const Lanes low = Lanes{} - 87.0f, high = Lanes{} + 89.0f;
-  const Lanes bounded = x < low ? low : (x > high ? high : x);
-  const Lanes shifted = bounded * 1.44269504f + 12582912.0f;  // rounds to a whole number in the last bits
-  const Lanes whole = shifted - 12582912.0f;
-  const Lanes rest = (bounded - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  Lanes sum = Lanes{} + 1.9875691500e-4f;
-  sum = sum * rest + 1.3981999507e-3f;
-  sum = sum * rest + 8.3334519073e-3f;
-  sum = sum * rest + 4.1665795894e-2f;
-  sum = sum * rest + 1.6666665459e-1f;
-  sum = sum * rest + 5.0000001201e-1f;
-  sum = (sum * rest * rest + rest) + 1.0f;
-  const Whole power = __builtin_convertvector(whole, Whole) + 127;
-  return sum * (Lanes)(power << 23);
+// x / (1 + e^-x). The power is 2^n times Taylor's polynomial in what remains, within a few units in the last
+// place, and stays finite; NaN comes through by x.
+XAI_FAST_TARGET inline Lanes silu(Lanes x) {
+  typedef int32_t Bits __attribute__((vector_size(4 * kLanes)));
+  const Lanes low = Lanes{} - 126.0f, high = Lanes{} + 126.0f;
+  Lanes power = x * -1.44269504f;
+  power = power < low ? low : power;
+  power = power > high ? high : power;
+  const Lanes shifted = power + 12582912.0f;  // rounds; the whole number is in the last bits
+  const Lanes rest = power - (shifted - 12582912.0f);
+  Lanes sum = Lanes{} + 9.6181291e-3f;
+  if (kTogether == 1) sum += (rest * 1.5403530e-4f + 1.3333558e-3f) * rest;
+  sum = sum * rest + 5.5504109e-2f;
+  sum = sum * rest + 2.4022651e-1f;
+  sum = sum * rest + 6.9314718e-1f;
+  sum = sum * rest + 1.0f;
+  const Lanes below = (Lanes)((Bits)sum + ((Bits)shifted << 23)) + 1.0f;
+  Lanes inverse = XAI_FAST_RECIPROCAL(below);
+  // It has 12 bits or more; Newton's step gives twice as many.
+  if (kTogether == 1) inverse = inverse * (2.0f - below * inverse);
+  return x * inverse;
 }
 
 // The other activations, of a multiple of kLanes values.
 XAI_FAST_TARGET void curve(float* values, int64_t count, Activation activation) {
   const Lanes zero{}, six = zero + 6.0f;
   if (activation == Activation::kSilu) {
-    for (int64_t i = 0; i < count; i += kLanes) {
-      const Lanes x = load(values + i);
-      store(values + i, x / (exponential(zero - x) + 1.0f));
-    }
+    for (int64_t i = 0; i < count; i += kLanes) store(values + i, silu(load(values + i)));
   } else if (activation == Activation::kHardswish) {
     for (int64_t i = 0; i < count; i += kLanes) {
       const Lanes x = load(values + i), moved = x + 3.0f;
-      store(values + i, x * (moved < zero ? zero : (moved > six ? six : moved)) / 6.0f);
+      store(values + i, x * (moved < zero ? zero : (moved > six ? six : moved)) * (1.0f / 6.0f));
     }
   }
 }
@@ -265,22 +265,33 @@ XAI_FAST_TARGET void write_row(const Call<Value>& call, int64_t row, int64_t y, 
     finish(deep + x * kPanel, count, nullptr, out + x * g.out_channels);
 }
 
-// Rows `from` to `to` of the output of one row of the batch. A few panels of the channels between at a time,
-// so that their weights stay in the first cache, and no more of their rows than the kernel is long in the
-// second.
-XAI_FAST_TARGET void strip(const Call<Value>& call, int64_t row, int64_t from, int64_t to, Scratch& scratch) {
+// Adds up one row of the output in one panel's channels.
+XAI_FAST_TARGET void add_up(const float* deep, int64_t width, float* totals) {
+  for (int64_t c = 0; c < kPanel; c += kLanes) {
+    Lanes sum{};
+    for (int64_t x = 0; x < width; ++x) sum += load(deep + x * kPanel + c);
+    store(totals + c, load(totals + c) + sum);
+  }
+}
+
+// A part of one row of the batch: rows of the output, and panels of the channels between.
+XAI_FAST_TARGET void work(const Call<Value>& call, const Part& part, Scratch& scratch) {
   const Geometry& g = call.geometry;
-  const Buffers buffers = buffers_of(g, to - from, scratch);
-  const Value* const image = call.inputs + row * g.height * g.width * g.channels;
+  const Buffers buffers = buffers_of(g, call.project ? part.to - part.from : 0, scratch);
+  const Value* const image = call.inputs + part.row * g.height * g.width * g.channels;
   const int64_t padded = padded_to(g.out_channels, kPanel), panels = padded_to(g.middle, kPanel) / kPanel;
-  for (int64_t block = 0; block < panels; block += kBlock) {
-    const int64_t many = std::min<int64_t>(kBlock, panels - block);
-    int64_t next = from * g.stride - g.padding;
-    for (int64_t y = from; y < to; ++y) {
+  // A few panels at a time, so that their weights stay in the first cache, and no more of their rows than the
+  // kernel is long in the second.
+  for (int64_t block = part.first; block < part.last; block += kBlock) {
+    const int64_t many = std::min<int64_t>(kBlock, part.last - block);
+    float totals[kBlock * kPanel] = {};
+    int64_t next = part.from * g.stride - g.padding;
+    for (int64_t y = part.from; y < part.to; ++y) {
       for (int64_t i = 0; i < many; ++i) {
         deepen_row(call, image, y, block + i, next, buffers.rings + i * ring_of(g), buffers.deep);
+        if (call.means) add_up(buffers.deep, g.out_width, totals + i * kPanel);
         if (!call.project) {
-          write_row(call, row, y, block + i, buffers.deep);
+          write_row(call, part.row, y, block + i, buffers.deep);
           continue;
         }
         for (int64_t x = 0; x < g.out_width; ++x) {
@@ -295,15 +306,51 @@ XAI_FAST_TARGET void strip(const Call<Value>& call, int64_t row, int64_t from, i
         multiply<2>(buffers.narrowed, kBlock * kPanel, g.out_width,
                     call.project + (out * panels + block * kPanel) * kPanel, used,
                     block == 0 ? call.project_bias + out : nullptr, Unbounded{},
-                    buffers.sums + (y - from) * g.out_width * padded + out, padded);
+                    buffers.sums + (y - part.from) * g.out_width * padded + out, padded);
       }
     }
+    for (int64_t c = 0; call.means && c < std::min(many * kPanel, g.out_channels - block * kPanel); ++c) {
+      call.means[part.row * g.out_channels + block * kPanel + c] = totals[c] / (g.out_height * g.out_width);
+    }
   }
-  for (int64_t y = from; call.project && y < to; ++y) {
+  for (int64_t y = part.from; call.project && y < part.to; ++y) {
     for (int64_t x = 0; x < g.out_width; ++x) {
-      const int64_t at = ((row * g.out_height + y) * g.out_width + x) * g.out_channels;
-      finish(buffers.sums + ((y - from) * g.out_width + x) * padded, g.out_channels,
+      const int64_t at = ((part.row * g.out_height + y) * g.out_width + x) * g.out_channels;
+      finish(buffers.sums + ((y - part.from) * g.out_width + x) * padded, g.out_channels,
              call.other ? call.other + at : nullptr, call.out + at);
+    }
+  }
+}
+
+// Positions `from` to `to` of one row of the batch: gated, and then projected.
+XAI_FAST_TARGET void project_gated(const Gated<Value>& call, int64_t row, int64_t from, int64_t to,
+                                   Scratch& scratch) {
+  const int64_t whole = padded_to(call.channels, kLanes), padded = padded_to(call.channels, kPanel);
+  float* const gate = scratch.floats(whole + kTile * (whole + kPanel));
+  float* const sums = gate + whole;
+  Value* const gated = reinterpret_cast<Value*>(sums + kTile * kPanel);
+  std::fill(gate, gate + whole, 0.0f);
+  std::copy_n(call.gate + row * call.channels, call.channels, gate);
+  const int64_t full = call.channels / kLanes * kLanes, rest = call.channels - full;
+  for (int64_t tile = from; tile < to; tile += kTile) {
+    const int64_t count = std::min<int64_t>(kTile, to - tile), start = row * call.positions + tile;
+    for (int64_t x = 0; x < count; ++x) {
+      const Value* const inputs = call.inputs + (start + x) * call.channels;
+      Value* const into = gated + x * whole;
+      for (int64_t c = 0; c < full; c += kLanes) narrow_to(into + c, widened(inputs + c) * load(gate + c));
+      if (rest == 0) continue;
+      Value some[kLanes] = {};
+      std::memcpy(some, inputs + full, rest * sizeof(Value));
+      narrow_to(into + full, widened(some) * load(gate + full));
+    }
+    for (int64_t out = 0; out < call.out_channels; out += kPanel) {
+      multiply<2>(gated, whole, count, call.project + out * padded, whole, call.project_bias + out,
+                  Unbounded{}, sums, kPanel);
+      const int64_t used = std::min(kPanel, call.out_channels - out);
+      for (int64_t x = 0; x < count; ++x) {
+        const int64_t at = (start + x) * call.out_channels + out;
+        finish(sums + x * kPanel, used, call.other ? call.other + at : nullptr, call.out + at);
+      }
     }
   }
 }

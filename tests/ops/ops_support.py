@@ -14,6 +14,7 @@ from xai_fast.ops.bias_relu.cases import CASES as BIAS_RELU
 from xai_fast.ops.blend_maps.cases import CASES as BLEND_MAPS
 from xai_fast.ops.byte_hash.cases import CASES as BYTE_HASH
 from xai_fast.ops.cam_reduce.cases import CASES as CAM_REDUCE
+from xai_fast.ops.gated_pointwise.cases import CASES as GATED_POINTWISE
 from xai_fast.ops.grid_masks.cases import CASES as GRID_MASKS
 from xai_fast.ops.grid_reduce.cases import CASES as GRID_REDUCE
 from xai_fast.ops.hide_segments.cases import CASES as HIDE_SEGMENTS
@@ -68,6 +69,7 @@ FUNCTIONS = {
     "pass_bits": ops.pass_bits,
     "winograd_convolution": ops.winograd_convolution,
     "inverted_bottleneck": ops.inverted_bottleneck,
+    "gated_pointwise": ops.gated_pointwise,
     "byte_hash": ops.byte_hash,
 }
 CASES = {
@@ -89,6 +91,7 @@ CASES = {
     "pass_bits": PASS_BITS,
     "winograd_convolution": WINOGRAD_CONVOLUTION,
     "inverted_bottleneck": INVERTED_BOTTLENECK,
+    "gated_pointwise": GATED_POINTWISE,
     "byte_hash": BYTE_HASH,
 }
 BACKENDS = ("cpp", "triton", "cuda")
@@ -206,6 +209,12 @@ def bottleneck_tolerance(arguments, dtype):
     return 4 * torch.finfo(dtype).eps * (size + largest(arguments["other"]))
 
 
+def gated_tolerance(arguments, dtype):
+    """A sum over channels of rounded products."""
+    size = largest(arguments["inputs"]) * largest(arguments["project"]) * arguments["inputs"].shape[1] ** 0.5
+    return 4 * torch.finfo(dtype).eps * (size + largest(arguments["project_bias"]) + largest(arguments["other"]))
+
+
 ARITHMETIC = {
     "add_noise": add_noise_tolerance,
     "grid_masks": grid_masks_tolerance,
@@ -215,6 +224,7 @@ ARITHMETIC = {
     "surrogate_normal": surrogate_normal_tolerance,
     "winograd_convolution": winograd_tolerance,
     "inverted_bottleneck": bottleneck_tolerance,
+    "gated_pointwise": gated_tolerance,
 }
 
 

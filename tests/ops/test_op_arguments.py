@@ -158,11 +158,24 @@ def inverted_bottleneck(**changes):
         "project_bias": torch.zeros(32),
         "other": torch.zeros(2, 24, 7, 9),
         "out": torch.zeros(2, 24, 7, 9),
+        "means": None,
         "stride": 1,
         "padding": 1,
         "activation": "relu6",
     }
     return ops.inverted_bottleneck(**{**arguments, **changes})
+
+
+def gated_pointwise(**changes):
+    arguments = {
+        "inputs": torch.zeros(2, 40, 7, 9),
+        "gate": torch.zeros(2, 40),
+        "project": torch.zeros(1, 64, 32, 1),
+        "project_bias": torch.zeros(32),
+        "other": torch.zeros(2, 24, 7, 9),
+        "out": torch.zeros(2, 24, 7, 9),
+    }
+    return ops.gated_pointwise(**{**arguments, **changes})
 
 
 def sign_bits(**changes):
@@ -207,6 +220,7 @@ OPS = (
     surrogate_normal,
     winograd_convolution,
     inverted_bottleneck,
+    gated_pointwise,
     sign_bits,
     pass_bits,
     bias_relu,
@@ -303,6 +317,15 @@ def test_what_fits_is_taken(call):
         (inverted_bottleneck, {"stride": 3}, ValueError, "`stride` is 3; it takes 1 or 2"),
         (inverted_bottleneck, {"padding": 3}, ValueError, "`padding` is 3; it takes 0 to 2"),
         (inverted_bottleneck, {"activation": "gelu"}, ValueError, "`activation` is 'gelu'; it takes one of none, relu"),
+        (inverted_bottleneck, {"means": torch.zeros(2, 24)}, ValueError, "`means` is given with `project`"),
+        (gated_pointwise, {"inputs": torch.zeros(2, 40, 7, 9).half()}, TypeError, "`inputs` is torch.float16"),
+        (gated_pointwise, {"inputs": torch.zeros(40, 7, 9)}, ValueError, r"`inputs` has shape \(40, 7, 9\)"),
+        (gated_pointwise, {"gate": torch.zeros(2, 64)}, ValueError, "`gate` has shape"),
+        (gated_pointwise, {"gate": torch.zeros(2, 40).double()}, TypeError, "`gate` is torch.float64"),
+        (gated_pointwise, {"project": torch.zeros(1, 40, 32, 1)}, ValueError, "`project` has shape"),
+        (gated_pointwise, {"project_bias": torch.zeros(24)}, ValueError, "`project_bias` has shape"),
+        (gated_pointwise, {"other": torch.zeros(2, 24, 1, 1)}, ValueError, "`other` has shape"),
+        (gated_pointwise, {"out": torch.zeros(2, 40, 7, 9)}, ValueError, "`out` has shape"),
         (hide_windows, {"inputs": torch.zeros(SHAPE).long()}, TypeError, "`inputs` is torch.int64; it takes"),
         (hide_windows, {"inputs": torch.zeros(3, 8)}, ValueError, r"`inputs` has shape \(3, 8\); it takes \(N, C"),
         (hide_windows, {"baseline": torch.zeros(1).double()}, TypeError, "`baseline` is torch.float64; it takes"),

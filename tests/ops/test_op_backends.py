@@ -38,7 +38,7 @@ def test_agrees_with_the_reference(backend, name, case, dtype):
 
 def has_no_kernel(name, dtype):
     """Whether the instructions in use do without a kernel, as minimal filtering does without vectors or halves."""
-    return name in ("winograd_convolution", "inverted_bottleneck") and ops.winograd_panel(dtype) == 0
+    return name in ("winograd_convolution", "inverted_bottleneck", "gated_pointwise") and ops.winograd_panel(dtype) == 0
 
 
 def only_by_reference(name, arguments):
@@ -160,6 +160,7 @@ def test_region_gather_copies_and_rounds_the_fill(backend, dtype):
         "blend_maps",
         "winograd_convolution",
         "inverted_bottleneck",
+        "gated_pointwise",
         "pass_bits",
     ],
 )

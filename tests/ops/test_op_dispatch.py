@@ -105,7 +105,7 @@ def test_the_first_choice_is_logged_once(op, caplog):
 def test_every_op_is_listed_and_every_backend_accounted_for():
     known = {"hide_windows", "window_mean", "cam_reduce", "region_gather", "add_noise", "path_points", "moments"}
     known |= {"winograd_convolution", "sign_bits", "pass_bits", "hide_segments", "surrogate_normal", "relu_change"}
-    known |= {"grid_masks", "grid_reduce", "blend_maps", "bias_relu", "inverted_bottleneck"}
+    known |= {"grid_masks", "grid_reduce", "blend_maps", "bias_relu", "inverted_bottleneck", "gated_pointwise"}
     assert known <= set(ops.all_ops())
     assert set(ops.backends()) == set(_dispatch.BACKENDS)
     assert ops.backends()["reference"] is None
@@ -165,7 +165,7 @@ def test_the_name_of_an_op_is_its_function_whatever_was_imported_first():
         "import xai_fast.ops.path_points.reference, xai_fast.ops.moments.cases\n"
         "import xai_fast.ops.surrogate_normal.reference\n"
         "import xai_fast.ops.winograd_convolution.cases, xai_fast.ops.pass_bits.cases\n"
-        "import xai_fast.ops.inverted_bottleneck.reference\n"
+        "import xai_fast.ops.inverted_bottleneck.reference, xai_fast.ops.gated_pointwise.reference\n"
         "from xai_fast import ops\n"
         "for name in ops.all_ops(): assert isinstance(getattr(ops, name), types.FunctionType), name\n"
     )

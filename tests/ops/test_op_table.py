@@ -98,8 +98,16 @@ def test_every_dtype_in_every_layout(backend, name, argument):
             if refused is None:
                 ran += 1
             else:  # only these want dense maps, the first two channels last
-                assert name in ("winograd_convolution", "inverted_bottleneck", "relu_change", "bias_relu"), refused
-    assert ran or (name in ("winograd_convolution", "inverted_bottleneck") and ops.winograd_panel() == 0)
+                assert name in (
+                    "winograd_convolution",
+                    "inverted_bottleneck",
+                    "gated_pointwise",
+                    "relu_change",
+                    "bias_relu",
+                ), refused
+    assert ran or (
+        name in ("winograd_convolution", "inverted_bottleneck", "gated_pointwise") and ops.winograd_panel() == 0
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -53,7 +53,7 @@ class Captured:
             self._fusion = Fusion(graph, fused_by, short_sums=short_sums)
         self._fused_by, self._repeated = fused_by, weakref.WeakSet[Runs]()
         self.steps = tuple(self.fused(graph.steps, (), graph.results))
-        steps = self.steps if fused_by is None else joined(self.steps, graph.results, fused_by)
+        steps = self.steps if fused_by is None else joined(self.steps, graph, graph.results, fused_by)
         self._whole = self.repeated(Program(graph, steps, graph.results, whole=True))
         self._stages = []
         if fused_by is not None and fused_by.regroups:

@@ -6,6 +6,7 @@ same: gradients are taken through it, and hooks, dictionaries and Python in it b
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -13,10 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .dataflow import readers
 from .operation import Kind
-from .steps import Graph, Step, reading, renamed
+from .steps import Graph, Step, Value, reading, renamed
 
 _AT_ONCE = 1 << 16  # weights whose float64 stays in the cache
 _PARTNER = {
@@ -36,17 +38,22 @@ def fold_batchnorms(model: nn.Module, graph: Graph, anchors: Collection[str]) ->
         anchors: paths, in the graph, of layers whose output somebody reads. Neither half of a pair may be one, and no
             pair reaches across the border of one.
     """
-    read = graph.returned_by(anchors)
+    read, looked_at = graph.returned_by(anchors), _modules_at(model, anchors)
     folded = 0
     places = _places(model)
-    for first, second in list(_pairs(graph, read)):
-        convolution, norm = first.module, second.module
+    for first, second, norm in list(_pairs(graph, read)):
+        if id(norm) in looked_at:
+            continue
+        convolution, inside = first.module, second.module is None
         weight, bias = _folded(convolution, norm)
         convolution.weight = nn.Parameter(weight, requires_grad=False)
         convolution.bias = nn.Parameter(bias, requires_grad=False)
-        identity = nn.Identity()
-        for parent, name in places.get(id(norm), ()):
-            setattr(parent, name, identity)
+        if inside:
+            _neutralise(norm)
+        else:
+            identity = nn.Identity()
+            for parent, name in places.get(id(norm), ()):
+                setattr(parent, name, identity)
         substitute(graph, second, first.makes)
         folded += 1
     return folded
@@ -79,20 +86,65 @@ def substitute(graph: Graph, step: Step, value: int) -> None:
         ]
 
 
-def _pairs(graph: Graph, read: Collection[int]) -> Iterator[tuple[Any, Any]]:
+def _pairs(graph: Graph, read: Collection[int]) -> Iterator[tuple[Any, Step, Any]]:
+    """A convolution's step, the step of a normalisation that alone reads it, and the module that holds its numbers."""
     calls = Counter(id(step.module) for step in graph.steps if step.module is not None)
     users = readers(graph.steps)
     made = {step.makes: step for step in graph.steps}
-    for position, norm in enumerate(graph.steps):
-        before = made.get(norm.reads[0]) if len(norm.reads) == 1 and norm.kind is not Kind.UNKNOWN else None
-        if before is None or before.module is None or norm.module is None or before.kind is Kind.UNKNOWN:
+    for position, second in enumerate(graph.steps):
+        before = made.get(second.reads[0]) if second.reads and second.kind is not Kind.UNKNOWN else None
+        if before is None or before.module is None or before.kind is Kind.UNKNOWN:
             continue  # a module with hooks is of unknown kind
+        norm = second.module if second.module is not None else _norm_around(graph, second)
         partner = _PARTNER.get(type(before.module))
-        once = calls[id(before.module)] == calls[id(norm.module)] == 1 and users[before.makes] == [position]
-        fits = partner is type(norm.module) and norm.module.running_var is not None
+        if norm is None or partner is None or getattr(norm, "running_var", None) is None:
+            continue
+        once = calls[id(before.module)] == 1 >= calls[id(norm)] and users[before.makes] == [position]
+        fits = type(norm) is partner if second.module is not None else isinstance(norm, partner)
         returned = before.makes in graph.results
-        if once and fits and not returned and not {before.makes, norm.makes} & set(read):
-            yield before, norm
+        if once and fits and not returned and not {before.makes, second.makes} & set(read):
+            yield before, second, norm
+
+
+def _norm_around(graph: Graph, step: Step) -> nn.Module | None:
+    """The module whose own forward normalises by this function, once, with its numbers: timm's, with an activation."""
+    if step.operation != "batch_norm" or not isinstance(step.args[0], Value):
+        return None
+    try:
+        given = inspect.signature(F.batch_norm).bind(*step.args, **step.kwargs)
+    except TypeError:
+        return None
+    given.apply_defaults()
+    owners = [graph.constants.get(number, (None, ""))[0] for number in step.reads[1:]]
+    norm = None if not owners or owners[0] is None else owners[0]()
+    if norm is None or given.arguments["training"] is not False or given.arguments["eps"] != getattr(norm, "eps", None):
+        return None
+    for name in ("running_mean", "running_var", "weight", "bias"):
+        value = given.arguments[name]
+        place = graph.constants.get(value.number) if isinstance(value, Value) else None
+        own = place is not None and place[0]() is norm and place[1] == name
+        if not own and not (value is None and getattr(norm, name, None) is None):
+            return None
+    numbers = {n for n, (owner, _) in graph.constants.items() if owner() is norm}
+    elsewhere = any(numbers & set(other.reads) for other in graph.steps if other is not step)
+    return None if elsewhere or numbers & set(graph.results) else norm
+
+
+def _modules_at(model: nn.Module, anchors: Collection[str]) -> set[int]:
+    """The modules that may be meant by paths in some part of the model."""
+    ends = tuple(f".{path}" for path in anchors)
+    return {id(module) for name, module in model.named_modules() if f".{name}".endswith(ends)}
+
+
+@torch.no_grad()
+def _neutralise(norm: nn.Module) -> None:
+    """Lets a normalisation return what it is given, whatever else the module's forward does."""
+    for name, value in (("running_mean", 0.0), ("running_var", 1.0 - norm.eps), ("weight", 1.0), ("bias", 0.0)):  # type: ignore[operator]
+        numbers = getattr(norm, name)
+        if isinstance(numbers, nn.Parameter):
+            setattr(norm, name, nn.Parameter(torch.full_like(numbers, value), requires_grad=False))
+        elif numbers is not None:
+            setattr(norm, name, torch.full_like(numbers, value))
 
 
 @torch.no_grad()

@@ -1,101 +1,184 @@
 """Rewrite fused steps once more: depthwise convolutions with the pointwise ones around them in one call.
 
-Only for forwards that run as a whole: gradients and regions ask for what lies between.
+Also where a squeeze-and-excitation gate stands between. Only for forwards that run as a whole: gradients and regions
+ask for what lies between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from .care import Care
+from .dataflow import readers
 from .fused import NOTHING, Activation, Bottleneck, FusedBottleneck, FusedConvolution, FusedResidual, Implementation
+from .fused.calls import Gate
 from .fused.shared import shared
 from .operation import Kind
-from .steps import Step, last_uses
+from .steps import Graph, Step, Value
 
-_LONGEST = 3
+_SQUEEZES = ("mean", "adaptive_avg_pool2d")
 
 
-def joined(steps: Sequence[Step], kept: Collection[int], implementation: Implementation) -> list[Step]:
+def joined(steps: Sequence[Step], graph: Graph, kept: Collection[int], implementation: Implementation) -> list[Step]:
     """The steps, with one in the place of every stretch that `implementation` runs as one.
 
     Args:
         steps: fused, in order, a whole forward.
+        graph: recorded.
         kept: values that are needed afterwards.
         implementation: of fused steps.
     """
-    found, position = list[Step](), 0
+    look, found, position = _Look(steps, graph, set(kept)), list[Step](), 0
     while position < len(steps):
-        stretch = _stretch(steps, position, kept)
-        joins = ((_join(stretch[:length], implementation), length) for length in range(len(stretch), 1, -1))
-        step, length = next((join for join in joins if join[0] is not None), (None, 1))
-        found.append(steps[position] if step is None else step)
-        position += length
+        stretch = look.stretch(position)
+        joins = (_join(some, implementation) for some in _beginnings(stretch))
+        step = None if stretch is None else next((join for join in joins if join is not None), None)
+        found.append(steps[position] if step is None else step[0])
+        position += 1 if step is None else step[1]
     return found
 
 
-def _stretch(steps: Sequence[Step], start: int, kept: Collection[int]) -> Sequence[Step]:
-    """Convolutions that follow each other, each of which alone reads the one before it, as what it convolves."""
-    end = start
-    while end < min(start + _LONGEST, len(steps)) and isinstance(steps[end].call, FusedConvolution | FusedResidual):
-        before = steps[end - 1].makes if end > start else None
-        if before is not None and not _reads_alone(steps, end, before, kept):
-            break
-        end += 1
-    return steps[start:end]
+@dataclass(frozen=True)
+class _Stretch:
+    """Convolutions that follow each other, each of which alone reads the one before it.
+
+    Attributes:
+        expand, depth, project: their steps, in order; the outer ones may be missing.
+        gate: the steps of a gate between the last two, from the mean that it reads to the product.
+    """
+
+    expand: Step | None
+    depth: Step
+    project: Step | None
+    gate: tuple[Step, ...] = ()
+
+    @property
+    def convolutions(self) -> tuple[Step, ...]:
+        """Those that are there."""
+        return tuple(step for step in (self.expand, self.depth, self.project) if step is not None)
 
 
-def _reads_alone(steps: Sequence[Step], position: int, value: int, kept: Collection[int]) -> bool:
-    reads = steps[position].reads
-    residual = isinstance(steps[position].call, FusedResidual)
+class _Look:
+    """Who reads what in a list of steps."""
+
+    def __init__(self, steps: Sequence[Step], graph: Graph, kept: set[int]) -> None:
+        self._steps, self._graph, self._kept = steps, graph, kept
+        self._users = readers(steps)
+
+    def stretch(self, start: int) -> _Stretch | None:
+        """The longest stretch that begins at a position; None where there is no depthwise convolution in it."""
+        at = start
+        expand = self._steps[at] if not _is_depthwise(self._steps[at]) else None
+        if expand is not None:
+            at += 1
+            if not (_is_plain(expand) and self._is_read_by(expand.makes, [at])):
+                return None
+        if at >= len(self._steps) or not _is_depthwise(self._steps[at]):
+            return None
+        depth, gate = self._steps[at], self._gate(at)
+        at += 1 + len(gate)
+        project = self._steps[at] if at < len(self._steps) else None
+        before = gate[-1].makes if gate else depth.makes
+        if project is None or not _may_end(project, before) or not self._is_read_by(before, [at]):
+            return _Stretch(expand, depth, None)
+        return _Stretch(expand, depth, project, gate)
+
+    def _is_read_by(self, value: int, positions: Sequence[int]) -> bool:
+        return value not in self._kept and self._users.get(value, []) == list(positions)
+
+    def _gate(self, depth: int) -> tuple[Step, ...]:
+        """The steps behind a depthwise convolution of a gate that scales its channels; none where there is no gate."""
+        makes, squeeze = self._steps[depth].makes, depth + 1
+        users = self._users.get(makes, [])
+        if makes in self._kept or len(users) != 2 or users[0] != squeeze:
+            return ()
+        stretch = self._steps[squeeze : users[1] + 1]
+        squeezed, *between, product = stretch
+        made = {squeezed.makes}
+        for step in between:
+            if not set(step.reads) <= {*made, *self._graph.fixed}:
+                return ()
+            made.add(step.makes)
+        inside = all(set(self._users.get(n, [])) <= set(range(squeeze, users[1] + 1)) for n in made)
+        scales = (
+            product.operation == "mul" and not product.kwargs and product.args in _products(makes, stretch[-2].makes)
+        )
+        fits = self._is_small(squeezed) and self._is_small(stretch[-2]) and squeezed.operation in _SQUEEZES
+        return tuple(stretch) if between and inside and scales and fits and not made & self._kept else ()
+
+    def _is_small(self, step: Step) -> bool:
+        """Whether it gives one number per channel and row."""
+        trait = self._graph.traits.get(step.makes)
+        return trait is not None and trait.shape is not None and trait.batched == 1 and tuple(trait.shape[2:]) == (1, 1)
+
+
+def _products(left: int, right: int) -> list[tuple[Value, Value]]:
+    return [(Value(left), Value(right)), (Value(right), Value(left))]
+
+
+def _is_plain(step: Step) -> bool:
+    return isinstance(step.call, FusedConvolution) and step.call.pads
+
+
+def _is_depthwise(step: Step) -> bool:
+    call = step.call
     return (
-        reads[0] == value
-        and len(reads) == (2 if residual else 1)
-        and value not in kept
-        and last_uses(steps[position:], ()).get(value) == 0
+        isinstance(call, FusedConvolution)
+        and call.pads
+        and call.source.weight.shape[1] == 1 < call.source.geometry.groups
     )
 
 
-def _join(stretch: Sequence[Step], implementation: Implementation) -> Step | None:
-    """The stretch as one step; None where that is not to be had."""
-    calls = [step.call for step in stretch]
-    *others, last = calls
-    if not all(isinstance(call, FusedConvolution) and call.pads for call in others) or not _joins(last):
-        return None
-    wide = [call.activation for call in others]  # of what lies between
-    bare = isinstance(last, FusedResidual) or last.activation == NOTHING
-    source = None
-    if bare and len(set(wide)) == 1:
-        source = _shared(calls if len(calls) == _LONGEST else [None, *calls], wide[0], implementation)
-    if (
-        source is None
-        and len(calls) == _LONGEST - 1
-        and not isinstance(last, FusedResidual)
-        and wide == [last.activation]
-    ):
-        source = _shared([*calls, None], wide[0], implementation)
+def _may_end(step: Step, value: int) -> bool:
+    """Whether it is a convolution of that value with nothing behind it but perhaps a sum."""
+    call = step.call
+    if isinstance(call, FusedResidual):
+        return call.pads and not call.rectified and step.reads[0] == value and len(step.reads) == 2
+    return isinstance(call, FusedConvolution) and call.pads and call.activation == NOTHING and step.reads == (value,)
+
+
+def _beginnings(stretch: _Stretch | None) -> list[_Stretch]:
+    """The stretch, and what is left of it where not all runs as one."""
+    if stretch is None:
+        return []
+    found = [stretch]
+    if stretch.project is not None and stretch.expand is not None:
+        found.append(_Stretch(stretch.expand, stretch.depth, None))
+    return [some for some in found if len(some.convolutions) > 1]
+
+
+def _join(stretch: _Stretch, implementation: Implementation) -> tuple[Step, int] | None:
+    """The stretch as one step, and how many it stands for; None where that is not to be had."""
+    activation = _activation(stretch)
+    source = None if activation is None else _shared(stretch, activation, implementation)
     if source is None:
         return None
-    first, end = stretch[0], stretch[-1]
-    args = (first.args[0], *end.args[1:])
-    consumes = isinstance(last, FusedResidual) and last.consumes and end.reads[1] != first.reads[0]
-    call = FusedBottleneck(source, tuple(calls), consumes, *_cares(calls))
-    return Step(end.makes, call, args, {}, "", Kind.UNKNOWN, f"{first.label} to {end.label}")
+    steps = (*stretch.convolutions[:-1], *stretch.gate, stretch.convolutions[-1])
+    first, end = steps[0], steps[-1]
+    last: Any = end.call
+    adds = isinstance(last, FusedResidual)
+    reads = (first.reads[0], end.reads[1]) if adds else (first.reads[0],)
+    gate = Gate(stretch.depth, stretch.gate[:-1]) if stretch.gate else None
+    consumes = adds and last.consumes and reads[0] != reads[1]
+    call = FusedBottleneck(source, steps, reads, gate, consumes, *_cares([s.call for s in stretch.convolutions]))
+    label = f"{first.label} to {end.label}"
+    return Step(end.makes, call, tuple(map(Value, reads)), {}, "", Kind.UNKNOWN, label), len(steps)
 
 
-def _joins(call: object) -> bool:
-    """Whether a stretch may end with it."""
-    return (isinstance(call, FusedConvolution) and call.pads) or (
-        isinstance(call, FusedResidual) and call.pads and not call.rectified
+def _activation(stretch: _Stretch) -> Activation | None:
+    """What stands behind the depthwise convolution, and the one before it; None where those are two."""
+    found = {step.call.activation for step in (stretch.expand, stretch.depth) if step is not None}  # type: ignore[union-attr]
+    return found.pop() if len(found) == 1 else None
+
+
+def _shared(stretch: _Stretch, activation: Activation, implementation: Implementation) -> Bottleneck | None:
+    """One object for the same convolutions."""
+    expand, depth, project = (
+        None if step is None else step.call.source  # type: ignore[union-attr]
+        for step in (stretch.expand, stretch.depth, stretch.project)
     )
-
-
-def _shared(
-    calls: Sequence[FusedConvolution | FusedResidual | None], activation: Activation, implementation: Implementation
-) -> Bottleneck | None:
-    """One object for the same three convolutions, of which not all need be there."""
-    expand, depth, project = (None if call is None else call.source for call in calls)
-    assert depth is not None
     return shared(
         depth.weight,
         depth.bias,
@@ -104,7 +187,7 @@ def _shared(
     )
 
 
-def _cares(calls: Sequence[FusedConvolution | FusedResidual]) -> tuple[Care | None, float | None]:
+def _cares(calls: Sequence[Any]) -> tuple[Care | None, float | None]:
     """What is measured of what the stretch reads; and of what it makes, in place of what lies between."""
     cares = [call.care for call in calls if call.care is not None]
     if len(cares) < len(calls):

@@ -20,6 +20,7 @@ from xai_fast.ops.bias_relu import bias_relu as bias_relu
 from xai_fast.ops.blend_maps import blend_maps as blend_maps
 from xai_fast.ops.byte_hash import byte_hash as byte_hash
 from xai_fast.ops.cam_reduce import cam_reduce as cam_reduce
+from xai_fast.ops.gated_pointwise import gated_pointwise as gated_pointwise
 from xai_fast.ops.grid_masks import grid_masks as grid_masks
 from xai_fast.ops.grid_reduce import grid_maps as grid_maps
 from xai_fast.ops.grid_reduce import grid_reduce as grid_reduce

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from xai_fast.graph.care import Care, expect
+from xai_fast.graph.steps import Step
 
 from .parts import NOTHING, Activation
 from .public import Bottleneck, Convolution, Linear
@@ -110,36 +112,73 @@ class FusedAttention:
         return self.outward(mixed), None
 
 
+@dataclass(frozen=True)
+class Gate:
+    """A squeeze-and-excitation gate between a depthwise convolution and the one behind it.
+
+    Attributes:
+        depth: the step whose result is scaled.
+        steps: what makes one factor per channel of its mean; the first takes the mean.
+    """
+
+    depth: Step
+    steps: tuple[Step, ...]
+
+    def factors(self, means: Tensor) -> Tensor:
+        """From means (rows, M, 1, 1) to factors of that shape."""
+        squeezed, *others = self.steps
+        values: dict[int, Any] = {squeezed.makes: means}
+        for step in others:
+            values[step.makes] = step.run(values)
+        factors: Tensor = values[self.steps[-1].makes]
+        return factors
+
+
 @dataclass(eq=False, repr=False)
 class FusedBottleneck:
     """Convolutions that follow each other as one step, or one after the other where that does not run them.
 
     Attributes:
         source: runs them as one.
-        parts: what it stands for, in order.
+        steps: what it stands for, in order.
+        reads: the values that go in: what is convolved, and what is added in the end, if something is.
+        gate: between the last two convolutions.
         consumes: whether nobody needs `other` afterwards, so that the sum may be made in its memory.
         care: as in `FusedConvolution`, of what is read.
-        most: what follows takes the result to be smaller than this because the parts would have measured what lies
+        most: what follows takes the result to be smaller than this because the steps would have measured what lies
             between them; None where they would not.
     """
 
     source: Bottleneck
-    parts: tuple[FusedConvolution | FusedResidual, ...]
+    steps: tuple[Step, ...]
+    reads: tuple[int, ...]
+    gate: Gate | None = None
     consumes: bool = False
     care: Care | None = None
     most: float | None = None
 
     def __call__(self, x: Tensor, *other: Tensor) -> Tensor:
-        """`x` (rows, in, H, W), and what the last of them adds, if it adds something."""
-        if (self.care is None or self.care.suffices(x, *other)) and self.source.takes(x, *other):
+        """`x` (rows, in, H, W), and what the last convolution adds, if it adds something."""
+        if not ((self.care is None or self.care.suffices(x, *other)) and self.source.takes(x, *other)):
+            return self._apart(x, *other)
+        if self.gate is None:
             y = self.source.forward(x, *other, consumes=self.consumes)
+        else:
+            wide, means = self.source.squeezed(x)
             if self.most is not None:
-                expect(y, self.most)
-            return y
-        for part in self.parts[:-1]:
-            assert isinstance(part, FusedConvolution)
-            x = part(x)
-        return self.parts[-1](x, *other)
+                expect(wide, self.gate.depth.call.care.bound)  # type: ignore[attr-defined]
+            factors = self.gate.factors(means[:, :, None, None].to(x.dtype))
+            y = self.source.gated(wide, factors.flatten(1), *other, consumes=self.consumes)
+        if self.most is not None:
+            expect(y, self.most)
+        return y
+
+    def _apart(self, *given: Tensor) -> Tensor:
+        values: dict[int, Any] = dict(zip(self.reads, given, strict=True))
+        for step in self.steps:
+            values[step.makes] = step.run(values)
+        y: Tensor = values[self.steps[-1].makes]
+        return y
 
 
 FusedStep = FusedConvolution | FusedResidual | FusedLinear | FusedAttention

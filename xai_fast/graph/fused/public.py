@@ -116,6 +116,14 @@ class Bottleneck:
         """
         raise NotImplementedError
 
+    def squeezed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first two make (rows, M, h, w), and its means over positions (rows, M), perhaps in a wider dtype."""
+        raise NotImplementedError
+
+    def gated(self, wide: Tensor, gate: Tensor, other: Tensor | None = None, *, consumes: bool = False) -> Tensor:
+        """The third of what `squeezed` made times `gate` (rows, M); `other` and `consumes` as in `forward`."""
+        raise NotImplementedError
+
 
 @dataclass(eq=False, repr=False)
 class Linear:

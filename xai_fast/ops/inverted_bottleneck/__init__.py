@@ -100,7 +100,12 @@ def not_for_registers(inputs: Tensor, expand: Any, _b: Any, depth: Tensor, *rest
     return None if dense else "weights are not dense"
 
 
-op = Op("inverted_bottleneck", lazily(f"{__name__}.reference", "inverted_bottleneck"), in_place=("other",))
+op = Op(
+    "inverted_bottleneck",
+    lazily(f"{__name__}.reference", "inverted_bottleneck"),
+    writes=("out", "means"),
+    in_place=("other",),
+)
 op.offer(
     "cpp",
     compiled("inverted_bottleneck"),
@@ -110,7 +115,8 @@ op.offer(
 
 @traced(
     "(Tensor inputs, Tensor? expand, Tensor? expand_bias, Tensor depth, Tensor depth_bias, Tensor? project, "
-    "Tensor? project_bias, Tensor? other, Tensor(a!) out, int stride, int padding, str activation) -> ()"
+    "Tensor? project_bias, Tensor? other, Tensor(a!) out, Tensor(b!)? means, int stride, int padding, "
+    "str activation) -> ()"
 )
 def inverted_bottleneck(
     inputs: Tensor,
@@ -122,6 +128,7 @@ def inverted_bottleneck(
     project_bias: Tensor | None,
     other: Tensor | None,
     out: Tensor,
+    means: Tensor | None,
     stride: int,
     padding: int,
     activation: str,
@@ -146,6 +153,8 @@ def inverted_bottleneck(
         other: (N, K, H', W') or None, any strides; added to what `project` gives.
         out: (N, K, H', W'), H' = (H + 2 * padding - k) // stride + 1, any memory layout. Gradients do not pass. It may
             be `other`.
+        means: (N, K) float32, of float64 inputs float64, dense, is filled with the mean over positions of the result
+            before it is rounded to the dtype of `out`; None where nobody asks, and with `project`.
         stride: of the depthwise convolution, 1 or 2.
         padding: zeros around what it reads, 0 to k - 1.
         activation: behind `expand` and `depth`: "none", "relu", "relu6", "silu" or "hardswish".
@@ -163,8 +172,9 @@ def inverted_bottleneck(
     """
     given = BottleneckWeights(expand, expand_bias, depth, depth_bias, project, project_bias)
     _check(inputs, given, other, out, (stride, padding, activation))
-    op(inputs, *given, other, out, stride, padding, activation)
-    increment_version(out)
+    _check_means(inputs, project, out, means)
+    op(inputs, *given, other, out, means, stride, padding, activation)
+    increment_version(out if means is None else (out, means))
     return out
 
 
@@ -192,6 +202,18 @@ def _check(
             sums = name == "depth" or name.endswith("bias")
             _checks.check_dtype(name, value, (wide if sums else inputs.dtype,))
             _checks.check_device(name, value, inputs.device, "inputs")
+
+
+def _check_means(inputs: Tensor, project: Tensor | None, out: Tensor, means: Tensor | None) -> None:
+    if means is None:
+        return
+    if project is not None:
+        raise ValueError("`means` is given with `project`; it is of what the depthwise convolution makes")
+    _checks.check_shape("means", means, tuple(out.shape[:2]), "(N, K)")
+    _checks.check_dtype("means", means, (torch.float64 if inputs.dtype is torch.float64 else torch.float32,))
+    _checks.check_device("means", means, inputs.device, "inputs")
+    if not means.is_contiguous():
+        raise ValueError(f"`means` has strides {means.stride()}; it takes a dense tensor")
 
 
 def _checked_settings(depth: Tensor, stride: int, padding: int, activation: str) -> int:

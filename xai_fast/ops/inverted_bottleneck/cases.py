@@ -24,6 +24,7 @@ def _case(
     parts: str = "expand project",
     bias: bool = True,
     other: bool = False,
+    means: bool = False,
     workload: bool = False,
 ) -> Case:
     """`channels`: in, between and out."""
@@ -52,6 +53,7 @@ def _case(
             **weights._asdict(),
             "other": maps(*results) if other else None,
             "out": torch.empty(results, dtype=dtype).contiguous(memory_format=torch.channels_last),
+            "means": torch.empty(results[:2]) if means else None,
             "stride": stride,
             "padding": around,
             "activation": activation,
@@ -71,6 +73,7 @@ CASES = (
         side=5,
         activation="silu",
         parts="expand",
+        means=True,
         workload=True,
     ),
     _case("no rows", 0, (32, 32, 32), (8, 8)),
@@ -79,7 +82,7 @@ CASES = (
     _case("one position", 3, (16, 32, 8), (1, 1), other=True),
     _case("half a panel between", 2, (24, 144, 24), (9, 7), other=True),
     _case("channels that fill no register", 2, (6, 20, 5), (9, 9), activation="relu"),
-    _case("channels that fill no register, before a gate", 2, (6, 20, 20), (9, 9), parts="expand"),
+    _case("channels that fill no register, before a gate", 2, (6, 20, 20), (9, 9), parts="expand", means=True),
     _case("no padding", 2, (16, 32, 16), (9, 11), padding=0, activation="none"),
     _case("wide padding", 2, (16, 32, 16), (3, 2), padding=2, bias=False),
     _case("7x7 with stride", 1, (16, 48, 40), (13, 15), side=7, stride=2, activation="silu"),

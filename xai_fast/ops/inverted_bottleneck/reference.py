@@ -28,6 +28,7 @@ def inverted_bottleneck(
     project_bias: Tensor | None,
     other: Tensor | None,
     out: Tensor,
+    means: Tensor | None,
     stride: int,
     padding: int,
     activation: str,
@@ -43,6 +44,8 @@ def inverted_bottleneck(
     if project is not None:
         y = F.conv2d(y.to(inputs.dtype).to(wide), _weight(project, wide)[:, :middle], project_bias)
     y = y[:, : out.shape[1]]
+    if means is not None:
+        means.copy_(y.mean(dim=(2, 3)))
     out.copy_(y if other is None else y + other)
 
 

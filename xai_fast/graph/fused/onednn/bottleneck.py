@@ -11,7 +11,14 @@ from torch import Tensor
 from xai_fast.graph.fused.parts import NOTHING, Activation
 from xai_fast.graph.fused.public import Bottleneck, Convolution
 from xai_fast.graph.processor import said
-from xai_fast.ops import BottleneckWeights, all_ops, bottleneck_weights, inverted_bottleneck, winograd_panel
+from xai_fast.ops import (
+    BottleneckWeights,
+    all_ops,
+    bottleneck_weights,
+    gated_pointwise,
+    inverted_bottleneck,
+    winograd_panel,
+)
 from xai_fast.ops.inverted_bottleneck import SIDES, STRIDES
 
 from .convolution import PackedConvolution, usable
@@ -57,17 +64,44 @@ class KernelBottleneck(Bottleneck):
         if not all(value is None or usable(value, self.depth.weight.dtype) for value in (x, other)):
             return False
         op = all_ops()["inverted_bottleneck"]
-        return bool(said().bottlenecks) or op.compiled(x, *self._weights, other, x, 1, 0, "none")
+        return bool(said().bottlenecks) or op.compiled(x, *self._weights, other, x, None, 1, 0, "none")
 
     def forward(self, x: Tensor, other: Tensor | None = None, *, consumes: bool = False) -> Tensor:
         """See `Bottleneck`."""
-        geometry, source = self.depth.geometry, self.project or self.depth
+        out = self._out(x, self._weights) if not (consumes and other is not None) else other
+        return self._run(x, self._weights, other, out, None)
+
+    def squeezed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Bottleneck`."""
+        weights = self._weights._replace(project=None, project_bias=None)
+        out = self._out(x, weights)
+        means = x.new_empty(out.shape[:2], dtype=weights.depth.dtype)
+        return self._run(x, weights, None, out, means), means
+
+    def gated(self, wide: Tensor, gate: Tensor, other: Tensor | None = None, *, consumes: bool = False) -> Tensor:
+        """See `Bottleneck`."""
+        assert self.project is not None
+        weights, out = self._weights, other if consumes else None
+        if out is None:
+            shape = (len(wide), len(self.project.weight), *wide.shape[2:])
+            out = torch.empty(shape, dtype=wide.dtype, memory_format=torch.channels_last)
+        assert weights.project is not None
+        assert weights.project_bias is not None
+        gate = gate.to(weights.depth.dtype)
+        return gated_pointwise(wide, gate, weights.project, weights.project_bias, other, out)
+
+    def _out(self, x: Tensor, weights: BottleneckWeights) -> Tensor:
+        geometry, source = self.depth.geometry, self.depth if weights.project is None else self.project
+        assert source is not None
         (stride, _), (padding, _), side = geometry.stride, geometry.padding, self.depth.weight.shape[-1]
         size = [(extent + 2 * padding - side) // stride + 1 for extent in x.shape[2:]]
-        shape = (len(x), len(source.weight), *size)
-        out = other if consumes else torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-        assert out is not None
-        return inverted_bottleneck(x, *self._weights, other, out, stride, padding, _NAMES[self.activation])
+        return torch.empty((len(x), len(source.weight), *size), dtype=x.dtype, memory_format=torch.channels_last)
+
+    def _run(
+        self, x: Tensor, weights: BottleneckWeights, other: Tensor | None, out: Tensor, means: Tensor | None
+    ) -> Tensor:
+        geometry, name = self.depth.geometry, _NAMES[self.activation]
+        return inverted_bottleneck(x, *weights, other, out, means, geometry.stride[0], geometry.padding[0], name)
 
 
 def _is_pointwise(source: Convolution) -> bool:
