@@ -16,6 +16,7 @@ from torch import nn
 import xai_fast as xf
 from xai_fast import ops
 from xai_fast.graph.fused import FusedConvolution
+from xai_fast.graph.fused.onednn.bottleneck import KernelBottleneck
 from xai_fast.graph.fused.onednn.linear import PackedLinear
 from xai_fast.graph.fused.onednn.probe import failed
 from xai_fast.graph.fused.onednn.winograd import MinimalFilter
@@ -31,24 +32,27 @@ METHODS = (
     "IntegratedGradients",
     "GuidedBackprop",
 )
-SWITCHES = [(name, way) for name in ("packed", "minimal") for way in (True, False)]
+SWITCHES = [(name, way) for name in ("packed", "minimal", "bottlenecks") for way in (True, False)]
 SWITCHES += [("fused", False), ("implementation", "public")]
 TARGETS = [1, 3, 0]
 
 
 class Wide(nn.Module):
-    """As wide as vectors ask for: 3x3 convolutions, a residual sum, linear layers of positions."""
+    """As wide as vectors ask for: 3x3 convolutions, residual sums, an inverted residual, linear layers of positions."""
 
     def __init__(self):
         super().__init__()
         self.stem, self.norm = nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32)
         self.body, self.body_norm = nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32)
         self.outer = nn.Conv2d(32, 32, 3, padding=1)
+        self.expand, self.depth = nn.Conv2d(32, 48, 1), nn.Conv2d(48, 48, 3, padding=1, groups=48)
+        self.project = nn.Conv2d(48, 32, 1)
         self.pool, self.mix, self.head = nn.AvgPool2d(2), nn.Linear(32, 48), nn.Linear(48, 5)
 
     def forward(self, x):
         x = self.norm(self.stem(x)).relu()
         x = (x + self.outer(self.body_norm(self.body(x)).relu())).relu()
+        x = x + self.project(self.depth(self.expand(x).relu()).relu())
         return self.head(self.mix(self.pool(x).flatten(2).mT).relu().mean(1))
 
 
@@ -106,6 +110,7 @@ def test_maps_in_half_precision_are_near_those_of_the_replicas(case, minimal):
 
 
 WAYS = {"packed": (PackedLinear, "fused"), "minimal": (MinimalFilter, "__call__"),
+        "bottlenecks": (KernelBottleneck, "forward"),
         "fused": (FusedConvolution, "__call__"), "implementation": (Convolution, "plain")}  # fmt: skip
 
 
@@ -117,6 +122,7 @@ def test_a_switch_decides_which_way_is_taken(monkeypatch, switch, way):
     monkeypatch.setattr(owner, name, lambda *args, **kwargs: calls.append(1) or run(*args, **kwargs))
     with assuming(**{switch: way}):
         xf.IntegratedGradients(wide(), n_steps=12, baseline=0.5).attribute(signals(), 2)
+        xf.RISE(wide(), n_masks=8).attribute(signals(), 2)  # whole forwards
     assert bool(calls) == bool(way)
 
 
