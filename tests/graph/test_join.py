@@ -193,6 +193,22 @@ def test_a_residual_sum_does_not_overwrite_what_is_still_read():
         torch.set_num_threads(before)
 
 
+@torch.no_grad()
+def test_a_residual_sum_does_not_overwrite_what_is_read_under_another_name():
+    """A view of what is convolved is added."""
+
+    class Viewing(Block):
+        def forward(self, x):
+            y = self.project(self.act(self.depth(self.act(self.expand(x)))))
+            return y + x.flatten(2).view(x.shape)
+
+    model, x = seeded(lambda: Net(Viewing(nn.ReLU6()), Viewing(nn.ReLU6()))), networks.photos(2, 33)
+    truth = copy.deepcopy(model).double()(x.double())
+    prepared, _ = captured(copy.deepcopy(model), x)
+    y = prepared(prepared.empty(2, x).copy_(x))
+    torch.testing.assert_close(y.double(), truth, rtol=1e-5, atol=1e-5 * truth.abs().max().item())
+
+
 @pytest.mark.parametrize("name", ["relu6", "narrower", "gate of timm", "gate of torchvision"])
 @pytest.mark.parametrize("size", [1e30, 3e38, torch.nan, torch.inf], ids=str)
 @torch.no_grad()

@@ -33,7 +33,8 @@ class Captured:
     Attributes:
         agreements: whether gradients through the steps are the model's own, per way to take them: a reason or None,
             once they were compared on the example.
-        steps: the whole forward: fused, where steps are. What runs it as a whole may join some of them.
+        steps: the whole forward: fused, where steps are.
+        joins: whether some of them are joined where it runs as a whole.
         hides_nan: whether fused steps may answer an ordinary number for NaN, see `care`.
     """
 
@@ -54,6 +55,7 @@ class Captured:
         self._fused_by, self._repeated = fused_by, weakref.WeakSet[Runs]()
         self.steps = tuple(self.fused(graph.steps, (), graph.results))
         steps = self.steps if fused_by is None else joined(self.steps, graph, graph.results, fused_by)
+        self.joins = len(steps) < len(self.steps)
         self._whole = self.repeated(Program(graph, steps, graph.results, whole=True))
         self._stages = []
         if fused_by is not None and fused_by.regroups:

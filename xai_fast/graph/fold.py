@@ -139,7 +139,8 @@ def _modules_at(model: nn.Module, anchors: Collection[str]) -> set[int]:
 @torch.no_grad()
 def _neutralise(norm: nn.Module) -> None:
     """Lets a normalisation return what it is given, whatever else the module's forward does."""
-    for name, value in (("running_mean", 0.0), ("running_var", 1.0 - norm.eps), ("weight", 1.0), ("bias", 0.0)):  # type: ignore[operator]
+    epsilon = float(norm.eps)  # type: ignore[arg-type]
+    for name, value in (("running_mean", 0.0), ("running_var", 1.0 - epsilon), ("weight", 1.0), ("bias", 0.0)):
         numbers = getattr(norm, name)
         if isinstance(numbers, nn.Parameter):
             setattr(norm, name, nn.Parameter(torch.full_like(numbers, value), requires_grad=False))

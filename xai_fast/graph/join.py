@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .care import Care
-from .dataflow import readers
+from .dataflow import memory, readers
 from .fused import NOTHING, Activation, Bottleneck, FusedBottleneck, FusedConvolution, FusedResidual, Implementation
 from .fused.calls import Gate
 from .fused.shared import shared
@@ -33,7 +33,7 @@ def joined(steps: Sequence[Step], graph: Graph, kept: Collection[int], implement
     look, found, position = _Look(steps, graph, set(kept)), list[Step](), 0
     while position < len(steps):
         stretch = look.stretch(position)
-        joins = (_join(some, implementation) for some in _beginnings(stretch))
+        joins = (_join(some, graph, implementation) for some in _beginnings(stretch))
         step = None if stretch is None else next((join for join in joins if join is not None), None)
         found.append(steps[position] if step is None else step[0])
         position += 1 if step is None else step[1]
@@ -149,7 +149,7 @@ def _beginnings(stretch: _Stretch | None) -> list[_Stretch]:
     return [some for some in found if len(some.convolutions) > 1]
 
 
-def _join(stretch: _Stretch, implementation: Implementation) -> tuple[Step, int] | None:
+def _join(stretch: _Stretch, graph: Graph, implementation: Implementation) -> tuple[Step, int] | None:
     """The stretch as one step, and how many it stands for; None where that is not to be had."""
     activation = _activation(stretch)
     source = None if activation is None else _shared(stretch, activation, implementation)
@@ -159,9 +159,10 @@ def _join(stretch: _Stretch, implementation: Implementation) -> tuple[Step, int]
     first, end = steps[0], steps[-1]
     last: Any = end.call
     adds = isinstance(last, FusedResidual)
-    reads = (first.reads[0], end.reads[1]) if adds else (first.reads[0],)
+    reads = (first.reads[0], *end.reads[1:]) if adds else (first.reads[0],)
     gate = Gate(stretch.depth, stretch.gate[:-1]) if stretch.gate else None
-    consumes = adds and last.consumes and reads[0] != reads[1]
+    # What is convolved is still read while the result is written.
+    consumes = adds and last.consumes and memory(graph, reads[0]) != memory(graph, reads[-1])
     call = FusedBottleneck(source, steps, reads, gate, consumes, *_cares([s.call for s in stretch.convolutions]))
     label = f"{first.label} to {end.label}"
     return Step(end.makes, call, tuple(map(Value, reads)), {}, "", Kind.UNKNOWN, label), len(steps)
@@ -169,16 +170,16 @@ def _join(stretch: _Stretch, implementation: Implementation) -> tuple[Step, int]
 
 def _activation(stretch: _Stretch) -> Activation | None:
     """What stands behind the depthwise convolution, and the one before it; None where those are two."""
-    found = {step.call.activation for step in (stretch.expand, stretch.depth) if step is not None}  # type: ignore[union-attr]
+    calls: list[Any] = [step.call for step in (stretch.expand, stretch.depth) if step is not None]
+    found = {call.activation for call in calls}
     return found.pop() if len(found) == 1 else None
 
 
 def _shared(stretch: _Stretch, activation: Activation, implementation: Implementation) -> Bottleneck | None:
     """One object for the same convolutions."""
-    expand, depth, project = (
-        None if step is None else step.call.source  # type: ignore[union-attr]
-        for step in (stretch.expand, stretch.depth, stretch.project)
-    )
+    steps: list[Any] = [stretch.expand, stretch.depth, stretch.project]
+    expand, depth, project = (None if step is None else step.call.source for step in steps)
+    assert depth is not None
     return shared(
         depth.weight,
         depth.bias,

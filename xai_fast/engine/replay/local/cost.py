@@ -34,25 +34,33 @@ class Rates:
         steps: per value of the whole forward, one row of the step that makes it.
         byte: gathering one byte.
         call: one call of a step on next to nothing, its gathering included.
+        joined: one row of the whole forward where that joins some of the steps; None where it runs them one by one.
     """
 
     steps: Mapping[int, float]
     byte: float
     call: float
+    joined: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For a record."""
-        return {"steps": {str(n): s for n, s in self.steps.items()}, "byte": self.byte, "call": self.call}
+        steps = {str(n): s for n, s in self.steps.items()}
+        return {"steps": steps, "byte": self.byte, "call": self.call, "joined": self.joined}
 
     @staticmethod
     def from_json(found: dict[str, Any]) -> Rates:
         """From a record."""
-        return Rates({int(n): s for n, s in found["steps"].items()}, found["byte"], found["call"])
+        return Rates({int(n): s for n, s in found["steps"].items()}, found["byte"], found["call"], found.get("joined"))
 
     @property
     def row(self) -> float:
-        """One row of the whole forward."""
+        """One row of the steps one by one."""
         return sum(self.steps.values())
+
+    @property
+    def whole(self) -> float:
+        """One row of the whole forward."""
+        return self.row if self.joined is None else min(self.row, self.joined)
 
 
 @torch.no_grad()
@@ -61,7 +69,8 @@ def timed(captured: Captured, batch: Tensor) -> Rates:
     first = _run(captured, batch)
     second = first if out_of_time() else _run(captured, batch)
     steps = {number: min(seconds, second[number]) / len(batch) for number, seconds in first.items()}
-    return Rates(steps, *_gathering(batch))
+    joined = min(_whole(captured, batch) for _ in range(2)) if captured.joins else None
+    return Rates(steps, *_gathering(batch), joined)
 
 
 def estimated(captured: Captured) -> Rates:
@@ -76,6 +85,16 @@ def estimated(captured: Captured) -> Rates:
         )
         steps[step.makes] = products / _PRODUCTS + size / _BYTES + _CALL
     return Rates(steps, 1 / _BYTES, _CALL)
+
+
+def _whole(captured: Captured, batch: Tensor) -> float:
+    """Seconds per row of the whole forward as it runs."""
+    batch = batch.clone(memory_format=torch.preserve_format)
+    wait(batch)
+    began = time.perf_counter()
+    captured(batch)
+    wait(batch)
+    return (time.perf_counter() - began) / len(batch)
 
 
 def _run(captured: Captured, batch: Tensor) -> dict[int, float]:

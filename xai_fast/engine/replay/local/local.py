@@ -219,7 +219,7 @@ def _planned(prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.n
     replay = _divided(prepared, inputs, regions, until or every, asked.half)
     sizes, weights = costs.weights(longest if asked.half is not None else replay)
     groups = grouped(sizes, weights, counts, len(replay.steps) * rates.call, rows)
-    share = costs.total(replay if asked.half is None else longest, groups, rows) / rates.row
+    share = costs.total(replay if asked.half is None else longest, groups, rows) / rates.whole
     if (share > _WORTH or not until) and not asked.forced:
         return f"re-running regions would cost {share:.0%} of whole runs"
     space = memory_allowed(prepared.device or inputs.device, asked.limit) // 2
@@ -231,9 +231,8 @@ def _planned(prepared: Prepared, inputs: Tensor, boxes: np.ndarray, counts: np.n
         whole_rows = max(1, min(whole_rows, _LARGEST // replay.whole_bytes))
     # More inputs at once only help where the groups of one are too small to fill their batches.
     filling = -(-len(groups) * rows * len(inputs) // max(int(counts.sum()), 1))
-    return Local(
-        replay, boxes, groups, rows, whole_rows, min(fits, _MOST_INPUTS, filling), share, rates.row, replay.spans(boxes)
-    )
+    inputs_at_once, spans = min(fits, _MOST_INPUTS, filling), replay.spans(boxes)
+    return Local(replay, boxes, groups, rows, whole_rows, inputs_at_once, share, rates.whole, spans)
 
 
 def _divided(prepared: Prepared, inputs: Tensor, regions: Regions, until: int, half: torch.dtype | None) -> Replay:
