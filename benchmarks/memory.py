@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py --case layers --json memory.json
 
-Each case has a process of its own. Growth is what the process holds in memory beyond the first call of its kind.
+Each case has a process of its own. Growth is what the process holds in memory beyond the first call of its kind. Beside
+the methods stands the model by itself, forward and backward in plain torch: what libraries and allocator keep anyway.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def measure(name: str, shapes: int) -> dict[str, Any]:
         "network": NETWORK,
         "calls": count,
         "growth_bytes": growth,
-        "bar_bytes": int(bar * _MB),
+        "bar_bytes": None if bar is None else int(bar * _MB),
         "weights_bytes": weights,
         "packed_bytes": packed,
     }
@@ -92,10 +93,21 @@ def _shapes(method: str) -> Callable[[xf.Engine, int], Iterator[None]]:
     return calls
 
 
-CASES: dict[str, tuple[Callable[[xf.Engine, int], Iterator[None]], float]] = {
+def _alone(engine: xf.Engine, shapes: int) -> Iterator[None]:
+    model = engine.model
+    assert isinstance(model, torch.nn.Module)
+    model.requires_grad_(False)
+    for number in range(shapes + 1):
+        inputs = _picture(64 + 2 * number).requires_grad_()
+        model(inputs)[0, 1].backward()
+        yield
+
+
+CASES: dict[str, tuple[Callable[[xf.Engine, int], Iterator[None]], float | None]] = {
     "GradCAM at twelve layers": (_layers, 150),
     "GradCAM at many shapes": (_shapes("GradCAM"), 150),
     "Saliency at many shapes": (_shapes("Saliency"), 150),
+    "the model alone at many shapes": (_alone, None),
 }
 
 
@@ -123,7 +135,8 @@ def table(records: list[dict[str, Any]]) -> Table:
     made = Table("case", "calls", "growth", "bar", "packed", "weights")
     for record in records:
         keys = ("growth_bytes", "bar_bytes", "packed_bytes", "weights_bytes")
-        made.add_row(record["memory"], str(record["calls"]), *(f"{record[key] / _MB:.0f} MB" for key in keys))
+        cells = ("–" if record[key] is None else f"{record[key] / _MB:.0f} MB" for key in keys)
+        made.add_row(record["memory"], str(record["calls"]), *cells)
     return made
 
 

@@ -273,6 +273,22 @@ def overhead(records: Iterable[tuple[Record, str]]) -> Section:
     return section
 
 
+def memory(records: Iterable[tuple[Record, str]]) -> Section:
+    """What a process grows by for many layers and shapes."""
+    section = Section(
+        "What stays in memory",
+        "What a process holds beyond the first call of its kind, the allocator's free memory included, and what is "
+        "packed of weights. The model alone, forward and backward in plain torch, shows what libraries keep anyway.",
+        ("calls", "network", "number", "growth", "allowed", "packed", "weights", "machine"),
+    )
+    for record, where in records:
+        if "memory" in record:
+            keys = ("growth_bytes", "bar_bytes", "packed_bytes", "weights_bytes")
+            sizes = ("" if record[key] is None else f"{record[key] / 1e6:.0f} MB" for key in keys)
+            section.rows.append([record["memory"], record["network"], str(record["calls"]), *sizes, where])
+    return section
+
+
 def plans(records: Iterable[tuple[Record, str]]) -> Section:
     """Replay against whole runs."""
     section = Section(
@@ -466,6 +482,7 @@ SECTIONS: tuple[Callable[[list[tuple[Record, str]]], Section], ...] = (
     methods,
     dropin,
     overhead,
+    memory,
     first_calls,
     plans,
     forwards,

@@ -210,7 +210,7 @@ _MEMORY = {
     "network": str,
     "calls": int,
     "growth_bytes": int,
-    "bar_bytes": int,
+    "bar_bytes": (int, type(None)),
     "weights_bytes": int,
     "packed_bytes": int,
 }

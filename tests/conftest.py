@@ -8,9 +8,14 @@ import random
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
+if _WORKERS:  # they share the processors instead of fighting for them; libraries ask when they are imported
+    _processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ["OMP_NUM_THREADS"] = str(max(1, int(os.environ.get("OMP_NUM_THREADS") or _processors) // _WORKERS))
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 # Tests that take many seconds each: they compile kernels, interpret them or run examples.
 LONG = ("test_cuda_kernels.py", "test_triton.py", "test_with_kernels_interpreted", "test_examples.py")
@@ -25,11 +30,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Workers of pytest-xdist share the processors instead of fighting for them."""
-    if hasattr(config, "workerinput"):
-        threads = max(1, torch.get_num_threads() // config.workerinput["workercount"])
-        torch.set_num_threads(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # for processes that tests start
+    """Torch, which counts processors for itself, takes as many threads as a worker has."""
+    if _WORKERS:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def pytest_collection_modifyitems(config, items):

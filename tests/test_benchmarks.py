@@ -395,6 +395,9 @@ def test_the_page_shows_every_record_beside_its_error_and_its_machine(module, tm
             if "library" in record:
                 assert record["case"] in text
                 assert module("plots").error(record["error"]["ours"]["rms"]) in text
+            elif "memory" in record:
+                assert f"<td>{record['memory']}" in text
+                assert f"{record['growth_bytes'] / 1e6:.0f} MB" in text
     hostile = json.loads((folder / "methods--cpu.json").read_text())
     hostile["records"][0]["case"] = "<script>alert(1)</script>"
     (tmp_path / "one.json").write_text(json.dumps(hostile))
