@@ -160,13 +160,15 @@ def compared(name, wrong):
 
 
 def after_a_right_one(made, ask, call):
-    """What comes of a call, and how much it and a right one leave behind in the model, as libraries do."""
+    """What comes of a call, and the modules in which it and a right one leave something behind, as libraries do."""
     model = Net()
     one = made(model)
+    alive = [(module, *vars(module).values()) for module in model.modules()]  # so that no other gets their numbers
     state = _kept(model)
     ask(one, INPUTS.clone())
     found = outcome(lambda: call(one, ask))
-    return found, sum(fact not in state for fact in _kept(model))
+    assert alive
+    return found, {fact[0] for fact in _kept(model) if fact not in state}
 
 
 def _kept(model):

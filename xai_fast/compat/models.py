@@ -108,6 +108,8 @@ def model_of(forward: Any) -> Any:
         raise Uncovered("the model runs on several devices")
     if torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
         raise Uncovered("inference mode or autocast is on")
+    if torch.get_default_dtype() is not torch.float32:
+        raise Uncovered("another default dtype, which libraries make tensors of their own in")
     modules = modules_in(forward)
     if any(_trains(kind) for kind in {type(module) for module in modules if module.training}):
         raise Uncovered("the model is in training mode, in which it answers otherwise; call .eval()")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from xai_fast.compat.calls import Call, Uncovered
@@ -68,6 +69,8 @@ def deep_lift_shap(call: Call) -> Any:
 
 def _returned(call: Call, asked_for: Asked, values: Tensor) -> Any:
     """As captum returns it, every map where captum's can be differentiated."""
+    if asked_for.given.layout is None:  # captum's product lies in memory as the inputs do
+        values = torch.empty_like(asked_for.inputs).copy_(values)
     values, leaves = asked_for.returned(values), (*tensors_in(call["inputs"]), *tensors_in(call["baselines"]))
     if not isinstance(values, tuple):
         return differentiated_later(call, values, *leaves)

@@ -62,6 +62,8 @@ def smoothed(call: Call) -> Any:
     inputs = one_tensor(extractor._input)
     if call["targets"] is not None or set(call.arguments) - {"class_idx", "eps"}:
         raise Uncovered("`targets`, or arguments that are torchcam's own")
+    if not torch.is_grad_enabled():
+        raise Uncovered("gradients are off")
     with without_hooks(extractor.model, _CAM):
         rows = len(inputs) * extractor.num_samples
         pays(model_of(extractor.model), rows)
