@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import metadata
-from .cues import AbstractCue, ColourCue
+from .cues import AbstractCue, ColourCue, RegionCue
 from .finding import Change, Confirmation, Finding, Severity
 from .interventions import held_out, inserting, others, pictures, removing
 from .places import explaining_most
@@ -123,6 +123,8 @@ def _tested(finding: Finding, records: Records, subject: Subject, limits: Thresh
     index = finding.class_index
     assert finding.cue is not None
     assert index is not None
+    if isinstance(finding.cue, RegionCue) and not finding.cue.has_control:
+        return not_tested(finding, "it holds the middle, where pictures show what they are of; nothing is its control")
     try:
         edits = _edits(finding, records, subject, limits)
     except NoSubjectError as error:

@@ -52,6 +52,11 @@ class RegionCue(AbstractCue):
 
     box: Box
 
+    @property
+    def has_control(self) -> bool:
+        """Whether something as large lies across; what holds the middle of a picture is what the picture shows."""
+        return not self.box.flipped().mirrored().meets(self.box)
+
     def inserted(self, picture: Picture, donor: Picture) -> Picture:
         """See `AbstractCue`."""
         return _put(picture, _cut(donor, self.box, picture, self.box), self.box)
