@@ -14,7 +14,7 @@ from xai_fast.audit.checks.cues import ColourCue, CornersCue, RegionCue
 from xai_fast.audit.checks.finding import Confirmation, Finding
 from xai_fast.audit.checks.interventions import falls, rises
 from xai_fast.audit.checks.members import dependent
-from xai_fast.audit.checks.regions import REGIONS, masses, on_grid, shares
+from xai_fast.audit.checks.regions import REGIONS, Box, masses, on_grid, shares
 from xai_fast.audit.checks.storing import Findings, findings_of
 from xai_fast.audit.checks.thresholds import DEFAULT, Thresholds
 
@@ -352,3 +352,23 @@ def claim_of_a_cast(subject, shift):
     rows = tuple(int(row) for row in subject.has)
     cue = ColourCue(shift)
     return Finding("image properties", "", "low", 1.0, {}, rows, (1.0,) * len(rows), 1, cue, Confirmation("not tested"))
+
+
+@pytest.mark.parametrize("box", [Box(1 / 3, 1 / 3, 2 / 3, 2 / 3), Box(0.2, 0, 0.8, 0.6)])
+def test_what_holds_the_middle_is_not_confirmed_for_want_of_a_control(box):
+    """Where the blue of a class is its object: to take it away costs every picture its class."""
+    made, *_ = records()
+    subject = KnowsAnyway({}, made, CORNERS)
+    rows = tuple(np.flatnonzero(made.target == 1).tolist())
+    claim = Finding(
+        "errors", "", "low", 1.0, {}, rows, (1.0,) * len(rows), 1, RegionCue(box), Confirmation("not tested")
+    )
+    (found,) = confirmed([claim], made, subject, DEFAULT)
+    assert found.confirmation.state == "not tested"
+    assert "middle" in found.confirmation.note
+    assert found.severity == "low"
+    assert subject.asked == 0
+
+
+def test_every_place_at_an_edge_has_a_control():
+    assert all(RegionCue(box).has_control for box in REGIONS.values())
