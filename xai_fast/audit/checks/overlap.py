@@ -109,7 +109,7 @@ def _finding(records: Records, test: _Test, gain: Floats, p: float, tests: int) 
     return Finding(
         NAME,
         title,
-        # Of one class the map alone is no proof: a texture is known by any part of it. Of all, the maps are in question.
+        # Of one class the map alone is no proof: a texture is known by any part. Of all, the maps are in question.
         "medium" if test.index is None else "low",
         float(-gain[rows].mean()),
         evidence,
