@@ -32,6 +32,31 @@ class Excitation(nn.Module):
         return self.gate(self.up(self.down(self.squeeze(x)).relu())) * x
 
 
+class Scaling(Excitation):
+    """With a parameter of its own."""
+
+    def __init__(self, *settings):
+        super().__init__(*settings)
+        self.scale = nn.Parameter(torch.linspace(0.5, 2, 48).view(1, 48, 1, 1))
+
+    def forward(self, x):
+        return self.gate(self.up(self.down(self.squeeze(x)).relu()) * self.scale) * x
+
+
+class InPlace(Excitation):
+    def forward(self, x):
+        gate = self.gate(self.up(self.down(self.squeeze(x)).relu()))
+        x *= gate
+        return x
+
+
+class AcrossChannels(Excitation):
+    """Of maps of one position, where a mean over channels has the extents of one over positions."""
+
+    def forward(self, x):
+        return self.gate(x.mean(1, keepdim=True) * self.up.weight[:, :1].view(1, -1, 1, 1)) * x
+
+
 class Block(nn.Module):
     """An inverted residual."""
 
@@ -89,6 +114,9 @@ BLOCKS = {
     "gate of timm": (lambda: Block(nn.Hardswish(), Excitation(48, mean, F.hardsigmoid), stride=2), [8]),
     "a gate of the user's": (lambda: Block(nn.ReLU(), Excitation(48, mean, lambda g: (g * 3).tanh() + 1)), [10]),
     "two activations": (lambda: chain(second=nn.SiLU()), [2]),
+    "a gate with a number of its own": (lambda: Block(nn.ReLU(), Scaling(48, mean, nn.Sigmoid())), [9]),
+    "a gate by the largest": (lambda: Block(nn.ReLU(), Excitation(48, nn.AdaptiveMaxPool2d(1), nn.Sigmoid())), [2]),
+    "a gate that multiplies in place": (lambda: Block(nn.ReLU(), InPlace(48, mean, nn.Sigmoid())), [7]),
     "something between": (lambda: Block(nn.ReLU(), between=nn.LocalResponseNorm(2)), [2]),
 }
 
@@ -138,6 +166,16 @@ def test_joined_convolutions_are_those_apart(name, way):
     for rows in (1, 3):
         y = prepared(prepared.empty(rows, x).copy_(x[:rows]))
         torch.testing.assert_close(y.double(), truth[:rows], rtol=1e-5, atol=1e-5 * truth.abs().max().item())
+
+
+@torch.no_grad()
+def test_a_mean_over_channels_is_no_squeeze():
+    make = lambda: Net(nn.AdaptiveAvgPool2d(1), Block(nn.ReLU(), AcrossChannels(48, mean, nn.Sigmoid())))  # noqa: E731
+    model, x = seeded(make), networks.photos(2, 33)
+    prepared, found = captured(copy.deepcopy(model), x)
+    assert joins(found) == [2]
+    truth = copy.deepcopy(model).double()(x.double())
+    torch.testing.assert_close(prepared(prepared.empty(2, x).copy_(x)).double(), truth, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", APART)

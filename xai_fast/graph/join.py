@@ -105,13 +105,15 @@ class _Look:
         scales = (
             product.operation == "mul" and not product.kwargs and product.args in _products(makes, stretch[-2].makes)
         )
-        fits = self._is_small(squeezed) and self._is_small(stretch[-2]) and squeezed.operation in _SQUEEZES
+        fits = squeezed.operation in _SQUEEZES and all(self._scales(step, makes) for step in (squeezed, stretch[-2]))
         return tuple(stretch) if between and inside and scales and fits and not made & self._kept else ()
 
-    def _is_small(self, step: Step) -> bool:
-        """Whether it gives one number per channel and row."""
-        trait = self._graph.traits.get(step.makes)
-        return trait is not None and trait.shape is not None and trait.batched == 1 and tuple(trait.shape[2:]) == (1, 1)
+    def _scales(self, step: Step, map_of: int) -> bool:
+        """Whether it gives one number per row and channel of a map."""
+        found, wide = self._graph.traits.get(step.makes), self._graph.traits.get(map_of)
+        if found is None or wide is None or found.shape is None or wide.shape is None or found.batched != 1:
+            return False
+        return tuple(found.shape) == (*wide.shape[:2], 1, 1)
 
 
 def _products(left: int, right: int) -> list[tuple[Value, Value]]:
@@ -160,10 +162,11 @@ def _join(stretch: _Stretch, graph: Graph, implementation: Implementation) -> tu
     last: Any = end.call
     adds = isinstance(last, FusedResidual)
     reads = (first.reads[0], *end.reads[1:]) if adds else (first.reads[0],)
-    gate = Gate(stretch.depth, stretch.gate[:-1]) if stretch.gate else None
+    fixed = {n: graph.fixed[n] for step in steps for n in step.reads if n in graph.fixed}
+    gate = Gate(stretch.depth, stretch.gate[:-1], fixed) if stretch.gate else None
     # What is convolved is still read while the result is written.
     consumes = adds and last.consumes and memory(graph, reads[0]) != memory(graph, reads[-1])
-    call = FusedBottleneck(source, steps, reads, gate, consumes, *_cares([s.call for s in stretch.convolutions]))
+    call = FusedBottleneck(source, steps, reads, fixed, gate, consumes, *_cares([s.call for s in stretch.convolutions]))
     label = f"{first.label} to {end.label}"
     return Step(end.makes, call, tuple(map(Value, reads)), {}, "", Kind.UNKNOWN, label), len(steps)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,15 +120,17 @@ class Gate:
     Attributes:
         depth: the step whose result is scaled.
         steps: what makes one factor per channel of its mean; the first takes the mean.
+        fixed: constants that they read.
     """
 
     depth: Step
     steps: tuple[Step, ...]
+    fixed: Mapping[int, Any]
 
     def factors(self, means: Tensor) -> Tensor:
         """From means (rows, M, 1, 1) to factors of that shape."""
         squeezed, *others = self.steps
-        values: dict[int, Any] = {squeezed.makes: means}
+        values: dict[int, Any] = {**self.fixed, squeezed.makes: means}
         for step in others:
             values[step.makes] = step.run(values)
         factors: Tensor = values[self.steps[-1].makes]
@@ -142,6 +145,7 @@ class FusedBottleneck:
         source: runs them as one.
         steps: what it stands for, in order.
         reads: the values that go in: what is convolved, and what is added in the end, if something is.
+        fixed: constants that the steps read.
         gate: between the last two convolutions.
         consumes: whether nobody needs `other` afterwards, so that the sum may be made in its memory.
         care: as in `FusedConvolution`, of what is read.
@@ -152,6 +156,7 @@ class FusedBottleneck:
     source: Bottleneck
     steps: tuple[Step, ...]
     reads: tuple[int, ...]
+    fixed: Mapping[int, Any]
     gate: Gate | None = None
     consumes: bool = False
     care: Care | None = None
@@ -174,7 +179,7 @@ class FusedBottleneck:
         return y
 
     def _apart(self, *given: Tensor) -> Tensor:
-        values: dict[int, Any] = dict(zip(self.reads, given, strict=True))
+        values: dict[int, Any] = {**self.fixed, **dict(zip(self.reads, given, strict=True))}
         for step in self.steps:
             values[step.makes] = step.run(values)
         y: Tensor = values[self.steps[-1].makes]
