@@ -59,6 +59,7 @@ NETWORKS = {
     "resnet18": Network(0.97),
     "densenet121": Network(0.97),
     "mobilenet_v2": Network(0.97),
+    "mobilenet_v3_large": Network(0.97),
     "convnext_tiny": Network(0.97, folds=False),
     "swin_t": Network(0.97, convolutional=False, folds=False),
     "efficientnet_b0": Network(0.97),
