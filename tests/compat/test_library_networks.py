@@ -224,7 +224,8 @@ def test_the_libraries_numbers(network, call):
         # Where a value is so near to a kink that ours crosses it and nine runs of the library do not, it is chance if
         # ours, too, does so on this image alone; what we get wrong is wrong on the image moved by its rounding as well.
         if strictly and (reason := no_further(ours, plain, truth, again)):
-            assert call in KINKED and sum(map(elsewhere, range(5))) <= 1, (reason, number)
+            by_chance = call in KINKED and sum(map(elsewhere, range(5))) <= 1
+            assert by_chance, (reason, number)
         spread = max(spread, float(truth.double().std()))
     assert spread > 0, "the network sleeps"
     if not strictly:
