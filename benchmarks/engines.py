@@ -32,7 +32,9 @@ def openvino(model: nn.Module, x: Tensor, precision: str) -> Forward:
     """In "f32" or "bf16", for one request at a time, on as many threads as torch."""
     import openvino as ov
 
-    converted = ov.convert_model(copy.deepcopy(model), example_input=x)
+    # Traced here, because its own tracing takes the rounding of two runs for a fault.
+    traced = torch.jit.trace(copy.deepcopy(model), x, check_trace=False)
+    converted = ov.convert_model(traced, example_input=x)
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
