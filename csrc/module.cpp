@@ -30,6 +30,6 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("winograd_convolution", &xai_fast::winograd_convolution, without_gil());
   module.def("inverted_bottleneck", &xai_fast::inverted_bottleneck, without_gil());
   module.def("gated_pointwise", &xai_fast::gated_pointwise, without_gil());
-  module.def("winograd_panel", &xai_fast::winograd_panel);
-  module.def("winograd_panel_of_halves", &xai_fast::winograd_panel_of_halves);
+  module.def("register_panel", &xai_fast::register_panel);
+  module.def("register_panel_of_halves", &xai_fast::register_panel_of_halves);
 }

@@ -78,15 +78,11 @@ void relu_change(const Tensor& base, const Tensor& change, const Tensor& sample,
 void winograd_convolution(const Tensor& inputs, const Tensor& kernels, const Tensor& bias,
                           const Tensor& other, const Tensor& out, int64_t padding, bool relu);
 
-// The P above for this processor, or 0 where winograd_convolution cannot run: in float32, and in bfloat16.
-int64_t winograd_panel();
-int64_t winograd_panel_of_halves();
-
 // inputs (N, C, H, W), other or nothing and out (N, K, H', W'), dense with channels last; expand (M / P, C /
 // T, P, T) or nothing, then M is C, and project (K / P, M / T, P, T) or nothing, then K is M, dense, M and K
 // rounded up to whole panels; all float32 with T = 1, or all bfloat16 with T = 2. depth (M / P, side * side,
-// P) and the biases, of whole half panels (M) and panels (K), float32, dense. P is winograd_panel's. out may
-// be other.
+// P) and the biases, of whole half panels (M) and panels (K), means (N, K) or nothing, float32, dense. P is
+// register_panel's. out may be other.
 void inverted_bottleneck(const Tensor& inputs, const Tensor& expand, const Tensor& expand_bias,
                          const Tensor& depth, const Tensor& depth_bias, const Tensor& project,
                          const Tensor& project_bias, const Tensor& other, const Tensor& out,
@@ -96,6 +92,11 @@ void inverted_bottleneck(const Tensor& inputs, const Tensor& expand, const Tenso
 // dense; project and its bias as above. out may be other.
 void gated_pointwise(const Tensor& inputs, const Tensor& gate, const Tensor& project,
                      const Tensor& project_bias, const Tensor& other, const Tensor& out);
+
+// The P above for this processor, as many channels as two registers hold, or 0 where those kernels cannot
+// run: in float32, and in bfloat16.
+int64_t register_panel();
+int64_t register_panel_of_halves();
 
 // spans int64 (T, 2), dense: where T pieces of memory begin, 0 for none, and their bytes; out int64 (T,),
 // dense.

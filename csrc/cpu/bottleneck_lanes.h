@@ -1,5 +1,6 @@
-// The arithmetic of inverted_bottleneck on registers of kLanes floats. Included once per instruction set,
-// inside a namespace of its own that defines kLanes, kPixels and XAI_FAST_TARGET; hence no include guard.
+// The arithmetic of inverted_bottleneck and gated_pointwise on registers of kLanes floats. Included once per
+// instruction set, inside a namespace of its own that defines kLanes, kPixels (as many positions as registers
+// hold two sums each of), XAI_FAST_TARGET and XAI_FAST_RECIPROCAL, to 12 bits; hence no include guard.
 // XAI_FAST_VALUES is the header of what is read, multiplied and written.
 
 #include "lanes.h"
@@ -234,7 +235,7 @@ struct Buffers {
 XAI_FAST_TARGET Buffers buffers_of(const Geometry& g, int64_t rows, Scratch& scratch) {
   const int64_t in_sums = rows * g.out_width * padded_to(g.out_channels, kPanel);
   const int64_t in_rings = kBlock * ring_of(g), in_row = g.out_width * kPanel;
-  float* const sums = scratch.floats(in_sums + in_rings + (1 + kBlock) * in_row);
+  float* const sums = scratch.of<float>(in_sums + in_rings + (1 + kBlock) * in_row);
   float* const deep = sums + in_sums + in_rings;
   return {sums, sums + in_sums, deep, reinterpret_cast<Value*>(deep + in_row)};
 }
@@ -274,16 +275,29 @@ XAI_FAST_TARGET void add_up(const float* deep, int64_t width, float* totals) {
   }
 }
 
+// One block's part in row y of the output, projected and added to `sums`; the first block begins with the
+// bias.
+XAI_FAST_TARGET void project_row(const Call<Value>& call, int64_t block, const Value* narrowed, float* sums) {
+  const Geometry& g = call.geometry;
+  const int64_t padded = padded_to(g.out_channels, kPanel), panels = padded_to(g.middle, kPanel) / kPanel;
+  const int64_t used = std::min(kBlock * kPanel, g.middle - block * kPanel);
+  for (int64_t out = 0; out < padded; out += kPanel) {
+    multiply<2>(narrowed, kBlock * kPanel, g.out_width,
+                call.project + (out * panels + block * kPanel) * kPanel, used,
+                block == 0 ? call.project_bias + out : nullptr, Unbounded{}, sums + out, padded);
+  }
+}
+
 // A part of one row of the batch: rows of the output, and panels of the channels between.
 XAI_FAST_TARGET void work(const Call<Value>& call, const Part& part, Scratch& scratch) {
   const Geometry& g = call.geometry;
   const Buffers buffers = buffers_of(g, call.project ? part.to - part.from : 0, scratch);
   const Value* const image = call.inputs + part.row * g.height * g.width * g.channels;
-  const int64_t padded = padded_to(g.out_channels, kPanel), panels = padded_to(g.middle, kPanel) / kPanel;
+  const int64_t in_row = g.out_width * padded_to(g.out_channels, kPanel);
   // A few panels at a time, so that their weights stay in the first cache, and no more of their rows than the
   // kernel is long in the second.
   for (int64_t block = part.first; block < part.last; block += kBlock) {
-    const int64_t many = std::min<int64_t>(kBlock, part.last - block);
+    const int64_t many = std::min(kBlock, part.last - block);
     float totals[kBlock * kPanel] = {};
     int64_t next = part.from * g.stride - g.padding;
     for (int64_t y = part.from; y < part.to; ++y) {
@@ -301,24 +315,18 @@ XAI_FAST_TARGET void work(const Call<Value>& call, const Part& part, Scratch& sc
         }
       }
       next = y * g.stride - g.padding + g.side;
-      const int64_t used = std::min(many * kPanel, g.middle - block * kPanel);
-      for (int64_t out = 0; call.project && out < padded; out += kPanel) {
-        multiply<2>(buffers.narrowed, kBlock * kPanel, g.out_width,
-                    call.project + (out * panels + block * kPanel) * kPanel, used,
-                    block == 0 ? call.project_bias + out : nullptr, Unbounded{},
-                    buffers.sums + (y - part.from) * g.out_width * padded + out, padded);
-      }
+      if (call.project) project_row(call, block, buffers.narrowed, buffers.sums + (y - part.from) * in_row);
     }
     for (int64_t c = 0; call.means && c < std::min(many * kPanel, g.out_channels - block * kPanel); ++c) {
       call.means[part.row * g.out_channels + block * kPanel + c] = totals[c] / (g.out_height * g.out_width);
     }
   }
-  for (int64_t y = part.from; call.project && y < part.to; ++y) {
-    for (int64_t x = 0; x < g.out_width; ++x) {
-      const int64_t at = ((part.row * g.out_height + y) * g.out_width + x) * g.out_channels;
-      finish(buffers.sums + ((y - part.from) * g.out_width + x) * padded, g.out_channels,
-             call.other ? call.other + at : nullptr, call.out + at);
-    }
+  if (!call.project) return;
+  const int64_t first = part.row * g.out_height + part.from;
+  for (int64_t x = 0; x < (part.to - part.from) * g.out_width; ++x) {
+    const int64_t at = (first * g.out_width + x) * g.out_channels;
+    finish(buffers.sums + x * padded_to(g.out_channels, kPanel), g.out_channels,
+           call.other ? call.other + at : nullptr, call.out + at);
   }
 }
 
@@ -326,14 +334,14 @@ XAI_FAST_TARGET void work(const Call<Value>& call, const Part& part, Scratch& sc
 XAI_FAST_TARGET void project_gated(const Gated<Value>& call, int64_t row, int64_t from, int64_t to,
                                    Scratch& scratch) {
   const int64_t whole = padded_to(call.channels, kLanes), padded = padded_to(call.channels, kPanel);
-  float* const gate = scratch.floats(whole + kTile * (whole + kPanel));
+  float* const gate = scratch.of<float>(whole + kTile * (whole + kPanel));
   float* const sums = gate + whole;
   Value* const gated = reinterpret_cast<Value*>(sums + kTile * kPanel);
   std::fill(gate, gate + whole, 0.0f);
   std::copy_n(call.gate + row * call.channels, call.channels, gate);
   const int64_t full = call.channels / kLanes * kLanes, rest = call.channels - full;
   for (int64_t tile = from; tile < to; tile += kTile) {
-    const int64_t count = std::min<int64_t>(kTile, to - tile), start = row * call.positions + tile;
+    const int64_t count = std::min(kTile, to - tile), start = row * call.positions + tile;
     for (int64_t x = 0; x < count; ++x) {
       const Value* const inputs = call.inputs + (start + x) * call.channels;
       Value* const into = gated + x * whole;

@@ -5,6 +5,8 @@
 #include <iterator>
 #include <stdexcept>
 
+#include "../ops.h"
+
 namespace xai_fast {
 namespace {
 
@@ -35,5 +37,11 @@ void limit_instructions(const std::string& name) {
   if (found == std::end(kNames)) throw std::invalid_argument("no instruction set is named " + name);
   detail::in_use = std::min(best(), static_cast<Instructions>(found - kNames));
 }
+
+int64_t register_panel() {  // kernels assert that they agree
+  return instructions() >= Instructions::kAvx512 ? 32 : instructions() >= Instructions::kAvx2 ? 16 : 0;
+}
+
+int64_t register_panel_of_halves() { return instructions() >= Instructions::kAvx512Bf16 ? 32 : 0; }
 
 }  // namespace xai_fast

@@ -1,17 +1,12 @@
 // inverted_bottleneck: a pointwise, a depthwise and a pointwise convolution, of which nothing but the result
-// is stored.
+// is stored; gated_pointwise: the last of them behind a squeeze-and-excitation gate.
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <stdexcept>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "../ops.h"
+#include "scratch.h"
 
 #ifdef XAI_FAST_SETS
 #include <immintrin.h>
@@ -20,7 +15,11 @@
 namespace xai_fast {
 namespace {
 
-constexpr int64_t kLongest = 7;  // side of a kernel
+constexpr int64_t kLongest = 7;       // side of a kernel
+constexpr int64_t kResults = 7;       // positions of a depthwise convolution at a time
+constexpr int64_t kBlock = 4;         // panels of which sums are taken together
+constexpr int64_t kTile = 28;         // positions that are gated together
+constexpr int64_t kSums = 512 << 10;  // bytes of sums that stay in the second cache
 
 enum class Activation { kNone, kRelu, kRelu6, kSilu, kHardswish };
 
@@ -75,30 +74,9 @@ Activation activation_of(const std::string& name) {
   throw std::invalid_argument("no such activation");
 }
 
-// Memory of one thread that grows as it is needed.
-class Scratch {
- public:
-  float* floats(int64_t count) {
-    if (count > capacity_) {
-      memory_.reset(static_cast<float*>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64)));
-      capacity_ = memory_ ? count : 0;
-      if (!memory_) throw std::bad_alloc();
-    }
-    return memory_.get();
-  }
-
- private:
-  struct Freed {
-    void operator()(float* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<float, Freed> memory_;
-  int64_t capacity_ = 0;
-};
-
 #ifdef XAI_FAST_SETS
 namespace avx512_bf16 {
-constexpr int kLanes = 16, kPixels = 14, kResults = 7, kBlock = 4,
-              kTile = 28;  // up to 28 registers hold sums
+constexpr int kLanes = 16, kPixels = 14;  // up to 28 of 32 registers hold sums
 #define XAI_FAST_TARGET XAI_FAST_AVX512_BF16
 #define XAI_FAST_RECIPROCAL(x) (Lanes) _mm512_maskz_rcp14_ps(0xffff, (__m512)(x))
 #define XAI_FAST_VALUES "winograd_halves.h"
@@ -108,7 +86,7 @@ constexpr int kLanes = 16, kPixels = 14, kResults = 7, kBlock = 4,
 }  // namespace avx512_bf16
 
 namespace avx512 {
-constexpr int kLanes = 16, kPixels = 14, kResults = 7, kBlock = 4, kTile = 28;
+constexpr int kLanes = 16, kPixels = 14;
 #define XAI_FAST_TARGET XAI_FAST_AVX512
 #define XAI_FAST_VALUES "winograd_floats.h"
 #include "bottleneck_lanes.h"
@@ -117,7 +95,7 @@ constexpr int kLanes = 16, kPixels = 14, kResults = 7, kBlock = 4, kTile = 28;
 }  // namespace avx512
 
 namespace avx2 {
-constexpr int kLanes = 8, kPixels = 6, kResults = 7, kBlock = 4, kTile = 28;  // up to 12 of 16
+constexpr int kLanes = 8, kPixels = 6;  // up to 12 of 16
 #define XAI_FAST_TARGET XAI_FAST_AVX2
 #define XAI_FAST_RECIPROCAL(x) (Lanes) _mm256_rcp_ps((__m256)(x))
 #include "bottleneck_lanes.h"
@@ -125,25 +103,29 @@ constexpr int kLanes = 8, kPixels = 6, kResults = 7, kBlock = 4, kTile = 28;  //
 #undef XAI_FAST_TARGET
 #undef XAI_FAST_RECIPROCAL
 }  // namespace avx2
+static_assert(avx512::kPanel == 32 && avx512_bf16::kPanel == 32 &&
+              avx2::kPanel == 16);  // as `register_panel` says
 
-int64_t threads() {
-#ifdef _OPENMP
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
-
-// Into how many parts each row of the batch is divided so that all threads have as much to do.
+// Into how many parts each row of the batch is divided, so that all threads have as much to do.
 int64_t parts_of(int64_t rows, int64_t most) {
   return rows % threads() == 0 || rows > 8 * threads() ? 1 : std::min(threads(), most);
 }
 
+// Into how many strips the rows of the output are divided: their sums fit into the cache, but no strip is so
+// low that more than a quarter of what it expands is expanded for its neighbour as well.
+int64_t strips_of(int64_t rows, const Geometry& g, int64_t panel) {
+  const int64_t bytes = g.out_width * padded_to(g.out_channels, panel) * static_cast<int64_t>(sizeof(float));
+  const int64_t high = std::max(kSums / bytes, 4 * (g.side - 1) / g.stride + 1);
+  const int64_t parts = parts_of(rows, g.out_height);
+  return padded_to((g.out_height + high - 1) / high, parts);
+}
+
 // With a projection, which sums over all panels, rows of the output are divided, else the panels.
 template <typename Value>
-void run(int64_t rows, int64_t panels, const Call<Value>& call,
+void run(int64_t rows, int64_t panels, int64_t panel, const Call<Value>& call,
          void (*work)(const Call<Value>&, const Part&, Scratch&)) {
-  const int64_t height = call.geometry.out_height, parts = parts_of(rows, call.project ? height : panels);
+  const int64_t height = call.geometry.out_height;
+  const int64_t parts = call.project ? strips_of(rows, call.geometry, panel) : parts_of(rows, panels);
 #pragma omp parallel
   {
     static thread_local Scratch scratch;
@@ -191,7 +173,7 @@ void inverted_bottleneck(const Tensor& inputs, const Tensor& expand, const Tenso
                           stride,          padding};
   const auto convolve = [&](auto work, auto value) {
     using Value = decltype(value);
-    run<Value>(out.shape[0], depth.shape[0],
+    run<Value>(out.shape[0], depth.shape[0], panel,
                Call<Value>{inputs.as<const Value>(), expand.as<const Value>(), expand_bias.as<const float>(),
                            depth.as<const float>(), depth_bias.as<const float>(), project.as<const Value>(),
                            project_bias.as<const float>(), other.as<const Value>(), out.as<Value>(),

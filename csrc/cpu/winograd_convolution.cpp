@@ -1,14 +1,9 @@
 // winograd_convolution: 3x3 convolutions of stride 1 by Winograd's minimal filtering, with what follows them.
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
 #include <stdexcept>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "../ops.h"
+#include "scratch.h"
 
 #ifdef XAI_FAST_SETS
 #include <immintrin.h>
@@ -76,28 +71,8 @@ constexpr int kLanes = 8, kRows = 6;  // 12 of 16
 #undef XAI_FAST_VALUES
 #undef XAI_FAST_TARGET
 }  // namespace avx2
-
-// Memory that a thread keeps between calls: fresh pages would cost as much as the transforms.
-class Scratch {
- public:
-  template <typename Value>
-  Value* of(int64_t count) {
-    const int64_t bytes = (count * static_cast<int64_t>(sizeof(Value)) + 63) / 64 * 64;
-    if (bytes > capacity_) {
-      memory_.reset(std::aligned_alloc(64, bytes));
-      if (!memory_) throw std::bad_alloc();
-      capacity_ = bytes;
-    }
-    return static_cast<Value*>(memory_.get());
-  }
-
- private:
-  struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<void, Free> memory_;
-  int64_t capacity_ = 0;
-};
+static_assert(avx512::kPanel == 32 && avx512_bf16::kPanel == 32 &&
+              avx2::kPanel == 16);  // as `register_panel` says
 
 template <typename Value>
 struct Kernel {
@@ -105,14 +80,6 @@ struct Kernel {
   void (*read)(const Call<Value>&, int64_t, int64_t, Value*);
   void (*write)(const Call<Value>&, const Value*, int64_t, int64_t, int64_t, int64_t, float*);
 };
-
-int threads() {
-#ifdef _OPENMP
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
 
 // Works through blocks of tiles, of equal size and number per thread. Where there are too few tiles for that,
 // threads share their patches and divide the output's channels.
@@ -160,21 +127,6 @@ void run(int64_t rows, const Kernel<Value>& kernel, Call<Value> call) {
 #endif
 
 }  // namespace
-
-int64_t winograd_panel() {
-#ifdef XAI_FAST_SETS
-  if (instructions() >= Instructions::kAvx512) return avx512::kPanel;
-  if (instructions() >= Instructions::kAvx2) return avx2::kPanel;
-#endif
-  return 0;
-}
-
-int64_t winograd_panel_of_halves() {
-#ifdef XAI_FAST_SETS
-  if (instructions() >= Instructions::kAvx512Bf16) return avx512_bf16::kPanel;
-#endif
-  return 0;
-}
 
 void winograd_convolution(const Tensor& inputs, const Tensor& kernels, const Tensor& bias,
                           const Tensor& other, const Tensor& out, int64_t padding, bool relu) {

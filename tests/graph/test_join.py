@@ -170,7 +170,9 @@ def test_joined_convolutions_are_those_apart(name, way):
 
 @torch.no_grad()
 def test_a_mean_over_channels_is_no_squeeze():
-    make = lambda: Net(nn.AdaptiveAvgPool2d(1), Block(nn.ReLU(), AcrossChannels(48, mean, nn.Sigmoid())))  # noqa: E731
+    def make():
+        return Net(nn.AdaptiveAvgPool2d(1), Block(nn.ReLU(), AcrossChannels(48, mean, nn.Sigmoid())))
+
     model, x = seeded(make), networks.photos(2, 33)
     prepared, found = captured(copy.deepcopy(model), x)
     assert joins(found) == [2]

@@ -27,7 +27,7 @@ def kernel(request):
         pytest.skip(f"no kernel for {request.param} here")
     dtype = torch.bfloat16 if request.param == "avx512_bf16" else torch.float32
     with ops.limited_to(request.param):
-        yield ops.winograd_panel(dtype), dtype
+        yield ops.register_panel(dtype), dtype
 
 
 class Block:
@@ -133,6 +133,22 @@ def test_a_row_does_not_depend_on_its_neighbours(kernel, threads, parts):
             assert run("cpp", "inverted_bottleneck", block.call("silu", rows=rows)).equal(together[rows])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(3, 1), (5, 2)])
+def test_large_maps_are_worked_through_in_strips(kernel, side, stride):
+    """Sums of a wide map are kept for some of its rows at a time; which ones, changes no bit."""
+    panel, dtype = kernel
+    block = Block((8, 2 * panel, 8), (61, 1200), side=side, stride=stride, rows=1, dtype=dtype, panel=panel)
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(run("cpp", "inverted_bottleneck", block.call(adds=True)))
+    finally:
+        torch.set_num_threads(before)
+    assert_near(found[0], block.truth(adds=True), 2)
+    assert all(one.equal(found[0]) for one in found)
 
 
 def test_sums_up_in_place(kernel):

@@ -38,7 +38,7 @@ def test_agrees_with_the_reference(backend, name, case, dtype):
 
 def has_no_kernel(name, dtype):
     """Whether the instructions in use do without a kernel, as minimal filtering does without vectors or halves."""
-    return name in ("winograd_convolution", "inverted_bottleneck", "gated_pointwise") and ops.winograd_panel(dtype) == 0
+    return name in ("winograd_convolution", "inverted_bottleneck", "gated_pointwise") and ops.register_panel(dtype) == 0
 
 
 def only_by_reference(name, arguments):

@@ -173,18 +173,18 @@ def test_the_name_of_an_op_is_its_function_whatever_was_imported_first():
 
 @pytest.mark.skipif(ops.backends()["cpp"] is not None, reason="no compiled kernels")
 def test_instructions_are_limited_by_the_variable_and_for_a_while(monkeypatch):
-    assert (ops.winograd_panel() > 0) == (len(ops.instruction_sets()) > 1)
+    assert (ops.register_panel() > 0) == (len(ops.instruction_sets()) > 1)
     with ops.limited_to("baseline"):
-        assert ops.winograd_panel() == 0
+        assert ops.register_panel() == 0
     monkeypatch.setenv("XAI_FAST_INSTRUCTIONS", "baseline")
     assert ops.instruction_sets() == ("baseline",)
     with ops.limited_to("avx512"):
         _library._load.__wrapped__()  # as at the start of a process
-        assert ops.winograd_panel() == 0
+        assert ops.register_panel() == 0
     monkeypatch.setenv("XAI_FAST_INSTRUCTIONS", "sse9")
     with pytest.raises(ValueError, match="`XAI_FAST_INSTRUCTIONS` is 'sse9', which is no set of instructions"):
         ops.instruction_sets()
     monkeypatch.delenv("XAI_FAST_INSTRUCTIONS")
     with ops.limited_to("baseline"):
         pass
-    assert (ops.winograd_panel() > 0) == (len(ops.instruction_sets()) > 1)
+    assert (ops.register_panel() > 0) == (len(ops.instruction_sets()) > 1)

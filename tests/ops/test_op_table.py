@@ -106,7 +106,7 @@ def test_every_dtype_in_every_layout(backend, name, argument):
                     "bias_relu",
                 ), refused
     assert ran or (
-        name in ("winograd_convolution", "inverted_bottleneck", "gated_pointwise") and ops.winograd_panel() == 0
+        name in ("winograd_convolution", "inverted_bottleneck", "gated_pointwise") and ops.register_panel() == 0
     )
 
 

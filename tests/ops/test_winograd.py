@@ -18,7 +18,7 @@ def panel(request):
     if request.param not in ops.instruction_sets():
         pytest.skip(f"no kernel for {request.param} here")
     with ops.limited_to(request.param):
-        yield ops.winograd_panel()
+        yield ops.register_panel()
 
 
 @pytest.fixture(params=["avx2", "avx512", "avx512_bf16"])
@@ -28,7 +28,7 @@ def kernel(request):
         pytest.skip(f"no kernel for {request.param} here")
     dtype = torch.bfloat16 if request.param == "avx512_bf16" else torch.float32
     with ops.limited_to(request.param):
-        yield ops.winograd_panel(dtype), dtype
+        yield ops.register_panel(dtype), dtype
 
 
 def arguments(rows, inward, outward, size, padding=1, dtype=torch.float32, other=False, relu=True, seed=0, panel=32):
@@ -87,7 +87,7 @@ def test_rounding_in_bfloat16_is_at_most_twice_that_of_the_direct_sum(channels, 
     def error(y):
         return (y.double() - truth).square().mean().sqrt()
 
-    backends = ["reference", "cpp"] if ops.winograd_panel(torch.bfloat16) else ["reference"]
+    backends = ["reference", "cpp"] if ops.register_panel(torch.bfloat16) else ["reference"]
     for backend in backends:
         assert error(run(backend, "winograd_convolution", call)) <= 2 * error(direct)
 
@@ -167,7 +167,7 @@ def test_processors_without_vectors_have_no_kernel():
         pytest.skip("no compiled kernels")
     with ops.limited_to("baseline"):
         call, weight = arguments(2, 32, 32, (6, 6))
-        assert ops.winograd_panel() == 0
+        assert ops.register_panel() == 0
         assert "neither AVX-512 nor AVX2" in ops.all_ops()["winograd_convolution"].reasons(*call.values())["cpp"][0]
         torch.testing.assert_close(
             ops.winograd_convolution(**call).double(), by_definition(call, weight), rtol=1e-4, atol=1e-5

@@ -163,10 +163,11 @@ def _join(stretch: _Stretch, graph: Graph, implementation: Implementation) -> tu
     adds = isinstance(last, FusedResidual)
     reads = (first.reads[0], *end.reads[1:]) if adds else (first.reads[0],)
     fixed = {n: graph.fixed[n] for step in steps for n in step.reads if n in graph.fixed}
-    gate = Gate(stretch.depth, stretch.gate[:-1], fixed) if stretch.gate else None
+    calls: list[Any] = [step.call for step in stretch.convolutions]
+    gate = Gate(stretch.gate[:-1], fixed, _cares(calls[:-1])[1]) if stretch.gate else None
     # What is convolved is still read while the result is written.
     consumes = adds and last.consumes and memory(graph, reads[0]) != memory(graph, reads[-1])
-    call = FusedBottleneck(source, steps, reads, fixed, gate, consumes, *_cares([s.call for s in stretch.convolutions]))
+    call = FusedBottleneck(source, steps, reads, fixed, gate, consumes, *_cares(calls))
     label = f"{first.label} to {end.label}"
     return Step(end.makes, call, tuple(map(Value, reads)), {}, "", Kind.UNKNOWN, label), len(steps)
 

@@ -15,6 +15,7 @@ from xai_fast.ops._dispatch import using as using
 from xai_fast.ops._grids import cell_extent as cell_extent
 from xai_fast.ops._library import instruction_sets as instruction_sets
 from xai_fast.ops._library import limited_to as limited_to
+from xai_fast.ops._panels import register_panel as register_panel
 from xai_fast.ops.add_noise import add_noise as add_noise
 from xai_fast.ops.bias_relu import bias_relu as bias_relu
 from xai_fast.ops.blend_maps import blend_maps as blend_maps
@@ -39,4 +40,3 @@ from xai_fast.ops.surrogate_normal import surrogate_normal as surrogate_normal
 from xai_fast.ops.window_mean import window_mean as window_mean
 from xai_fast.ops.winograd_convolution import winograd_convolution as winograd_convolution
 from xai_fast.ops.winograd_convolution import winograd_kernels as winograd_kernels
-from xai_fast.ops.winograd_convolution import winograd_panel as winograd_panel

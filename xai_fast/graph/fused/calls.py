@@ -118,14 +118,15 @@ class Gate:
     """A squeeze-and-excitation gate between a depthwise convolution and the one behind it.
 
     Attributes:
-        depth: the step whose result is scaled.
         steps: what makes one factor per channel of its mean; the first takes the mean.
         fixed: constants that they read.
+        most: what they take the result of the depthwise convolution to be smaller than, because what it reads would
+            have been measured; None where it would not.
     """
 
-    depth: Step
     steps: tuple[Step, ...]
     fixed: Mapping[int, Any]
+    most: float | None
 
     def factors(self, means: Tensor) -> Tensor:
         """From means (rows, M, 1, 1) to factors of that shape."""
@@ -170,8 +171,8 @@ class FusedBottleneck:
             y = self.source.forward(x, *other, consumes=self.consumes)
         else:
             wide, means = self.source.squeezed(x)
-            if self.most is not None:
-                expect(wide, self.gate.depth.call.care.bound)  # type: ignore[attr-defined]
+            if self.gate.most is not None:
+                expect(wide, self.gate.most)
             factors = self.gate.factors(means[:, :, None, None].to(x.dtype))
             y = self.source.gated(wide, factors.flatten(1), *other, consumes=self.consumes)
         if self.most is not None:

@@ -6,6 +6,7 @@ Other implementations are subclasses that replace what they do faster, and come 
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -90,7 +91,7 @@ class Convolution:
 
 
 @dataclass(eq=False, repr=False)
-class Bottleneck:
+class Bottleneck(ABC):
     """Convolutions one behind the other, pointwise, depthwise and pointwise, forward in one call.
 
     Attributes:
@@ -105,24 +106,24 @@ class Bottleneck:
     project: Convolution | None
     activation: Activation
 
+    @abstractmethod
     def takes(self, x: Tensor, other: Tensor | None = None) -> bool:
         """Whether it runs on these, in their memory and dtype, under the current grad mode."""
-        return False
 
+    @abstractmethod
     def forward(self, x: Tensor, other: Tensor | None = None, *, consumes: bool = False) -> Tensor:
         """`x` (rows, in, H, W) convolved, plus `other` (rows, out, h, w), in the memory of which if it `consumes` that.
 
         NaN and infinities show as they would without it.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def squeezed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the first two make (rows, M, h, w), and its means over positions (rows, M), perhaps in a wider dtype."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gated(self, wide: Tensor, gate: Tensor, other: Tensor | None = None, *, consumes: bool = False) -> Tensor:
         """The third of what `squeezed` made times `gate` (rows, M); `other` and `consumes` as in `forward`."""
-        raise NotImplementedError
 
 
 @dataclass(eq=False, repr=False)

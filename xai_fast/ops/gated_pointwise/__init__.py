@@ -9,8 +9,8 @@ from torch.autograd.graph import increment_version
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library, older_than
+from xai_fast.ops._panels import not_for_panels, side_by_side
 from xai_fast.ops._traced import traced
-from xai_fast.ops.winograd_convolution import winograd_panel
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -19,18 +19,7 @@ def not_for_registers(
     inputs: Tensor, gate: Tensor, project: Tensor, bias: Tensor, other: Tensor | None, out: Tensor
 ) -> str | None:
     """Refuses what the kernel's vectors do not fit."""
-    if inputs.dtype is torch.float64:
-        return "the inputs are torch.float64, not float32 or bfloat16"
-    panel = winograd_panel(inputs.dtype)
-    if panel == 0:
-        half = inputs.dtype is torch.bfloat16
-        return "there is no AVX-512 with bfloat16" if half else "there is neither AVX-512 nor AVX2 with FMA"
-    if project.shape[2] != panel:
-        return f"the channels do not come in panels of {panel}"
-    maps = [value for value in (inputs, other, out) if value is not None]
-    if not all(value.is_contiguous(memory_format=torch.channels_last) for value in maps):
-        return "a map is not dense with channels last"
-    return None if all(value.is_contiguous() for value in (gate, project, bias)) else "gate or weights are not dense"
+    return not_for_panels(inputs.dtype, project.shape[2], (inputs, other, out), (gate, project, bias))
 
 
 op = Op("gated_pointwise", lazily(f"{__name__}.reference", "gated_pointwise"), in_place=("other",))
@@ -81,7 +70,7 @@ def _check(
         raise ValueError(f"`inputs` has shape {tuple(inputs.shape)}; it takes (N, M, H, W)")
     rows, channels, *size = inputs.shape
     _checks.check_shape("gate", gate, (rows, channels), "(N, M)")
-    together = 2 if inputs.dtype is torch.bfloat16 else 1
+    together = side_by_side(inputs.dtype)
     panel = project.shape[2] if project.dim() == 4 else 0
     if panel < 2 or project.shape[3] != together or project.shape[1] * together != -(-channels // panel) * panel:
         raise ValueError(

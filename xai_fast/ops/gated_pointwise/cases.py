@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from xai_fast.ops._cases import Case
+from xai_fast.ops._panels import register_panel
 from xai_fast.ops.inverted_bottleneck import bottleneck_weights
-from xai_fast.ops.winograd_convolution import winograd_panel
 
 
 def _case(
@@ -31,7 +31,7 @@ def _case(
 
         inward, outward = channels
         depth, weight = normal(inward, 1, 3, 3), normal(outward, inward, 1, 1) / inward**0.5
-        weights = bottleneck_weights(None, (depth, None), (weight, normal(outward)), winograd_panel(dtype) or 32)
+        weights = bottleneck_weights(None, (depth, None), (weight, normal(outward)), register_panel(dtype) or 32)
         return {
             "inputs": maps(rows, inward, *size),
             "gate": torch.rand(rows, inward, generator=generator),

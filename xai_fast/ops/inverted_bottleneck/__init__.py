@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
 from xai_fast.ops._library import compiled, no_library, older_than
+from xai_fast.ops._panels import not_for_panels, side_by_side
 from xai_fast.ops._traced import traced
-from xai_fast.ops.winograd_convolution import winograd_panel
 
 ACTIVATIONS = ("none", "relu", "relu6", "silu", "hardswish")
 SIDES, STRIDES = (3, 5, 7), (1, 2)  # of depthwise kernels
@@ -43,7 +43,7 @@ def bottleneck_weights(
         expand: (M, C, 1, 1) and (M,), or None where there is no such convolution.
         depth: (M, 1, k, k) and (M,).
         project: (K, M, 1, 1) and (K,), or None.
-        panel: how many channels lie side by side, see `winograd_panel`; even.
+        panel: how many channels lie side by side, see `register_panel`; even.
 
     Raises:
         ValueError: C is odd in bfloat16, whose channels are multiplied in pairs.
@@ -65,7 +65,7 @@ def bottleneck_weights(
 
 def _paneled(weight: Tensor, panel: int, missing: int) -> Tensor:
     """A weight (O, I, 1, 1) as (O / panel, (I + missing) / T, panel, T), filled up with zeros."""
-    together = _together(weight.dtype)
+    together = side_by_side(weight.dtype)
     weight = F.pad(weight.detach().flatten(1), (0, missing, 0, -len(weight) % panel))
     if weight.shape[1] % together:
         raise ValueError(f"a weight has {weight.shape[1]} input channels; in bfloat16 it takes an even number")
@@ -78,26 +78,11 @@ def _padded(bias: Tensor | None, count: int, multiple: int, dtype: torch.dtype, 
     return F.pad(bias.detach().to(dtype), (0, -count % multiple)).contiguous()
 
 
-def _together(dtype: torch.dtype) -> int:
-    return 2 if dtype is torch.bfloat16 else 1
-
-
-def not_for_registers(inputs: Tensor, expand: Any, _b: Any, depth: Tensor, *rest: Any) -> str | None:
+def not_for_registers(inputs: Tensor, *rest: Any) -> str | None:
     """Refuses what the kernel's vectors do not fit."""
-    other, out = rest[3], rest[4]
-    if inputs.dtype is torch.float64:
-        return "the inputs are torch.float64, not float32 or bfloat16"
-    panel = winograd_panel(inputs.dtype)
-    if panel == 0:
-        half = inputs.dtype is torch.bfloat16
-        return "there is no AVX-512 with bfloat16" if half else "there is neither AVX-512 nor AVX2 with FMA"
-    if depth.shape[2] != panel:
-        return f"the channels do not come in panels of {panel}"
-    maps = [value for value in (inputs, other, out) if value is not None]
-    if not all(value.is_contiguous(memory_format=torch.channels_last) for value in maps):
-        return "a map is not dense with channels last"
-    dense = all(value is None or value.is_contiguous() for value in (expand, _b, depth, *rest[:3]))
-    return None if dense else "weights are not dense"
+    *weights, other, out, _means, _stride, _padding, _activation = rest
+    depth = weights[2]
+    return not_for_panels(inputs.dtype, depth.shape[2], (inputs, other, out), weights)
 
 
 op = Op(
@@ -247,7 +232,7 @@ def _check_weights(inputs: Tensor, weights: BottleneckWeights, out: Tensor) -> N
 
 
 def _check_expand(inputs: Tensor, weights: BottleneckWeights, middle: int) -> None:
-    channels, together = inputs.shape[1], _together(inputs.dtype)
+    channels, together = inputs.shape[1], side_by_side(inputs.dtype)
     if weights.expand is None:
         if middle != channels:
             raise ValueError(f"`inputs` has {channels} channels; without `expand` it takes {middle}")
@@ -262,7 +247,7 @@ def _check_expand(inputs: Tensor, weights: BottleneckWeights, middle: int) -> No
 
 def _check_project(inputs: Tensor, weights: BottleneckWeights, results: int) -> None:
     panels, _, panel = weights.depth.shape
-    together = _together(inputs.dtype)
+    together = side_by_side(inputs.dtype)
     assert weights.project is not None
     assert weights.project_bias is not None
     shape = (results, panels * panel // together, panel, together)

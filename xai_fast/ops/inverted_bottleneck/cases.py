@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from xai_fast.ops._cases import Case
+from xai_fast.ops._panels import register_panel
 from xai_fast.ops.inverted_bottleneck import bottleneck_weights
-from xai_fast.ops.winograd_convolution import winograd_panel
 
 
 def _case(
@@ -46,7 +46,7 @@ def _case(
             convolution(middle, inward, 1) if "expand" in parts else None,
             convolution(middle, 1, side),
             convolution(outward, middle, 1) if "project" in parts else None,
-            winograd_panel(dtype) or 32,
+            register_panel(dtype) or 32,
         )
         return {
             "inputs": maps(rows, inward, *size),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,20 +10,12 @@ from torch.autograd.graph import increment_version
 
 from xai_fast.ops import _checks
 from xai_fast.ops._dispatch import Op, lazily, not_on_cpu
-from xai_fast.ops._library import compiled, no_library, older_than
+from xai_fast.ops._library import compiled, no_library
+from xai_fast.ops._panels import not_for_panels, side_by_side
 from xai_fast.ops._traced import traced
 
 _CHANNELS_LAST = torch.channels_last
 _OF_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-_PANELS = {torch.float32: "winograd_panel", torch.bfloat16: "winograd_panel_of_halves"}  # compiled kernels' functions
-
-
-def winograd_panel(dtype: torch.dtype = torch.float32) -> int:
-    """How many output channels the compiled kernel wants side by side (see `winograd_kernels`), 0 without a kernel."""
-    if dtype not in _PANELS or no_library() is not None or older_than(_PANELS[dtype])() is not None:
-        return 0
-    panel: Callable[[], Any] = compiled(_PANELS[dtype])()
-    return panel()
 
 
 def winograd_kernels(weight: Tensor, panel: int) -> Tensor:
@@ -35,7 +26,7 @@ def winograd_kernels(weight: Tensor, panel: int) -> Tensor:
     Raises:
         ValueError: the weight is not of that shape, K is no multiple of `panel`, or C none of T.
     """
-    together = _together(weight.dtype)
+    together = side_by_side(weight.dtype)
     if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3) or weight.shape[0] % panel or weight.shape[1] % together:
         raise ValueError(
             f"`weight` has shape {tuple(weight.shape)}; it takes (K, C, 3, 3), K a multiple of the panel {panel}"
@@ -51,26 +42,14 @@ def winograd_kernels(weight: Tensor, panel: int) -> Tensor:
     return kernels
 
 
-def _together(dtype: torch.dtype) -> int:
-    return 2 if dtype is torch.bfloat16 else 1
-
-
 def not_for_registers(
     inputs: Tensor, kernels: Tensor, _bias: Tensor | None, other: Tensor | None, out: Tensor, *_: Any
 ) -> str | None:
     """Refuses what the kernel's vectors do not fit."""
-    if kernels.dtype not in _PANELS:
-        return f"the kernels are {kernels.dtype}, not float32 or bfloat16"
-    panel = winograd_panel(kernels.dtype)
-    if panel == 0:
-        half = kernels.dtype is torch.bfloat16
-        return "there is no AVX-512 with bfloat16" if half else "there is neither AVX-512 nor AVX2 with FMA"
-    if kernels.shape[3] != panel or inputs.shape[1] % (panel // 2):
+    panel = kernels.shape[3]
+    if inputs.shape[1] % max(panel // 2, 1):
         return f"the channels do not come in panels of {panel} out and {panel // 2} in"
-    maps = [value for value in (inputs, other, out) if value is not None]
-    if not all(value.is_contiguous(memory_format=_CHANNELS_LAST) for value in maps) or not kernels.is_contiguous():
-        return "a map is not dense with channels last, or the kernels are not dense"
-    return None
+    return not_for_panels(kernels.dtype, panel, (inputs, other, out), (kernels,))
 
 
 op = Op("winograd_convolution", lazily(f"{__name__}.reference", "winograd_convolution"), in_place=("other",))
@@ -124,7 +103,7 @@ def _check(
             f"`inputs` has shape {tuple(inputs.shape)}; it takes (N, C, H, W) with at least 3 positions a side, "
             "padding included"
         )
-    together = _together(inputs.dtype)
+    together = side_by_side(inputs.dtype)
     fits = kernels.dim() == 5 and tuple(kernels.shape[1:5:3]) == (16, together)
     if not fits or kernels.shape[2] * together != inputs.shape[1]:
         raise ValueError(

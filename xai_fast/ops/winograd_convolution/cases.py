@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from xai_fast.ops._cases import Case
-from xai_fast.ops.winograd_convolution import winograd_kernels, winograd_panel
+from xai_fast.ops._panels import register_panel
+from xai_fast.ops.winograd_convolution import winograd_kernels
 
 
 def _case(
@@ -36,7 +37,7 @@ def _case(
         weight = normal(outward, inward, 3, 3) / (9 * max(inward, 1)) ** 0.5
         return {
             "inputs": maps(rows, inward, *size),
-            "kernels": winograd_kernels(weight, winograd_panel(dtype) or 32),
+            "kernels": winograd_kernels(weight, register_panel(dtype) or 32),
             "bias": normal(outward) if bias else None,
             "other": maps(*results) if other else None,
             "out": torch.empty(results, dtype=dtype).contiguous(memory_format=torch.channels_last),

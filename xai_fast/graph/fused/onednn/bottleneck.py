@@ -17,7 +17,7 @@ from xai_fast.ops import (
     bottleneck_weights,
     gated_pointwise,
     inverted_bottleneck,
-    winograd_panel,
+    register_panel,
 )
 from xai_fast.ops.inverted_bottleneck import SIDES, STRIDES
 
@@ -43,11 +43,11 @@ class KernelBottleneck(Bottleneck):
     ) -> KernelBottleneck | None:
         """What runs them; None where the kernel does not."""
         dtype = depth.weight.dtype
-        if said().bottlenecks is False or not (winograd_panel(dtype) or said().bottlenecks):
+        if said().bottlenecks is False or not (register_panel(dtype) or said().bottlenecks):
             return None
         around = [source for source in (expand, project) if source is not None]
         pairs = dtype is torch.bfloat16 and expand is not None and expand.weight.shape[1] % 2
-        half = (winograd_panel(dtype) or _PANEL) // 2
+        half = (register_panel(dtype) or _PANEL) // 2
         narrow = expand is None and len(depth.weight) % half  # channels are read as they are
         fits = activation in _NAMES and _slides(depth) and all(map(_is_pointwise, around)) and not pairs and not narrow
         cut = any(isinstance(source, PackedConvolution) and source.parts > 1 for source in around)
@@ -57,7 +57,7 @@ class KernelBottleneck(Bottleneck):
     def _weights(self) -> BottleneckWeights:
         parts = [None if s is None else (s.kernels, s.bias) for s in (self.expand, self.depth, self.project)]
         assert parts[1] is not None
-        return bottleneck_weights(parts[0], parts[1], parts[2], winograd_panel(self.depth.weight.dtype) or _PANEL)
+        return bottleneck_weights(parts[0], parts[1], parts[2], register_panel(self.depth.weight.dtype) or _PANEL)
 
     def takes(self, x: Tensor, other: Tensor | None = None) -> bool:
         """See `Bottleneck`."""

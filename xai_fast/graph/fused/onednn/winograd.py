@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from xai_fast.graph.processor import said
-from xai_fast.ops import all_ops, winograd_convolution, winograd_kernels, winograd_panel
+from xai_fast.ops import all_ops, register_panel, winograd_convolution, winograd_kernels
 
 _PANEL = 16  # where the plain op is to stand in for a kernel
 _USED = 0.5  # share of the positions in tiles of 2x2 that are results, below which the direct sum has less to do
@@ -28,7 +28,7 @@ class MinimalFilter(NamedTuple):
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> MinimalFilter | None:
         """The transformed weight (K, C, 3, 3); None where the kernel's vectors do not fit its channels."""
-        panel = winograd_panel(weight.dtype) or (_PANEL if said().minimal else 0)
+        panel = register_panel(weight.dtype) or (_PANEL if said().minimal else 0)
         if (
             said().minimal is False
             or not panel
