@@ -93,6 +93,17 @@ def test_classes_that_resemble_each_other_throw_no_doubt_on_labels(monkeypatch):
     assert exchanged[first].mean() >= 0.9
 
 
+@pytest.mark.parametrize("known", [0, 1, 2, 20])
+def test_a_few_known_embeddings_are_no_neighbours(known):
+    """Where the model's embedding is unknown, or nearly everywhere, it is asked alone."""
+    made, *_ = records(flipped=0.03)
+    embedding = np.full_like(made.embedding, np.nan)
+    embedding[:known] = made.embedding[:known]
+    unknown, *_ = records(flipped=0.03, embedding=embedding)
+    alone, *_ = records(flipped=0.03, embedding=None)
+    np.testing.assert_array_equal(mislabelled.doubts(unknown, unknown.judged), mislabelled.doubts(alone, alone.judged))
+
+
 def test_neighbours_are_the_nearest_and_never_itself():
     made, *_ = records(200)
     alike = made.embedding @ made.embedding.T

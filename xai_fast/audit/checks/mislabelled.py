@@ -69,7 +69,8 @@ def doubts(records: Records, judged: NDArray[np.bool_]) -> Floats:
     doubt = np.where(judged, margin, np.nan)
     if records.embedding is not None:
         usable = judged & np.isfinite(records.embedding).all(1)
-        doubt[usable] = (doubt[usable] + _contradicted(records.embedding[usable], records.label[usable])) / 2
+        if usable.sum() > _NEAREST:  # or there is nobody to ask
+            doubt[usable] = (doubt[usable] + _contradicted(records.embedding[usable], records.label[usable])) / 2
     return doubt
 
 
