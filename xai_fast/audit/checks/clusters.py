@@ -181,8 +181,8 @@ def _place(records: Records, index: int, members: NDArray[np.integer], limits: T
     """The smallest box around the cells that hold half of a cluster's mean map, and how rarely others look there.
 
     Objects of any class may be there: what counts is that the class's images look there more often than those of
-    other classes. The box is chosen on one half of the images and counted on the other. None where it is larger than
-    a sixth of the picture.
+    other classes. The box is chosen on one half of the images and counted on the other. None where it is no small
+    place.
     """
     chosen, counted = members[~records.held_out[members]], records.held_out & np.isfinite(records.grid[:, 0])
     if len(chosen) < limits.least_images // 2:
@@ -193,7 +193,7 @@ def _place(records: Records, index: int, members: NDArray[np.integer], limits: T
     rows, columns = cells // GRID, cells % GRID
     sides = (rows.min() / GRID, columns.min() / GRID, (rows.max() + 1) / GRID, (columns.max() + 1) / GRID)
     box = Box(*(float(side) for side in sides))
-    if box.area > 1 / 6:
+    if box.area > limits.small_place:
         return None, 1.0
     mass = _mass(records, box)
     there = mass >= np.quantile(mass[chosen], 0.25)

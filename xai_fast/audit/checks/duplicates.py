@@ -17,8 +17,6 @@ from .turned import turned, upright
 NAME = "duplicates"
 QUESTION = "Which pictures are there twice, to the pixel, nearly or turned; with other labels, or in other splits?"
 _SPLITS = ("split", "subset", "fold", "partition", "set")
-_CAST = 0.06  # by which the colours of near duplicates may differ, beside their brightness
-_CONTRAST = 1.25  # by which factor the contrast of a turned copy may differ, since half of its bits are not compared
 _BITS = 128
 
 _Pairs = tuple[NDArray[np.integer], NDArray[np.integer]]
@@ -94,7 +92,7 @@ def _near(records: Records, first: NDArray[np.integer], limits: Thresholds) -> _
     usable = _usable(records, first, limits)
     bits = np.ascontiguousarray(records.codes[first[usable], 1:]).view(np.uint8).reshape(len(usable), -1)
     pairs, apart = near_pairs(bits, limits.twins)
-    agree = _agree(records, first[usable[pairs]])
+    agree = _agree(records, first[usable[pairs]], limits)
     return usable[pairs[agree]], apart[agree]
 
 
@@ -111,7 +109,7 @@ def _turned(records: Records, first: NDArray[np.integer], limits: Thresholds) ->
         crossing = (low < len(own)) & (high >= len(own)) & (high - len(own) != low)
         pairs, apart = usable[np.stack([low, high - len(own)], 1)[crossing]], apart[crossing]
         ratio = contrast[pairs[:, 0]] / contrast[pairs[:, 1]]
-        agree = _agree(records, first[pairs]) & (np.abs(np.log(ratio)) <= np.log(_CONTRAST))
+        agree = _agree(records, first[pairs], limits) & (np.abs(np.log(ratio)) <= np.log(limits.twin_contrast))
         found.append((pairs[agree], 2 * apart[agree]))
     pairs, apart = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return pairs, apart
@@ -124,11 +122,11 @@ def _usable(records: Records, first: NDArray[np.integer], limits: Thresholds) ->
     return np.flatnonzero(told & (records.looks["entropy"][first] >= limits.empty))
 
 
-def _agree(records: Records, pairs: NDArray[np.integer]) -> NDArray[np.bool_]:
+def _agree(records: Records, pairs: NDArray[np.integer], limits: Thresholds) -> NDArray[np.bool_]:
     """(m,) whether the colours of pairs (m, 2) of rows are alike, beside their brightness."""
     colours = np.stack([records.numbers[name] for name in ("red", "green", "blue")], 1)
     casts = colours - colours.mean(1, keepdims=True)
-    return np.abs(casts[pairs[:, 0]] - casts[pairs[:, 1]]).max(1, initial=0) <= _CAST
+    return np.abs(casts[pairs[:, 0]] - casts[pairs[:, 1]]).max(1, initial=0) <= limits.twin_cast
 
 
 def _joined(count: int, pairs: NDArray[np.integer]) -> NDArray[np.integer]:

@@ -17,9 +17,6 @@ from .thresholds import Thresholds
 
 _MOST = 512  # images of a class that are asked about; of larger classes the maps say which images have the cue
 _ASKED = 4  # pictures of other classes into which is put what each of them has
-_LEAST = 1.0  # change of the odds, as a logarithm, below which an image is never said to have the cue
-# Of the control's quantiles: up to there images are listed behind those that surely depend on the cue.
-_LESS_SURE = 0.75
 
 
 def dependent(finding: Finding, records: Records, subject: Subject, limits: Thresholds) -> Finding:
@@ -45,8 +42,8 @@ def dependent(finding: Finding, records: Records, subject: Subject, limits: Thre
         fallen, control = _changed(cue, index, [found[int(position)] for position in places], records, subject, limits)
     except NoSubjectError:
         return finding
-    less_sure, sure = np.quantile(control, (_LESS_SURE, limits.tail))
-    count = int((fallen > max(sure, _LEAST)).sum())
+    less_sure, sure = np.quantile(control, (limits.less_sure, limits.tail))
+    count = int((fallen > max(sure, limits.least_odds)).sum())
     if not count:
         return finding
     order = np.argsort(-fallen, kind="stable")

@@ -48,7 +48,7 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
     for test, p in zip(tests, corrected, strict=True):
         if p < limits.alpha and test.share >= limits.least_share and test.lift >= limits.least_density:
             best.setdefault(test.index, []).append((test, float(p)))
-    return [_findings(records, found, len(tests)) for found in best.values()]
+    return [_findings(records, found, len(tests), limits) for found in best.values()]
 
 
 def _mass(records: Records, region: str) -> Floats:
@@ -74,9 +74,9 @@ def _tests(records: Records, limits: Thresholds) -> Iterator[_Test]:
             yield _Test(index, region, limit, float(above.sum() / own.sum()), lift, effect, p)
 
 
-def _findings(records: Records, found: list[tuple[_Test, float]], tests: int) -> Finding:
+def _findings(records: Records, found: list[tuple[_Test, float]], tests: int, limits: Thresholds) -> Finding:
     """The likeliest of a class's places, with the others as its rivals."""
-    found = sorted(found, key=lambda pair: -_worth(pair[0], [one for one, _ in found]))
+    found = sorted(found, key=lambda pair: -_worth(pair[0], [one for one, _ in found], limits))
     regions = [one.region for one, _ in found]
     claims = [_finding(records, *pair, [one for one in regions if one != pair[0].region], tests) for pair in found]
     return dataclasses.replace(claims[0], rivals=tuple(claims[1:]))
@@ -111,11 +111,11 @@ def _finding(records: Records, test: _Test, p: float, also: list[str], tests: in
     )
 
 
-def _worth(test: _Test, found: list[_Test]) -> float:
+def _worth(test: _Test, found: list[_Test], limits: Thresholds) -> float:
     """How dense attribution is in how much of the class; any corner counts only where it explains more than one does.
 
     A mark in one corner is in any corner too, and one that is in two of them is twice what is in each.
     """
     worth = test.lift * test.share
     corners = [one.lift * one.share for one in found if one.region.endswith("corner")]
-    return 0.0 if test.region == _ANY and worth <= 1.5 * max(corners, default=0) else worth
+    return 0.0 if test.region == _ANY and worth <= limits.beyond_one * max(corners, default=0) else worth

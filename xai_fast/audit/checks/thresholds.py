@@ -16,6 +16,8 @@ class Thresholds:
         least_share: of a class's images that must be unusual.
         least_density: attribution per area in a region, of the images that are unusual; 1 is that of the whole picture.
         least_lift: how many times as often a class must look at a place as other classes do.
+        beyond_one: how many times as much as one corner all four must explain to be named together.
+        small_place: share of the picture up to which the place that a group looks at is a small one.
         apart: least distance of two groups within a class, in their standard deviations; two is what Ashman asks for.
         tied: least Cramér's V between metadata and label.
         property_effect: least rank-biserial correlation of a property, in [0, 1].
@@ -26,6 +28,8 @@ class Thresholds:
         most_explained: wrong answers of a class, and right ones, that the model is asked to explain.
         most_mistakes: classes whose errors it is asked to explain.
         twins: of the 128 bits by which a picture is known again, how many may differ between near duplicates.
+        twin_cast: by how much the colours of near duplicates may differ, beside their brightness.
+        twin_contrast: by which factor the contrast of a turned copy may differ; half of its bits are compared.
         leaked: share of a split's images with a duplicate in another split, from which on that is a grave matter.
         dark: of the 99 % quantile of brightness, below which a picture is dark.
         bright: of the 5 % quantile of brightness, above which it is bright.
@@ -42,6 +46,9 @@ class Thresholds:
         rare: share of an even share of the images, below which a class is rare.
         doubt: least doubt in a label, in [0, 1], at which an image counts as mislabelled.
         many_mislabelled: share of a data set from which on they are a grave matter; `some_mislabelled` likewise.
+        less_sure: quantile of the control's effects, beyond which images are listed behind those that surely have a cue
+            (those beyond `tail`).
+        least_odds: change of the odds, as a logarithm, below which no image is said to have it.
         confirmed: least change of the probability beyond the control's, at the lower end of its interval.
         grave: change of the probability from which on a confirmed finding is grave.
         confidence: of intervals, all confirmations of one audit together (Bonferroni); and that there are outliers.
@@ -56,6 +63,8 @@ class Thresholds:
     least_share: float = 0.15
     least_density: float = 1.0
     least_lift: float = 2.0
+    beyond_one: float = 1.5
+    small_place: float = 1 / 6
     apart: float = 2.0
     tied: float = 0.3
     property_effect: float = 0.5
@@ -66,6 +75,8 @@ class Thresholds:
     most_explained: int = 48
     most_mistakes: int = 12
     twins: int = 10
+    twin_cast: float = 0.06
+    twin_contrast: float = 1.25
     leaked: float = 0.01
     dark: float = 0.37
     bright: float = 0.95
@@ -82,6 +93,8 @@ class Thresholds:
     doubt: float = 0.8
     many_mislabelled: float = 0.02
     some_mislabelled: float = 0.01
+    less_sure: float = 0.75
+    least_odds: float = 1.0
     confirmed: float = 0.1
     grave: float = 0.3
     confidence: float = 0.95
