@@ -9,6 +9,8 @@ distance for both: what no image is near in both is out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +23,7 @@ NAME = "outliers"
 QUESTION = "Which images are, to the model or as pictures, unlike all others of the class that it takes them for?"
 _NEAREST = 10
 _MOST = 10_000  # images among which the nearest are looked for, so that time is of the order of all images
-_BLOCK = 1024
+_BLOCK = 256  # rows; beside as many as are chosen 20 MB
 
 
 def lacking(records: Records) -> str:
@@ -95,7 +97,9 @@ def _far_out(records: Records, parts: list[Floats], limits: Thresholds) -> Float
         usable = np.flatnonzero(known[:, pattern].all(1))
         if len(usable) < limits.least_images:
             continue
-        told = [part[usable] for part, is_known in zip(parts, pattern, strict=True) if is_known]
+        told = [part for part, is_known in zip(parts, pattern, strict=True) if is_known]
+        if len(usable) < len(records):
+            told = [part[usable] for part in told]
         beyond = _beyond(told, records.target[usable], limits)
         own = (known[usable] == pattern).all(1)
         found[usable[own]] = beyond[own]
@@ -108,7 +112,7 @@ def _beyond(parts: list[Floats], target: NDArray[np.integer], limits: Thresholds
     The mean of that among all images and among those of its class: the one misses what is odd for its class, the other
     what is taken for a class of which all are far from each other. Parts (n, D) are in units of their usual distances.
     """
-    far = distances(np.concatenate([part / _usual(part) for part in parts], 1))
+    far = distances(*parts, scales=[_usual(part) for part in parts])
     return (_rarity(far, np.zeros(len(far)), limits) + _rarity(far, target, limits)) / 2
 
 
@@ -134,22 +138,31 @@ def _rarity(far: Floats, group: NDArray[np.number], limits: Thresholds) -> Float
     return found
 
 
-def distances(features: Floats) -> Floats:
-    """(n,) distance of features (n, D) to the tenth nearest others, of at most `_MOST` of them."""
-    count, features = len(features), features.astype(np.float64)
-    features -= features.mean(0)
+def distances(*parts: Floats, scales: Sequence[float] = (1.0,)) -> Floats:
+    """(n,) distance of what parts (n, D) say together to the tenth nearest others, of at most `_MOST` of them.
+
+    Each part is divided by its scale. Memory beside the parts is that of a block and of those that are chosen.
+    """
+    count, means = len(parts[0]), [part.mean(0, dtype=np.float64) for part in parts]
+
+    def joined(rows: NDArray[np.integer]) -> Floats:
+        told = zip(parts, means, scales, strict=True)
+        return np.concatenate([(part[rows] - mean) / scale for part, mean, scale in told], 1)
+
     chosen = np.arange(count)
     if count > _MOST:
         chosen = np.sort(np.random.default_rng(0).choice(count, _MOST, replace=False))
-    beside, place = features[chosen], np.full(count, -1)
+    beside, place = joined(chosen), np.full(count, -1)
     squares = (beside**2).sum(1)
     place[chosen] = np.arange(len(chosen))
     nearest = min(_NEAREST, len(chosen) - 1)
     found = np.empty(count)
     for start in range(0, count, _BLOCK):
-        own = np.arange(start, min(start + _BLOCK, count))
-        apart = squares - 2 * features[own] @ beside.T
-        among = np.flatnonzero(place[own] >= 0)
-        apart[among, place[own[among]]] = np.inf  # never itself
-        found[own] = np.partition(apart, nearest - 1, axis=1)[:, nearest - 1]
-    return np.sqrt((found + (features**2).sum(1)).clip(min=0))
+        rows = np.arange(start, min(start + _BLOCK, count))
+        own = joined(rows)
+        apart = squares - 2 * own @ beside.T
+        among = np.flatnonzero(place[rows] >= 0)
+        apart[among, place[rows[among]]] = np.inf  # never itself
+        apart.partition(nearest - 1, axis=1)
+        found[rows] = apart[:, nearest - 1] + (own**2).sum(1)
+    return np.sqrt(found.clip(min=0))

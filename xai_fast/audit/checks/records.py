@@ -119,7 +119,8 @@ def records_of(run: AuditRun, method: str | None = None) -> Records:
     failed = sum(run.counts.values()) - sum(len(part["position"]) for part in parts)
 
     def together(name: str) -> NDArray:
-        return np.concatenate([part[name] for part in parts]) if parts else np.empty(0)
+        # Each part is let go of, so that no more than one column is there twice.
+        return np.concatenate([part.pop(name) for part in parts]) if parts else np.empty(0)
 
     numbers = {name: together(name) for name in (*_NUMBERS, *PROPERTIES)}
     groups: dict[str, NDArray[np.object_]] = {}
@@ -224,8 +225,9 @@ def in_mask(spread: NDArray[np.float64], cover: NDArray[np.float64]) -> tuple[fl
 
 def _embedded(column: pa.ChunkedArray, size: int) -> Floats:
     """(n, D) of unit length, at most `_EMBEDDED` numbers: wider ones are projected at random, always alike."""
-    rows = column.to_pylist()
-    found = np.array([row if row is not None else [np.nan] * size for row in rows], np.float32).reshape(-1, size)
+    found = np.full((len(column), size), np.nan, np.float32)
+    flat = pc.list_flatten(column)  # pyright: ignore[reportAttributeAccessIssue] - made when imported
+    found[column.is_valid().to_numpy()] = flat.to_numpy().reshape(-1, size)
     if size > _EMBEDDED:
         found = found @ np.random.default_rng(0).standard_normal((size, _EMBEDDED)).astype(np.float32)
     length = np.linalg.norm(found, axis=1, keepdims=True)
