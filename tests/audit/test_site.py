@@ -6,7 +6,10 @@ import base64
 import dataclasses
 import hashlib
 import io
+import json
+import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from xai_fast.audit.checks.finding import Change, Confirmation, Finding
 from xai_fast.audit.checks.records import records_of
 from xai_fast.audit.checks.regions import GRID, REGIONS
 from xai_fast.audit.checks.storing import findings_of
-from xai_fast.audit.site.performance import performance
+from xai_fast.audit.site.performance import FALSE_ALARMS, Alarms, performance
 from xai_fast.audit.site.rows import escaped
 from xai_fast.audit.site.sheets import maps_at
 from xai_fast.report import overlay
@@ -91,6 +94,28 @@ def test_performance_against_counting(site):
     assert lines[0].right == int((frame.label == frame.prediction).sum())
     assert lines[0].low <= lines[0].accuracy <= lines[0].high
     assert sum(line.images for line in lines[1:]) == lines[0].images
+
+
+def test_false_alarms_are_those_that_were_counted(site):
+    """What the page and the documentation say is what the newest record holds, with all checks on."""
+    root = Path(__file__).parents[2]
+    record = json.loads((root / "benchmarks" / "results" / "0.1.0" / "false-alarms-all-checks--cpu.json").read_text())
+    counted = record["records"][0]
+    assert counted["planted"] == "clean, with masks and noisy copies"
+    assert Alarms(counted["networks"], counted["above_low"], counted["with_confirmed"]) == FALSE_ALARMS
+    *_, page = site
+    (said,) = re.findall(r'id="alarms">(.*?)</p>', page.read_text(encoding="utf-8"))
+    assert "of 20 small networks" in said
+    assert "none had a finding above low and none a confirmed one" in said
+    assert "up to 13.9 % would do so too" in said  # 1 - 0.05 ** (1 / 20)
+    assert f"of {FALSE_ALARMS.networks} networks" in (root / "docs" / "audit.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("hits", [0, 1, 3, 20])
+def test_the_most_false_alarms_are_where_so_few_are_one_in_twenty(hits):
+    most = Alarms(20, hits, 0).most
+    at_most = sum(math.comb(20, k) * most**k * (1 - most) ** (20 - k) for k in range(hits + 1))
+    assert at_most == pytest.approx(0.05 if hits < 20 else 1)
 
 
 def test_maps_are_those_of_their_places(site):
@@ -175,7 +200,10 @@ def test_in_a_browser(site):
         assert said == f"Not checked, overlap: {ATTACK} has no masks"
 
         assert real.complaints() == []
-        assert all(url.startswith(page.parent.as_uri()) for url in real.requested())
+        requested = real.requested()
+        assert all(url.startswith(page.parent.as_uri()) for url in requested)
+        drawn = {"confusion-light.svg", "reliability-light.svg"}
+        assert drawn <= {url.rpartition("/")[2] for url in requested}
 
 
 def test_the_mean_of_a_group_is_over_its_photographs(site):

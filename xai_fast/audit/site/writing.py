@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from xai_fast.audit.reading import AuditRun, read
 from xai_fast.audit.store.schema import OK
 from xai_fast.report import write_atomically
 
-from .performance import performance
+from .performance import FALSE_ALARMS, performance
+from .plots import INKS, NAMES, write_plots
 from .rows import chunks, escaped
 from .sheets import COLUMNS, ROWS, TILES, Gallery, write_gallery
 
@@ -68,7 +69,8 @@ def report(run: AuditRun | str | Path, *, out: str | Path | None = None, data: A
             said = str(error)
         else:
             galleries = _galleries(run, photographs, findings.method, wanted, folder / "pictures")
-    html = _page(run, findings, records, galleries, said)
+    no_plots = write_plots(records, folder / "pictures")
+    html = _page(run, findings, records, galleries, {"no_pictures": said, "no_plots": no_plots})
     return write_atomically(folder / "index.html", lambda file: file.write(html.encode("utf-8", "replace")))
 
 
@@ -94,7 +96,11 @@ def _surest_errors(records: Records) -> list[int]:
 
 
 def _page(
-    run: AuditRun, findings: Findings, records: Records, galleries: Sequence[Gallery | None], no_pictures: str
+    run: AuditRun,
+    findings: Findings,
+    records: Records,
+    galleries: Sequence[Gallery | None],
+    lacking: Mapping[str, str],
 ) -> str:
     # Jinja2 takes longer to import than the rest of this package, and only pages need it.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -110,7 +116,7 @@ def _page(
     )
     environment.filters["number"] = _number
     plain = {number for number, one in enumerate(findings) if one.check in _OF_PHOTOGRAPHS}
-    style = (here / "page.css").read_text(encoding="utf-8") + _cut_out(galleries, plain)
+    style = (here / "page.css").read_text(encoding="utf-8") + _cut_out(galleries, plain) + _plotted()
     script = (here / "page.js").read_text(encoding="utf-8")
     lines, failed = performance(records), _failures(run)
     return environment.get_template("page.html").render(
@@ -128,6 +134,7 @@ def _page(
         complete=findings.complete,
         overall=lines[0] if lines else None,
         lines=lines[1:],
+        alarms=FALSE_ALARMS,
         findings=findings.found,
         states=sorted({one.confirmation.state for one in findings}),
         checks=sorted({one.check for one in findings}),
@@ -141,7 +148,7 @@ def _page(
         n_wrong=int(records.wrong.sum()),
         failures=failed,
         names=_names(run, records, galleries),
-        no_pictures=no_pictures,
+        **lacking,
         facts=_facts(run),
         questions={module.NAME: module.QUESTION for module in CHECKS},
     )
@@ -160,6 +167,14 @@ def _cut_out(galleries: Sequence[Gallery | None], plain: Set[int]) -> str:
             tile = ".tile" if one.number in plain else ".photos .tile"
             rules.append(f".photo.g{one.number}, {tile} .g{one.number} {{ {photos} }}")
     return "\n".join(rules) + "\n"
+
+
+def _plotted() -> str:
+    """The rules that show plots, in the colours of the screen."""
+    light, dark = (
+        [f'.{name} {{ background-image: url("pictures/{name}-{ink}.svg"); }}' for name in NAMES] for ink in INKS
+    )
+    return "\n".join([*light, "@media (prefers-color-scheme: dark) {", *dark, "}"]) + "\n"
 
 
 def _hash(text: str) -> str:
