@@ -64,6 +64,14 @@ class Browser:
     def screenshot(self):
         return base64.b64decode(self._ask("/screenshot"))
 
+    def screen(self, width, height, *, dark=False, phone=False):
+        """What the page is shown on from now on."""
+        scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
+        commands = {"Emulation.setEmulatedMedia": scheme, "Emulation.setDeviceMetricsOverride": size}
+        for command, given in commands.items():
+            self._ask("/goog/cdp/execute", {"cmd": command, "params": given})
+
     def close(self):
         self._ask("", method="DELETE")
 

@@ -206,6 +206,50 @@ def test_in_a_browser(site):
         assert drawn <= {url.rpartition("/")[2] for url in requested}
 
 
+def test_on_light_and_dark_screens_and_on_a_phone(site):
+    """Letters stand out from what is behind them, nothing is wider than a phone, and no name is broken in two."""
+    *_, page = site
+    lightness = {}
+    with browser(port=9518) as real:
+        for name, dark in (("light", False), ("dark", True)):
+            real.screen(1200, 1000, dark=dark)
+            real.open(page)
+            real.run("document.querySelector('#run').scrollIntoView()")
+            seen = np.asarray(Image.open(io.BytesIO(real.screenshot())).convert("L"), dtype=float)
+            lightness[name] = np.quantile(seen, (0.001, 0.5, 0.999))
+            colours = (
+                "(() => {{ const is = (it) => getComputedStyle(document.querySelector(it)); "
+                "return [is('{0}').color, is('body').backgroundColor]; }})()"
+            )
+            for part in ("body", ".soft", ".badge.high", ".badge.medium", ".badge.low", "a"):
+                assert contrast(*real.run(colours.format(part))) >= 4.5, (name, part)
+        real.screen(390, 844, phone=True)
+        real.open(page)
+        assert real.run("document.documentElement.scrollWidth") <= 390
+        lines = "[...document.querySelectorAll('#performance tbody th')].map(it => it.getClientRects()[0].height)"
+        assert min(real.run(lines)) < 40  # "cat" is in one line
+        assert min(real.run("[...document.querySelectorAll('select')].map(it => it.offsetHeight)")) >= 34
+        real.click("#finding-0 .tile")
+        real.press("\ue014")
+        both = real.run("[...document.querySelectorAll('#large .pic')].map(it => it.getBoundingClientRect().width)")
+        assert min(both) > 200  # one above the other, and as wide as the phone allows
+    assert lightness["light"][1] > 200
+    assert lightness["light"][0] < 80
+    assert lightness["dark"][1] < 60
+    assert lightness["dark"][2] > 200
+
+
+def contrast(one, other):
+    """Of two colours as a style tells them, by WCAG 2: from 1 to 21."""
+
+    def luminance(colour):
+        shares = np.array([float(part) for part in re.findall(r"[\d.]+", colour)[:3]]) / 255
+        return np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
 def test_the_mean_of_a_group_is_over_its_photographs(site):
     *_, page = site
     sheet = Image.open(page.parent / "pictures" / "4-photos.jpg")
