@@ -106,14 +106,19 @@ def test_a_few_known_embeddings_are_no_neighbours(known):
 
 def test_neighbours_are_the_nearest_and_never_itself():
     made, *_ = records(200)
+    every = np.arange(200)
     alike = made.embedding @ made.embedding.T
     np.fill_diagonal(alike, -np.inf)
-    found = mislabelled._nearest(made.embedding, np.arange(200), 7)
-    np.testing.assert_array_equal(np.sort(found, 1), np.sort(np.argsort(-alike, 1)[:, :7], 1))
-    few = np.arange(0, 200, 20)
-    found = mislabelled._nearest(made.embedding, few, 7)
-    assert set(found.ravel().tolist()) <= set(few.tolist())
-    assert not (found == np.arange(200)[:, None]).any()
+    pool = mislabelled._pooled(made.embedding, made.label, every)
+    assert pool.nearest == 12  # a fourth of the fifty of a class
+    found = mislabelled._nearest(pool, made.embedding, every)
+    np.testing.assert_array_equal(np.sort(found, 1), np.sort(np.argsort(-alike, 1)[:, :12], 1))
+    few = mislabelled._pooled(made.embedding, made.label, np.arange(0, 200, 4))
+    found = few.rows[mislabelled._nearest(few, made.embedding, every)]
+    assert set(found.ravel().tolist()) <= set(range(0, 200, 4))
+    assert not (found == every[:, None]).any()
+    moved = mislabelled._nearest(few, made.embedding[[8]], np.array([9]))  # of another image at the same place
+    assert 8 in few.rows[moved]
 
 
 def test_without_labels_nothing_is_mislabelled():

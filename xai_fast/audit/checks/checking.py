@@ -88,12 +88,14 @@ def check(
         raise ValueError("the run holds no image that was explained; `xai-fast audit status` says what failed")
     found = _once([one for module in CHECKS for one in module.check(records, limits)])
     with ExitStack() as stack:
-        subject: Subject | str = "it was not asked for"
+        subject: Subject | str = "confirmation was not asked for"
         if confirm:
             try:
                 subject = stack.enter_context(subject_of(run, model, data, preprocess))
             except NoSubjectError as error:
                 subject = str(error)
+        if not isinstance(subject, str):
+            found = mislabelled.asked_again(found, records, subject, limits)
         causes, why = _causes(records, subject, limits)
         found = gathered(_settled([*found, *causes], records, subject, limits))
     facts = (method or run.methods[0], len(records), records.failed, run.complete)

@@ -1,39 +1,72 @@
-"""Which labels are probably wrong: the model and its neighbours in the embedding agree on another class."""
+"""Which labels are probably wrong: the model and its neighbours in the embedding agree on another class.
+
+Where the model is at hand it is asked again about the same pictures, moved by a few pixels (`moved`).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .finding import Finding, Severity
+from .moved import Moved, asked
 from .records import Floats, Records
+from .subject import NoSubjectError, Subject
 from .thresholds import Thresholds
 
 NAME = "mislabelled"
 QUESTION = "Which labels do the model, and the images that are nearest to it in its embedding, both contradict?"
-_EVEN = 0.5  # another class is as likely as the label's
 _NEAREST = 20
 _MOST = 20_000  # images among which the nearest are looked for, so that time is of the order of all images
-_BLOCK = 1024
+_BLOCK = 256  # rows; beside as many as are looked among 40 MB
 
 
 def check(records: Records, limits: Thresholds) -> list[Finding]:
     """At most one finding; its images are in order of doubt: those that count first, then those that may be wrong."""
+    return _found(records, limits, None)
+
+
+def asked_again(found: list[Finding], records: Records, subject: Subject, limits: Thresholds) -> list[Finding]:
+    """Findings of all checks, of which that about labels is by what the model says of moved pictures, too."""
+    judged = _judged(records, limits)
+    if not judged.any():
+        return found
+    try:
+        answers = asked(records, doubts(records, judged), subject, limits)
+    except (NoSubjectError, ValueError):  # no class scores, or none that are finite
+        return found
+    return [*(one for one in found if one.check != NAME), *_found(records, limits, answers)]
+
+
+def _judged(records: Records, limits: Thresholds) -> NDArray[np.bool_]:
+    """(n,) whose labels are judged; none of too few, or of one class."""
     judged = records.judged & np.isfinite(records.numbers["label_probability"])
-    if judged.sum() < limits.least_images or len(np.unique(records.label[judged])) < 2:
+    enough = judged.sum() >= limits.least_images and len(np.unique(records.label[judged])) > 1
+    return judged if enough else np.zeros(len(records), bool)
+
+
+def _found(records: Records, limits: Thresholds, again: Moved | None) -> list[Finding]:
+    judged = _judged(records, limits)
+    if not judged.any():
         return []
-    doubt = doubts(records, judged)
-    found = np.flatnonzero(judged & (doubt >= limits.doubt))
+    doubt = doubts(records, judged, again)
+    limit = np.full(len(records), limits.doubt)
+    if again is not None:
+        limit[again.rows] = limits.doubt_again
+    found = np.flatnonzero(judged & (doubt >= limit))
     if not len(found):
         return []
     found = found[np.argsort(-doubt[found], kind="stable")]
-    listed = np.flatnonzero(judged & (doubt >= _EVEN))
-    listed = listed[np.argsort(-doubt[listed], kind="stable")]
+    further = np.flatnonzero(judged & (doubt >= limits.some_doubt) & (doubt < limit))
+    listed = np.concatenate([found, further[np.argsort(-doubt[further], kind="stable")]])
     share = len(found) / int(judged.sum())
     severity: Severity = (
         "high" if share >= limits.many_mislabelled else "medium" if share >= limits.some_mislabelled else "low"
     )
-    pairs = [(records.label[row], records.prediction[row]) for row in found]
+    looks = _looks_like(records, again)
+    pairs = [(records.label[row], looks[row]) for row in found]
     commonest = max(set(pairs), key=pairs.count)
     evidence = {
         "images": len(found),
@@ -41,6 +74,7 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
         "further in doubt": len(listed) - len(found),
         "commonest": f"labelled {records.name(int(commonest[0]))}, looks like {records.name(int(commonest[1]))}",
         "neighbours asked": "yes" if records.embedding is not None else "no: the run has no embedding",
+        "asked again, moved by some pixels": 0 if again is None else len(again.rows),
     }
     return [
         Finding(
@@ -55,64 +89,132 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
     ]
 
 
-def doubts(records: Records, judged: NDArray[np.bool_]) -> Floats:
+def _looks_like(records: Records, again: Moved | None) -> NDArray[np.integer]:
+    """(n,) what the model takes images for; where that is the label, what it takes them for once they are moved."""
+    looks = records.prediction.copy()
+    if again is not None and len(again.rows):
+        by_heart = looks[again.rows] == records.label[again.rows]
+        looks[again.rows[by_heart]] = again.probabilities[by_heart].argmax(1)
+    return looks
+
+
+def doubts(records: Records, judged: NDArray[np.bool_], again: Moved | None = None) -> Floats:
     """(n,) in [0, 1], NaN where not judged: the larger, the likelier it is that the label is wrong.
 
-    The mean of two opinions. That of the model, which may have learned the label by heart, is its normalised margin,
-    (1 + best other - own) / 2 (Northcutt et al. 2021, "Confident Learning"). The other is that of the labels of the
-    nearest in its embedding, of which the label itself is none.
+    The mean of up to three opinions. That of the model, which may have learned the label by heart, is its normalised
+    margin, (1 + best other - own) / 2 (Northcutt et al. 2021, "Confident Learning"). The second is that of the labels
+    of the nearest in its embedding, of which the label itself is none. Where the picture was moved, the neighbours are
+    those of what it is then, and the third is what the model says of that; both beyond what is usual for the label.
     """
     own = records.numbers["label_probability"]
     agrees = records.prediction == records.label
     other = np.where(agrees, 1 - own, records.numbers["probability"])
     margin = (1 + other - own) / 2
-    doubt = np.where(judged, margin, np.nan)
+    beside, pool = np.full(len(records), np.nan), None
     if records.embedding is not None:
-        usable = judged & np.isfinite(records.embedding).all(1)
-        if usable.sum() > _NEAREST:  # or there is nobody to ask
-            doubt[usable] = (doubt[usable] + _contradicted(records.embedding[usable], records.label[usable])) / 2
-    return doubt
+        usable = np.flatnonzero(judged & np.isfinite(records.embedding).all(1))
+        if len(usable) > _NEAREST:  # or there is nobody to ask
+            pool = _pooled(records.embedding, records.label, usable)
+            beside[usable] = _contradicted(pool, records.embedding, usable, records.label)
+    opinions = [margin, beside]
+    if again is not None:
+        known = np.flatnonzero(judged[again.rows] & (records.label[again.rows] < again.probabilities.shape[1]))
+        rows, fair = again.rows[known], again.fair[known]
+        said = np.full(len(records), np.nan)
+        said[rows] = _beyond_usual(again.probabilities[known], records.label[rows], fair)
+        opinions.append(said)
+        if pool is not None and again.embeddings:
+            shares = np.mean([_shares(pool, one[known], rows) for one in again.embeddings], axis=0)
+            beside[rows] = _beyond_usual(shares, pool.code(records.label[rows]), fair)
+    told = np.stack(opinions)
+    there = np.isfinite(told)
+    doubt = np.where(there, told, 0).sum(0) / there.sum(0).clip(min=1)
+    return np.where(judged, doubt, np.nan)
 
 
-def _contradicted(embedding: Floats, label: NDArray[np.integer]) -> Floats:
-    """(n,) in [0, 1]: how much the labels of the nearest are for another class, beyond what is usual for the label's.
+def _beyond_usual(shares: Floats, label: NDArray[np.integer], fair: NDArray[np.bool_]) -> Floats:
+    """(m,) in [0, 1]: how much shares (m, K) of classes are for another one, beyond what is usual for the label.
 
-    Two classes that resemble each other are each other's neighbours, all of their images, and no label is in doubt for
-    it. So from the shares of classes among the nearest are taken away their means over all images of the same label;
-    half the margin is what is left: 0 where the neighbours are as ever, 1 where all are of a class that others of this
-    label have none of.
+    Two classes that resemble each other are taken for each other, all of their images, and no label is in doubt for it.
+    So from the shares are taken away their means over images of the same label (those that are `fair`); half the margin
+    is what is left: 0 where all is as ever, 1 where all is for a class that others of this label have none of.
     """
-    _, label, counts = np.unique(label, return_inverse=True, return_counts=True)
-    pool = np.arange(len(label))
-    if len(pool) > _MOST:
-        pool = np.sort(np.random.default_rng(0).choice(len(pool), _MOST, replace=False))
+    shares = shares.astype(np.float64)
+    for index in np.unique(label).tolist():
+        own = label == index
+        if (own & fair).any():
+            shares[own] -= shares[own & fair].mean(0)
+    return _margin(shares, label)
+
+
+def _margin(shares: Floats, label: NDArray[np.integer]) -> Floats:
+    """(m,) in [0, 1]: half of by how much another class than the label's has the largest share; writes to `shares`."""
+    rows = np.arange(len(shares))
+    of_label = shares[rows, label].copy()
+    shares[rows, label] = -np.inf
+    return ((shares.max(1, initial=-np.inf) - of_label) / 2).clip(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """Images among which the nearest are looked for, and how many of them are asked."""
+
+    embedding: Floats  # (p, D)
+    rows: NDArray[np.integer]  # (p,) of the records
+    label: NDArray[np.integer]  # (p,) places in `classes`
+    classes: NDArray[np.integer]  # rising; every label that there is
+    nearest: int
+
+    def code(self, label: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Places of labels in `classes`."""
+        return np.searchsorted(self.classes, label)
+
+
+def _pooled(embedding: Floats, label: NDArray[np.integer], usable: NDArray[np.integer]) -> _Pool:
+    classes, counts = np.unique(label[usable], return_counts=True)
+    rows = usable
+    if len(rows) > _MOST:
+        rows = np.sort(np.random.default_rng(0).choice(rows, _MOST, replace=False))
     # No more of them than a fourth of what a class has there.
-    nearest = int(np.clip(np.median(counts) * len(pool) / len(label) / 4, 5, _NEAREST).clip(max=len(pool) - 1))
-    beside = label[_nearest(embedding, pool, nearest)]
-    usual = np.zeros((len(counts), len(counts)))
-    np.add.at(usual, (label[:, None], beside), 1 / nearest)
-    usual /= counts[:, None]
-    found = np.empty(len(label))
-    for start in range(0, len(label), _BLOCK):
-        own = label[start : start + _BLOCK]
-        rows = np.arange(len(own))
-        shares = -usual[own]
-        np.add.at(shares, (rows[:, None], beside[start : start + _BLOCK]), 1 / nearest)
-        of_label = shares[rows, own].copy()
-        shares[rows, own] = -np.inf
-        found[start : start + _BLOCK] = (shares.max(1) - of_label) / 2
-    return found.clip(0, 1)
+    fourth = np.median(counts) * len(rows) / len(usable) / 4
+    nearest = int(np.clip(fourth, 5, _NEAREST).clip(max=len(rows) - 1))
+    return _Pool(embedding[rows], rows, np.searchsorted(classes, label[rows]), classes, nearest)
 
 
-def _nearest(embedding: Floats, pool: NDArray[np.integer], count: int) -> NDArray[np.integer]:
-    """(n, count) the nearest of each of embeddings (n, D) of unit length among the rows `pool`, never itself."""
-    beside, place = embedding[pool].T, np.full(len(embedding), -1)
-    place[pool] = np.arange(len(pool))
-    found = np.empty((len(embedding), count), np.int64)
-    for start in range(0, len(embedding), _BLOCK):
-        own = np.arange(start, min(start + _BLOCK, len(embedding)))
-        alike = embedding[own] @ beside
-        among = np.flatnonzero(place[own] >= 0)
-        alike[among, place[own[among]]] = -np.inf
-        found[own] = pool[np.argpartition(-alike, count - 1, axis=1)[:, :count]]
+def _contradicted(pool: _Pool, embedding: Floats, usable: NDArray[np.integer], label: NDArray[np.integer]) -> Floats:
+    """`_beyond_usual` of the labels of the nearest of every usable row, in blocks."""
+    code, blocks = pool.code(label[usable]), range(0, len(usable), _BLOCK)
+    beside = np.empty((len(usable), pool.nearest), np.int32)
+    usual = np.zeros((len(pool.classes), len(pool.classes)))
+    for start in blocks:
+        own = slice(start, start + _BLOCK)
+        beside[own] = pool.label[_nearest(pool, embedding[usable[own]], usable[own])]
+        np.add.at(usual, (code[own, None], beside[own]), 1 / pool.nearest)
+    usual /= np.bincount(code, minlength=len(usual)).clip(min=1)[:, None]
+    found = np.empty(len(usable))
+    for start in blocks:
+        own = slice(start, start + _BLOCK)
+        shares = -usual[code[own]]
+        np.add.at(shares, (np.arange(len(shares))[:, None], beside[own]), 1 / pool.nearest)
+        found[own] = _margin(shares, code[own])
     return found
+
+
+def _shares(pool: _Pool, embedding: Floats, rows: NDArray[np.integer]) -> Floats:
+    """(m, K) shares of the classes of the pool among the nearest of embeddings (m, D), which are of these rows."""
+    found = np.zeros((len(rows), len(pool.classes)))
+    for start in range(0, len(rows), _BLOCK):
+        own = slice(start, start + _BLOCK)
+        beside = pool.label[_nearest(pool, embedding[own], rows[own])]
+        np.add.at(found[own], (np.arange(len(beside))[:, None], beside), 1 / pool.nearest)
+    return found
+
+
+def _nearest(pool: _Pool, embedding: Floats, rows: NDArray[np.integer]) -> NDArray[np.integer]:
+    """(m, count) places in the pool of the nearest of embeddings (m, D) of unit length; never the row's own."""
+    alike = embedding @ pool.embedding.T
+    place = np.searchsorted(pool.rows, rows).clip(max=len(pool.rows) - 1)
+    own = np.flatnonzero(pool.rows[place] == rows)
+    alike[own, place[own]] = -np.inf
+    np.negative(alike, out=alike)
+    return np.argpartition(alike, pool.nearest - 1, axis=1)[:, : pool.nearest]

@@ -228,10 +228,16 @@ def _embedded(column: pa.ChunkedArray, size: int) -> Floats:
     found = np.full((len(column), size), np.nan, np.float32)
     flat = pc.list_flatten(column)  # pyright: ignore[reportAttributeAccessIssue] - made when imported
     found[column.is_valid().to_numpy()] = flat.to_numpy().reshape(-1, size)
-    if size > _EMBEDDED:
-        found = found @ np.random.default_rng(0).standard_normal((size, _EMBEDDED)).astype(np.float32)
-    length = np.linalg.norm(found, axis=1, keepdims=True)
-    return found / np.where(length > 0, length, 1)
+    return unit(found)
+
+
+def unit(rows: Floats) -> Floats:
+    """Embeddings (n, size) as the records keep them: (n, D) of unit length; wider ones are projected, always alike."""
+    if rows.shape[1] > _EMBEDDED:
+        projected = np.random.default_rng(0).standard_normal((rows.shape[1], _EMBEDDED)).astype(np.float32)
+        rows = rows @ projected
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(length > 0, length, 1)
 
 
 def _index(column: Floats) -> Whole:

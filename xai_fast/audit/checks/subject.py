@@ -18,7 +18,9 @@ from xai_fast.audit.inputs import input_of
 from xai_fast.audit.order import Order, made
 from xai_fast.audit.photographs import Photographs, photographs_of
 from xai_fast.audit.reading import AuditRun
+from xai_fast.audit.together import Together
 from xai_fast.engine import Engine, Recipe
+from xai_fast.engine.evaluate import LayerActivation
 from xai_fast.engine.reducers.clean import clean_scores
 from xai_fast.images.preprocess import Preprocess
 
@@ -38,10 +40,12 @@ class Subject:
     Attributes:
         engine: of the model.
         photographs: of the run.
+        layer: whose mean over positions is the run's embedding; None where there is none.
     """
 
     engine: Engine
     photographs: Photographs
+    layer: str | None = None
 
     def pictures(self, positions: Sequence[int]) -> dict[int, Picture]:
         """What the model sees of images, (h, w, 3) uint8, by their places; those that can be read."""
@@ -49,14 +53,30 @@ class Subject:
 
     def probabilities(self, pictures: Sequence[Picture]) -> NDArray[np.float64]:
         """(N, K) of pictures as `pictures` makes them; all of one size."""
-        parts = []
+        return self.answers(pictures, None)[0]
+
+    def answers(
+        self, pictures: Sequence[Picture], layer: str | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
+        """The same, and what a layer makes of them, averaged over positions (N, D); None where none is named."""
+        parts: list[NDArray[np.float64]] = []
+        embedded: list[torch.Tensor] = []
         for start in range(0, len(pictures), _PER_CALL):
             batch = torch.stack([input_of(one, self.engine.preprocess) for one in pictures[start : start + _PER_CALL]])
-            parts.append(self._outputs(batch))
-        return np.concatenate(parts)
+            parts.append(self._outputs(batch, layer, embedded))
+        return np.concatenate(parts), torch.cat(embedded).numpy() if embedded else None
 
-    def _outputs(self, batch: torch.Tensor) -> NDArray[np.float64]:
-        outcome, _ = self.engine.run(lambda _inputs: Recipe(clean_scores()), batch, None)
+    def _outputs(self, batch: torch.Tensor, layer: str | None, embedded: list[torch.Tensor]) -> NDArray[np.float64]:
+        def recipe_of(inputs: torch.Tensor) -> Recipe:
+            if layer is None:
+                return Recipe(clean_scores())
+            readings = dict(zip((layer,), self.engine.readings((layer,), inputs, flat=True), strict=True))
+            plain = Recipe(clean_scores(), clean=LayerActivation((layer,)), readings=readings)
+            together = Together([plain], layer)
+            together.embedding = embedded
+            return dataclasses.replace(plain, reduce=together)
+
+        outcome, _ = self.engine.run(recipe_of, batch, None)
         if outcome.outputs is None or outcome.outputs.ndim != 2:
             raise NoSubjectError("the model has no class scores (N, K), so that no probability can change")
         scores = outcome.outputs.double().cpu()
@@ -98,7 +118,7 @@ def subject_of(run: AuditRun, model: Any = None, data: Any = None, preprocess: A
     except (ValueError, TypeError, OSError) as error:
         raise NoSubjectError(str(error)) from error
     with stack:
-        yield Subject(engine, photographs)
+        yield Subject(engine, photographs, run.plan.fixed["attribution"].get("embedding_layer"))
 
 
 def _same(engine: Engine, run: AuditRun) -> None:

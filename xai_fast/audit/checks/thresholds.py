@@ -45,6 +45,9 @@ class Thresholds:
         in_turn: least correlation of an image with the next of its class, in [0, 1].
         rare: share of an even share of the images, below which a class is rare.
         doubt: least doubt in a label, in [0, 1], at which an image counts as mislabelled.
+        doubt_again: the same where the model was asked again, which throws less doubt on sound labels.
+        some_doubt: from which on it is listed behind those; half says that another class is as likely as the label's.
+        most_moved: images about which the model is asked again, moved by some pixels.
         many_mislabelled: share of a data set from which on they are a grave matter; `some_mislabelled` likewise.
         less_sure: quantile of the control's effects, beyond which images are listed behind those that surely have a cue
             (those beyond `tail`).
@@ -91,6 +94,9 @@ class Thresholds:
     in_turn: float = 0.1
     rare: float = 0.1
     doubt: float = 0.8
+    doubt_again: float = 0.75
+    some_doubt: float = 0.5
+    most_moved: int = 4096
     many_mislabelled: float = 0.02
     some_mislabelled: float = 0.01
     less_sure: float = 0.75
