@@ -1,13 +1,16 @@
 """How maps lie over the input, told from the operators that made them: right wherever it is told, and else not told."""
 
 from functools import partial
+from operator import attrgetter
 
+import numpy as np
 import pytest
 import torch
 from forwards import Forward
 from torch import nn
 from torch.nn import functional
 
+import xai_fast as xf
 from xai_fast.core.layers import Axes, Recorded, Tokens, coordinates, reading_of
 
 
@@ -119,6 +122,71 @@ NOT_TOLD = {
 }
 
 
+def by_numpy(memory):
+    memory[...] = memory[..., ::-1].copy()
+
+
+def without_gradients(x):
+    with torch.no_grad():
+        return x.flip(-1)
+
+
+def inferred(x):
+    with torch.inference_mode():
+        other = x.flip(-1)
+    return x * 0 + other.clone()
+
+
+def exchanged_without_gradients(x):
+    with torch.no_grad():
+        x.set_(x.flip(-1))
+
+
+def emptied(x):
+    other = x.flip(-1)
+    x.data.resize_(0)
+    x.data.set_(other.data)
+
+
+def exchanged_view(x):
+    view = x.view(1, 8, 256)
+    view.data = x.flip(-1).reshape(1, 8, 256)
+    return view.view(1, 8, 16, 16)
+
+
+PAST_AUTOGRAD = {
+    "data exchanged": lambda x: setattr(x, "data", x.data.flip(-1)),
+    "data exchanged for what was recorded": lambda x: setattr(x, "data", x.flip(-1)),
+    "data of a view exchanged": exchanged_view,
+    "data written into": lambda x: x.data.copy_(x.flip(-1)),
+    "data written into, by another name": lambda x: attrgetter("data")(x).copy_(x.flip(-1)),
+    "data set": lambda x: x.data.set_(x.flip(-1)),
+    "set without gradients": exchanged_without_gradients,
+    "resized and set": emptied,
+    "NumPy": lambda x: by_numpy(x.detach().numpy()),
+    "NumPy, of data": lambda x: by_numpy(np.asarray(x.data)),
+    "NumPy and back": lambda x: setattr(x, "data", torch.from_numpy(x.detach().numpy()[..., ::-1].copy())),
+    "DLPack": lambda x: torch.from_dlpack(x.detach()).copy_(x.flip(-1)),
+    "its storage": lambda x: x.untyped_storage().copy_(x.flip(-1).untyped_storage()) and None,
+    "a tensor in its storage": lambda x: torch.empty(0).set_(x.untyped_storage(), 0, x.shape).copy_(x.flip(-1)),
+    "straight through": lambda x: x + (x.flip(-1) - x).detach(),
+    "without gradients": lambda x: x * 0 + without_gradients(x),
+    "inference": inferred,
+    "compared": lambda x: x * 0 + (x > 0).float().flip(-1),
+    "numbers of places": lambda x: x * 0 + x.argsort(-1).float(),
+}
+HIDDEN = {"data exchanged", "data exchanged for what was recorded", "NumPy", "NumPy, of data", "NumPy and back"}
+# What autograd sees, and looks like that.
+SEEN = {
+    "in place": lambda _, x: functional.hardswish(x, inplace=True).div_(3).relu_(),
+    "means that are kept": lambda _, x: functional.group_norm(x, 2),
+    "zeros like it": lambda _, x: x + x.new_zeros(x.shape) + torch.zeros_like(x),
+    "kept for the backward": lambda _, x: x.exp().sigmoid().softmax(1),
+    "memory used again": lambda _, x: [x * 2, x * 3][0] + torch.tensor([[1.0] * 16] * 16),
+    "a weight's data": lambda self, x: x * self.stem.weight.data.mean() + self.stem.weight.detach().mean(),
+}
+
+
 def record_of(net, x):
     return Recorded(net.eval(), x, None)
 
@@ -142,3 +210,67 @@ def test_not_told(name):
     record = record_of(NOT_TOLD[name](), torch.randn(1, 3, 32, 32))
     (shown,) = [one for one in record.seen if one.name == "shown"]
     assert record.reading(shown) is None
+
+
+@pytest.mark.parametrize("behind", ["a convolution", "what keeps its result"])
+@pytest.mark.parametrize("name", PAST_AUTOGRAD)
+def test_not_told_where_values_went_past_autograd(name, behind):
+    torch.manual_seed(0)
+    write, x = PAST_AUTOGRAD[name], torch.randn(1, 3, 32, 32)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x if behind == "a convolution" else x.tanh()
+        new = write(x)
+        return self.shown(x if new is None or new.requires_grad is False else new)
+
+    record = record_of(Forward(forward, stem=stem(), shown=nn.Tanh()), x)
+    (shown,) = [one for one in record.seen if one.name == "shown"]
+    assert record.reading(shown) is None
+    if name in HIDDEN:  # the hooks see no such write
+        assert record.answers(x, ["stem"]) is None
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_told_where_it_only_looks_like_that(name):
+    torch.manual_seed(0)
+    record = record_of(changed(SEEN[name]), torch.randn(1, 3, 32, 32))
+    (shown,) = [one for one in record.seen if one.name == "shown"]
+    assert record.reading(shown) == Axes(1)
+
+
+TURNED = {
+    "by autograd's operators": lambda x: x.flip(3),
+    "rolled": lambda x: x.roll(x.shape[3] // 4, 3),
+    "rows and columns exchanged": lambda x: x.transpose(2, 3),
+    "by data": lambda x: PAST_AUTOGRAD["data exchanged"](x),
+    "by NumPy": lambda x: PAST_AUTOGRAD["NumPy"](x),
+}
+
+
+def turning(name, size):
+    """A network whose last map lies elsewhere than the one before; that is as coarse as can be for a small input."""
+    torch.manual_seed(0)
+
+    def forward(self, x):
+        x = self.stem(x)
+        turned = TURNED[name](x)
+        return self.shown(x if turned is None else turned).mean((2, 3))
+
+    return Forward(forward, stem=stem(), shown=nn.Tanh()).eval(), torch.randn(1, 3, size, size)
+
+
+@pytest.mark.parametrize("size", [8, 32])
+@pytest.mark.parametrize("name", TURNED)
+def test_a_turned_map_is_refused_unless_the_caller_says_how_it_lies(name, size):
+    net, x = turning(name, size)
+    with pytest.raises(ValueError, match="which is no grid over an input"):
+        xf.GradCAM(net, layer="shown").attribute(x, 0)
+    assert xf.GradCAM(net, layer="shown", grid=(size // 2, size // 2)).attribute(x, 0).count_nonzero()
+
+
+@pytest.mark.parametrize("size", [8, 32])
+@pytest.mark.parametrize("name", ["by autograd's operators", "rows and columns exchanged", "by data", "by NumPy"])
+def test_auto_means_the_layer_before_a_map_is_turned(name, size):
+    net, x = turning(name, size)
+    assert xf.GradCAM(net)(x, 0).layer == ("stem",)

@@ -1,4 +1,4 @@
-"""What a forward of ours writes to: seen as it happens, so that it never writes to weights that are the caller's."""
+"""What a forward of ours runs and writes to: seen as it happens, so that it never writes to weights of the caller's."""
 
 from __future__ import annotations
 
@@ -46,33 +46,54 @@ def seeing_writes(see: Callable[[Any, int], None]) -> Iterator[None]:
 
     Beneath autograd, so that no `.data` hides it; what writes past torch's operators is not seen.
     """
-    running = getattr(_here, "mode", None)
-    mode = running or _Writes()
-    mode.watchers.append(see)
-    try:
-        if running is not None:
+    with _looking_on() as mode:
+        mode.watchers.append(see)
+        try:
             yield
-            return
-        _here.mode = mode
-        with mode:
+        finally:
+            mode.watchers.remove(see)
+
+
+@contextmanager
+def seeing_operators(see: Callable[[Any, Any, Any, Any], None]) -> Iterator[None]:
+    """Calls `see` with every operator of this thread, what it was given, by place and by name, and what it returned.
+
+    Beneath autograd, which has numbered what it records of it, and gives that to what was returned afterwards.
+    """
+    with _looking_on() as mode:
+        mode.witnesses.append(see)
+        try:
             yield
-    finally:
-        mode.watchers.remove(see)
-        if running is None:
-            _here.mode = None
+        finally:
+            mode.witnesses.remove(see)
 
 
 _here = threading.local()
+
+
+@contextmanager
+def _looking_on() -> Iterator[_Operators]:
+    """The one mode of this thread, which is on inside."""
+    if (running := getattr(_here, "mode", None)) is not None:
+        yield running
+        return
+    _here.mode = mode = _Operators()
+    try:
+        with mode:
+            yield mode
+    finally:
+        _here.mode = None
 
 
 def _has_memory(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and not tensor.is_meta
 
 
-class _Writes(TorchDispatchMode):
+class _Operators(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.watchers: list[Callable[[Any, int], None]] = []
+        self.witnesses: list[Callable[[Any, Any, Any, Any], None]] = []
         self._written: dict[Any, list[tuple[int, str]]] = {}  # by operator: which of its arguments it writes to
 
     @classmethod
@@ -94,4 +115,7 @@ class _Writes(TorchDispatchMode):
                     address = tensor.untyped_storage().data_ptr()
                     for see in self.watchers:
                         see(func, address)
-        return func(*args, **kwargs)
+        returned = func(*args, **kwargs)
+        for witness in self.witnesses:
+            witness(func, args, kwargs, returned)
+        return returned

@@ -8,7 +8,7 @@ everything alike, as attention does, draws all coordinates to the centre and lea
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from math import prod
 
@@ -33,6 +33,7 @@ _MOST_LAGS = 64
 _MOST_ASIDE = 300
 _BEAM = 96
 _CLEAR = 0.5  # the least correlation of coordinates with a grid that is believed
+_PLAIN = 0.3  # how far coordinates spread, of 1 where each cell answers to its own band alone, that is no chance
 _TIE = 0.02
 _MOST_BESIDE = 0.5
 
@@ -174,16 +175,25 @@ def reading_by_kind(
 
 def agreement(centres: Tensor) -> tuple[float, float]:
     """How well coordinates (axes, C, *s), averaged over channels, rise along their axes, and how steeply: the least."""
+    found = [(order, spread * order) for order, spread in _along(centres)]
+    orders, rises = zip(*found, strict=True) if found else ((0.0,), (0.0,))
+    return min(orders), min(rises)
+
+
+def contradicts(centres: Tensor) -> bool:
+    """Whether elements (axes, C, *s) plainly answer to other places than their own, as those of a turned map do."""
+    return any(order < _CLEAR and spread > _PLAIN for order, spread in _along(centres))
+
+
+def _along(centres: Tensor) -> Iterator[tuple[float, float]]:
+    """Per axis: the correlation of coordinates (axes, C, *s), averaged over channels, with it, and their spread."""
     mean = centres.nanmean(1).nan_to_num(0.0)
-    found = []
     for axis, extent in enumerate(mean.shape[1:]):
         if extent > 1:
             level = _levels(extent).to(mean).view(-1, *[1] * (mean.ndim - 2 - axis)).expand_as(mean[axis])
-            own = mean[axis] - mean[axis].mean()
-            product, norm = (own * level).sum(), level.norm()
-            found.append((float(product / (own.norm() * norm).clamp_min(1e-12)), float(product / norm.square())))
-    orders, rises = zip(*found, strict=True) if found else ((0.0,), (0.0,))
-    return min(orders), min(rises)
+            own, norm = mean[axis] - mean[axis].mean(), level.norm()
+            product, spread = (own * level).sum(), own.norm()
+            yield float(product / (spread * norm).clamp_min(1e-12)), float(spread / norm)
 
 
 def _levels(extent: int) -> Tensor:

@@ -24,6 +24,7 @@ from xai_fast.graph.address import Address
 from .alignment import Alignment
 from .grids import Reading
 from .places import Take, at_layers, first_tensor, with_first
+from .sight import Sight
 
 _PYRAMIDS = (dict, OrderedDict, list, tuple)  # and not a library's record of outputs, whose parts may feed nothing
 
@@ -93,8 +94,8 @@ class Recorded:
         read: paths of the modules that made the maps which one module took together, as a detector's head does;
             the last one's are last.
         scores: what the output says of classes; None where it only passes features on.
-        own: whether a forward without hooks might have answered otherwise: random numbers were drawn, or something was
-            written into that went on as a copy.
+        own: whether a forward without hooks might have answered otherwise: random numbers were drawn, something was
+            written into that went on as a copy, or values were taken past autograd.
     """
 
     def __init__(
@@ -102,17 +103,19 @@ class Recorded:
     ) -> None:
         self.module, self.example = module, example
         self._leaf = example.detach().clone().requires_grad_()
-        generators, hooks = Generators(), _Hooks()
+        generators, hooks, sight = Generators(), _Hooks(), Sight(self._leaf)
         with torch.enable_grad(), hooks.on(module):
-            # A model may write into its input, which must not be a leaf then.
-            self.raw = module(self._leaf * 1)
+            with sight.on():
+                # A model may write into its input, which must not be a leaf then.
+                self.raw = module(self._leaf * 1)
             scores, self._sum = None if score_of is None else score_of(self.raw), None
             if scores is not None and scores.requires_grad:
                 generator = torch.Generator().manual_seed(0)
                 direction = torch.rand(scores.shape, generator=generator).to(scores) + 0.5
                 self._sum = (scores * direction).sum()
         self.seen, self.read = hooks.seen, hooks.read
-        self.own = hooks.differs or bool(generators.changed())
+        self.own = hooks.differs or sight.touched or bool(generators.changed())
+        self._seen_whole = not sight.lost
         self.scores = None if boxes else _class_scores(self.raw)
         counts: dict[str, int] = {}
         for one in self.seen:
@@ -154,8 +157,8 @@ class Recorded:
         return Alignment(self._leaf)
 
     def reading(self, one: Seen) -> Reading | None:
-        """How a map is a grid over the input, where the operators tell that made it."""
-        return self._alignment.reading(one.edge, one.shape)
+        """How a map is a grid over the input, where the operators tell that made it, and autograd saw them all."""
+        return self._alignment.reading(one.edge, one.shape) if self._seen_whole else None
 
     @functools.cached_property
     def depends(self) -> bool:

@@ -232,7 +232,8 @@ class _Search:
                 corners.append(self._corners(lost))
             told = self._record.reading(one)
             plain = told or next((reading for each in corners if (reading := each.read(name)) is not None), None)
-            reading = plain or coarse or measured(name, around=False)
+            reading = plain or (None if any(each.contradict(name, coarse) for each in corners) else coarse)
+            reading = reading or measured(name, around=False)
             if reading is None and could_be_map(one, self._example):
                 reading = measured(name, around=True)
             if reading is not None:

@@ -52,12 +52,24 @@ class Corners:
             return None
         return self._off_the_diagonal.get(layer) or self._along_axes.get(layer)
 
+    def contradict(self, layer: str, reading: Reading | None) -> bool:
+        """Whether another quarter of a map than that of the changed corner has moved by far the most."""
+        moved = self._diagonal.get(layer) if isinstance(reading, Axes) else None
+        if moved is None or moved.ndim != 3 or not bool(moved.isfinite().all()):
+            return False
+        assert isinstance(reading, Axes)
+        quarters = _quarters(moved, reading)
+        return quarters is not None and max(quarters[0], *quarters[2:]) > _ACROSS * quarters[1]
+
+    @functools.cached_property
+    def _diagonal(self) -> dict[str, Tensor]:
+        """By how much elements move with the corner that begins the first axis and ends the second."""
+        return self._moved(self._clean, [(0, 1)])[0] if self._row.ndim == 4 else {}
+
     @functools.cached_property
     def _off_the_diagonal(self) -> dict[str, Reading]:
-        if self._row.ndim != 4:
-            return {}
         found = {}
-        for layer, moved in self._moved(self._clean, [(0, 1)])[0].items():
+        for layer, moved in self._diagonal.items():
             find = _map_off_the_diagonal if moved.ndim == 3 else _tokens_off_the_diagonal
             if (reading := find(moved, self._grid, self._plain)) is not None:
                 found[layer] = reading
@@ -125,17 +137,25 @@ def _map_off_the_diagonal(
         return None
     contrasts = []
     for reading in candidates(moved.shape, 2, grid):
-        energy = moved[None].movedim(reading.channels, 1)[0].mean(0)
-        rows, columns = (extent // 2 for extent in energy.shape)
-        if min(rows, columns) < 1:
+        if (quarters := _quarters(moved, reading)) is None:
             return None
-        ends = energy[:rows], energy[-rows:]
-        quarters = [[float(end[:, :columns].mean()), float(end[:, -columns:].mean())] for end in ends]
-        (left, own), (across, below) = quarters
+        left, own, across, below = quarters
         alone = own > _ACROSS * across and own > _BESIDE * max(left, below)
-        contrasts.append((alone and max(energy.shape) > 2, own > max(left, below, across), reading))
+        large = max(moved[None].movedim(reading.channels, 1).shape[2:]) > 2
+        contrasts.append((alone and large, own > max(left, below, across), reading))
     clear = [reading for alone, _, reading in contrasts if alone]
     return clear[0] if len(clear) == 1 and sum(may for _, may, _ in contrasts) == 1 else None
+
+
+def _quarters(moved: Tensor, reading: Axes) -> tuple[float, float, float, float] | None:
+    """How far the quarters of a map have moved, row by row; None where it has fewer cells."""
+    energy = moved[None].movedim(reading.channels, 1)[0].mean(0)
+    rows, columns = (extent // 2 for extent in energy.shape)
+    if min(rows, columns) < 1:
+        return None
+    ends = energy[:rows], energy[-rows:]
+    upper, lower = ((float(end[:, :columns].mean()), float(end[:, -columns:].mean())) for end in ends)
+    return *upper, *lower
 
 
 def _tokens_off_the_diagonal(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xai_fast.core.copies import unwrapped
 from xai_fast.graph.address import address
 
-from .answering import CHANNELS_FIRST, coordinates, reading_by_kind, reading_of
+from .answering import CHANNELS_FIRST, contradicts, coordinates, reading_by_kind, reading_of
 from .calls import Recorded, Seen
 from .corners import Corners
 from .grids import Axes, Flat, Function, Grid, Reading, Tokens, candidates
@@ -76,6 +76,7 @@ class _Look:
     ) -> None:
         self._module, self._example, self._grid, self._flat, self._rows = module, example, grid, flat, rows
         self._axes = example.ndim - 2
+        self._centres: dict[str, list[Tensor]] = {}  # where elements of layers answer, as far as was measured
         self.record, self._calls = None, dict[str, Seen]()
         if example.numel() <= _SMALL:
             self.record = Recorded(module, example, None)
@@ -106,18 +107,36 @@ class _Look:
 
     def answering(self, rest: Sequence[str], *, around: bool) -> dict[str, Reading | None]:
         found = coordinates(self._module, rest, self._example, around=around)
+        for layer, centres in found.items():
+            self._centres.setdefault(layer, []).append(centres)
         return {layer: reading_of(centres, self._grid) for layer, centres in found.items()}
 
     def coarse(self, rest: Sequence[str]) -> dict[str, Reading | None]:
         shapes, plain, grid, size = self._shapes, self._plain, self._grid, self._example.shape[2:]
-        return {
+        found = {
             layer: reading_by_kind(shapes[layer], plain, size, grid) or _silent(shapes[layer], plain, self._axes, grid)
             for layer in rest
         }
+        return {layer: reading for layer, reading in found.items() if not self._turned(layer, reading)}
 
     def certain(self, rest: Sequence[str]) -> dict[str, Reading | None]:
-        module, shapes = self._module, self._shapes
-        return {layer: _by_kind(module, layer, shapes[layer], self._example, self._grid, self._rows) for layer in rest}
+        found = {layer: self._by_its_module(layer) for layer in rest}
+        for layer, reading in found.items():
+            if reading is None or self._turned(layer, reading):
+                _refuse(layer, (self._rows, *self._shapes[layer]), tuple(self._example.shape[2:]), self._grid)
+        return found
+
+    def _turned(self, layer: str, reading: Reading | None) -> bool:
+        """Whether positions plainly answer, and elsewhere than under a reading."""
+        if not isinstance(reading, Axes):
+            return False
+        return any(contradicts(centres.movedim(reading.channels, 1)) for centres in self._centres.get(layer, ()))
+
+    def _by_its_module(self, layer: str) -> Reading | None:
+        """The reading of a layer whose positions answer to nothing, where its kind says it."""
+        shape = self._shapes[layer]
+        first = channels_first(self._module, layer) and len(shape) == self._axes + 1
+        return Axes(1) if first and self._grid in (None, shape[1:]) else None
 
 
 def layer_activations(module: nn.Module, layers: Sequence[str], row: Tensor) -> dict[str, Tensor]:
@@ -201,14 +220,8 @@ def _known(shape: tuple[int, ...], axes: int, grid: tuple[int, ...] | None, *, f
     return Tokens(0, grid) if len(shape) == 2 < axes + 1 and prod(grid) == shape[0] and len(grid) == axes else None
 
 
-def _by_kind(
-    module: nn.Module, layer: str, shape: tuple[int, ...], example: Tensor, grid: tuple[int, ...] | None, rows: int
-) -> Reading:
-    """The reading of a layer whose positions answer to nothing, where its kind says it."""
-    size = tuple(example.shape[2:])
-    if channels_first(module, layer) and len(shape) == len(size) + 1 and grid in (None, shape[1:]):
-        return Axes(1)
-    came, fits = (rows, *shape), "h, w" if len(size) == 2 else ", ".join("s" * len(size))
+def _refuse(layer: str, came: tuple[int, ...], size: tuple[int, ...], grid: tuple[int, ...] | None) -> NoReturn:
+    fits = "h, w" if len(size) == 2 else ", ".join("s" * len(size))
     if grid is not None:
         raise ValueError(
             f"`grid` {grid} is not to be found in {came}, which `layer` {layer!r} gives: its "
