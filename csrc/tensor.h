@@ -52,4 +52,10 @@ void with_floating(Dtype dtype, Function&& function) {
   throw std::invalid_argument("expected a floating dtype");
 }
 
+inline int64_t bytes_of(Dtype floating) {
+  int64_t bytes = 0;
+  with_floating(floating, [&](auto value) { bytes = sizeof value; });
+  return bytes;
+}
+
 }  // namespace xai_fast

@@ -87,8 +87,7 @@ void resize(const std::vector<Sum>& grids, int64_t height, int64_t width, const 
         const Sum* const grid = grids.data() + map * height * width;
         blend_lines(grid + rows.low[y] * width, grid + rows.high[y] * width, rows.share[y], line.data(),
                     width);
-        stretch_line(line.data(), columns.low.data(), columns.high.data(), columns.share.data(),
-                     out.as<Sum>() + (map * out_height + y) * out_width, out_width);
+        columns.stretch(line.data(), 0, out.as<Sum>() + (map * out_height + y) * out_width, out_width);
       }
     }
   }

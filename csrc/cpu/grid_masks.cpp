@@ -3,22 +3,19 @@
 #include <vector>
 
 #include "../ops.h"
-#include "tiles.h"
+#include "masked_rows.h"
+#include "taps.h"
 
 namespace xai_fast {
 namespace {
-
-constexpr int64_t kCapacity = 4096;  // elements of a tile: all that is read and written stays in cache
-constexpr int64_t kSmallestBatch = 1 << 14;  // below, threads cost more than they save
-constexpr int64_t kMostPlanes = 16;
-constexpr int64_t kShortestLine = 64;
 
 // One of three spatial axes; those that a signal or an image lacks have one position and one cell.
 template <typename Real>
 struct Axis {
   int64_t extent = 1, cells = 1;
-  std::vector<int32_t> low = {0};  // of two neighbouring cells, for every position of the enlarged grid
-  std::vector<Real> share = {0};   // of the second one
+  std::vector<int32_t> low = {0};    // of two neighbouring cells, for every position of the enlarged grid
+  std::vector<Real> share = {0};     // of the second one
+  std::vector<int32_t> until = {1};  // the first position with another `low`
 
   Axis() = default;
   Axis(int64_t extent, int64_t cells, const double* places) : extent(extent), cells(cells) {
@@ -30,6 +27,7 @@ struct Axis {
       low[i] = std::min(static_cast<int32_t>(places[i]), last);
       share[i] = static_cast<Real>(places[i] - low[i]);
     }
+    until = run_ends(low);
   }
 
   int64_t high(int64_t position) const { return std::min<int64_t>(low[position] + 1, cells - 1); }
@@ -58,139 +56,60 @@ void read_line(const uint8_t* grid, const Axis<Real> (&axes)[3], int64_t z, int6
   for (int64_t i = 0; i < cells; ++i) rise[i] = i + 1 < cells ? value[i + 1] - value[i] : Real(0);
 }
 
+// The part of the line from position `start` on, n values.
 template <typename Real>
-void enlarge(const Real* value, const Real* rise, const int32_t* low, const Real* share, Real* mask,
+void enlarge(const Real* value, const Real* rise, const Axis<Real>& axis, int64_t start, Real* mask,
              int64_t n) {
+  const int32_t *const low = axis.low.data() + start, *const until = axis.until.data() + start;
+  const Real* const share = axis.share.data() + start;
+  const bool lengthy = axis.extent >= kLongCell * axis.cells;
   vectorised([=]() XAI_FAST_INLINED {
-    for (int64_t i = 0; i < n; ++i) mask[i] = value[low[i]] + share[i] * rise[low[i]];
+    if (!lengthy) {
+      for (int64_t i = 0; i < n; ++i) mask[i] = value[low[i]] + share[i] * rise[low[i]];
+      return;
+    }
+    for (int64_t i = 0; i < n;) {
+      const int64_t end = std::min(until[i] - start, n);
+      const Real from = value[low[i]], by = rise[low[i]];
+#pragma GCC ivdep
+      for (; i < end; ++i) mask[i] = from + share[i] * by;
+    }
   });
 }
 
-template <typename Real>
-void mix(const Real* mask, const Real* shown, const Real* hidden, Real* mixed, int64_t n) {
+template <typename Real, typename To>
+void mix(const Real* mask, const Real* shown, const Real* hidden, To* mixed, int64_t n) {
   vectorised([=]() XAI_FAST_INLINED {
-    for (int64_t i = 0; i < n; ++i) mixed[i] = mask[i] * shown[i] + (1 - mask[i]) * hidden[i];
+    for (int64_t i = 0; i < n; ++i) mixed[i] = convert<To>(mask[i] * shown[i] + (1 - mask[i]) * hidden[i]);
   });
 }
 
-// A tensor (R, C, *S) as five axes.
-struct Strides {
-  int64_t row, plane, z, y, x;
-
-  explicit Strides(const Tensor& tensor)
-      : row(tensor.strides[0]), plane(tensor.strides[1]), z(0), y(0), x(0) {
-    int64_t* const space[3] = {&z, &y, &x};
-    for (int axis = 2; axis < tensor.axes; ++axis) *space[axis + 3 - tensor.axes] = tensor.strides[axis];
-  }
-};
-
-// Rows cut into tiles of some channels by some lines or by a part of one, each with one mask for all
-// channels.
-template <typename Real>
-struct Masks {
-  const Tensor *inputs, *baseline, *out;
-  Strides from, instead, to;
-  Axis<Real> axes[3];
-  int64_t planes, length, lines;       // of the largest tile; several lines only where they are whole
-  int64_t planewise, linewise, along;  // tiles over channels, lines and along a line
-
-  Masks(const Tensor& inputs, const Tensor& baseline, const Tensor& grids, const double* places,
-        const Tensor& out)
-      : inputs(&inputs), baseline(&baseline), out(&out), from(inputs), instead(baseline), to(out) {
-    const int space = out.axes - 2;
-    for (int axis = 0; axis < space; ++axis) {
-      const int64_t extent = out.shape[2 + axis], cells = grids.shape[1 + axis];
-      Axis<Real>& own = axes[3 - space + axis];
-      own = Axis<Real>(extent, cells, places);
-      places += own.low.size();
-    }
-    const int64_t width = axes[2].extent;
-    planes = std::min(out.shape[1], kMostPlanes);
-    length = std::min(width, std::max(kShortestLine, kCapacity / planes));
-    lines = length == width && joined(from) && joined(instead) && joined(to)
-                ? std::min(axes[1].extent, std::max<int64_t>(kCapacity / (planes * width), 1))
-                : 1;
-    planewise = pieces(out.shape[1], planes);
-    linewise = pieces(axes[1].extent, lines);
-    along = pieces(width, length);
-  }
-
-  int64_t count() const { return planewise * axes[0].extent * linewise * along; }
-  int64_t capacity() const { return planes * lines * length; }
-
-  struct Buffers {
-    std::vector<Real> shown, hidden, mixed, mask, value, rise;
-    explicit Buffers(const Masks& masks)
-        : shown(masks.capacity()),
-          hidden(masks.capacity()),
-          mixed(masks.capacity()),
-          mask(masks.lines * masks.length),
-          value(masks.axes[2].cells),
-          rise(masks.axes[2].cells) {}
-  };
-
-  void write(int64_t row, int64_t index, int64_t sample, const uint8_t* grid, const int64_t* shift,
-             Buffers& buffers) const {
-    const int64_t x = index % along * length, part = std::min(length, axes[2].extent - x);
-    index /= along;
-    const int64_t y = index % linewise * lines, height = std::min(lines, axes[1].extent - y);
-    index /= linewise;
-    const int64_t z = index % axes[0].extent, plane = index / axes[0].extent * planes;
-    const int space = out->axes - 2;
-    const int64_t moved[3] = {space > 2 ? shift[space - 3] : 0, space > 1 ? shift[space - 2] : 0,
-                              shift[space - 1]};
-    for (int64_t line = 0; line < height; ++line) {
-      read_line(grid, axes, z + moved[0], y + line + moved[1], buffers.value.data(), buffers.rise.data());
-      enlarge(buffers.value.data(), buffers.rise.data(), axes[2].low.data() + x + moved[2],
-              axes[2].share.data() + x + moved[2], buffers.mask.data() + line * part, part);
-    }
-
-    const int64_t channels = std::min(planes, out->shape[1] - plane), elements = height * part;
-    const auto tile = [&](const Tensor& tensor, const Strides& strides, int64_t at) {
-      const int64_t offset =
-          at * strides.row + plane * strides.plane + z * strides.z + y * strides.y + x * strides.x;
-      return TileOf{tensor,   offset,        channels,
-                    elements, strides.plane, elements == height ? strides.y : strides.x};
-    };
-    const Real* const shown = tile(*inputs, from, sample).template read<Real>(buffers.shown.data());
-    const Real* const hidden = tile(*baseline, instead, sample).template read<Real>(buffers.hidden.data());
-    const TileOf target = tile(*out, to, row);
-    const bool direct = target.template dense<Real>();
-    Real* const mixed = direct ? out->template as<Real>() + target.offset : buffers.mixed.data();
-    for (int64_t c = 0; c < channels; ++c) {
-      const int64_t start = c * elements;
-      mix(buffers.mask.data(), shown + start, hidden + start, mixed + start, elements);
-    }
-    if (!direct) target.write(mixed);
-  }
-
- private:
-  static int64_t pieces(int64_t extent, int64_t step) { return (extent + step - 1) / step; }
-
-  // Whether one stride walks through the elements of all lines.
-  bool joined(const Strides& strides) const {
-    return axes[2].extent == 1 || axes[1].extent == 1 || strides.y == strides.x * axes[2].extent;
-  }
-};
-
-template <typename Real>
+template <typename Real, typename To>
 void mask_rows(const Tensor& inputs, const Tensor& baseline, const Tensor& grids, const int64_t* shifts,
                const int64_t* sample, const double* places, const Tensor& out) {
-  const Masks<Real> masks(inputs, baseline, grids, places, out);
-  const int64_t n_rows = out.shape[0], n_tiles = masks.count(), cells = grids.size() / n_rows;
   const int space = out.axes - 2;
-
-#pragma omp parallel if (out.size() > kSmallestBatch)
-  {
-    typename Masks<Real>::Buffers buffers(masks);
-#pragma omp for schedule(static) collapse(2)
-    for (int64_t row = 0; row < n_rows; ++row) {
-      for (int64_t index = 0; index < n_tiles; ++index) {
-        masks.write(row, index, sample[row], grids.as<const uint8_t>() + row * cells, shifts + row * space,
-                    buffers);
-      }
-    }
+  Axis<Real> axes[3];
+  for (int axis = 0; axis < space; ++axis) {
+    axes[3 - space + axis] = Axis<Real>(out.shape[2 + axis], grids.shape[1 + axis], places);
+    places += axes[3 - space + axis].low.size();
   }
+  const int64_t cells = grids.size() / out.shape[0];
+
+  const auto line = [&](const MaskPart& part, Real* mask) {
+    const int64_t* const shift = shifts + part.row * space;
+    const int64_t moved[3] = {space > 2 ? shift[space - 3] : 0, space > 1 ? shift[space - 2] : 0,
+                              shift[space - 1]};
+    thread_local std::vector<Real> value, rise;
+    value.resize(axes[2].cells);
+    rise.resize(axes[2].cells);
+    read_line(grids.as<const uint8_t>() + part.row * cells, axes, part.z + moved[0], part.y + moved[1],
+              value.data(), rise.data());
+    enlarge(value.data(), rise.data(), axes[2], part.x + moved[2], mask, part.length);
+  };
+  write_masked_rows<To, Real>({&inputs, &baseline}, sample, out, line,
+                              [](const Real* mask, const Real* const(&from)[2], To* to, int64_t n) {
+                                mix(mask, from[0], from[1], to, n);
+                              });
 }
 
 }  // namespace
@@ -198,9 +117,12 @@ void mask_rows(const Tensor& inputs, const Tensor& baseline, const Tensor& grids
 void grid_masks(const Tensor& inputs, const Tensor& baseline, const Tensor& grids, const Tensor& shifts,
                 const Tensor& sample, const Tensor& places, const Tensor& out) {
   if (out.size() == 0) return;
-  const auto run = inputs.dtype == Dtype::kFloat64 ? mask_rows<double> : mask_rows<float>;
-  run(inputs, baseline, grids, shifts.as<const int64_t>(), sample.as<const int64_t>(),
-      places.as<const double>(), out);
+  with_floating(out.dtype, [&](auto value) {
+    using To = decltype(value);
+    const auto run = inputs.dtype == Dtype::kFloat64 ? mask_rows<double, To> : mask_rows<float, To>;
+    run(inputs, baseline, grids, shifts.as<const int64_t>(), sample.as<const int64_t>(),
+        places.as<const double>(), out);
+  });
 }
 
 }  // namespace xai_fast

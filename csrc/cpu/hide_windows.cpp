@@ -1,58 +1,40 @@
 // hide_windows: rows of a batch become their input with one box replaced by the baseline.
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "../ops.h"
-#include "copy.h"
+#include "scratch.h"
+#include "shared_rows.h"
+#include "tiles.h"
 
 namespace xai_fast {
 namespace {
 
 constexpr int64_t kTaskBytes = 32 * 1024;  // a piece that is read again from the first-level cache
 
-// Positions in `rows` where a run of equal samples starts, and the end.
-std::vector<int64_t> group_starts(const std::vector<int64_t>& rows, const int64_t* sample) {
-  std::vector<int64_t> starts;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (i == 0 || sample[rows[i]] != sample[rows[i - 1]]) starts.push_back(static_cast<int64_t>(i));
-  }
-  starts.push_back(static_cast<int64_t>(rows.size()));
-  return starts;
-}
-
-// Writes inputs[sample[m]] to out[m]. The first row of a sample is converted; the other rows of that sample
-// copy it piece by piece while it is in cache, so dtype and layout conversion cost little when rows share
-// their input.
-template <typename To, typename From>
+// Writes inputs[sample[m]] to out[m]: every piece of an input is converted once for all rows that it is
+// copied to.
+template <typename To>
 void copy_rows(const Tensor& inputs, const int64_t* sample, const Tensor& out) {
-  const int64_t n_rows = out.shape[0];
-  Block convert;
-  for (int axis = 1; axis < out.axes; ++axis) {
-    convert.add(out.shape[axis], inputs.strides[axis], out.strides[axis]);
-  }
-  convert = convert.simplified();
-  Block repeat = convert;  // cut along the same axis, so that a part is the same elements
-  std::copy(repeat.to, repeat.to + 4, repeat.from);
+  const Tiling<2> tiling({&inputs, &out}, kTaskBytes / static_cast<int64_t>(sizeof(To)), &out);
+  const int64_t n_rows = out.shape[0], capacity = tiling.planes * tiling.length;
+  const SharedRows shared(
+      n_rows, [sample](int64_t row) { return sample[row]; }, rows_of_a_piece(n_rows, threads()));
 
-  std::vector<int64_t> rows(n_rows);
-  std::iota(rows.begin(), rows.end(), 0);
-  std::stable_sort(rows.begin(), rows.end(),
-                   [sample](int64_t a, int64_t b) { return sample[a] < sample[b]; });
-  const std::vector<int64_t> starts = group_starts(rows, sample);
-  const int64_t n_groups = static_cast<int64_t>(starts.size()) - 1;
-  const int64_t row_bytes = convert.elements() * static_cast<int64_t>(sizeof(To));
-  const int64_t parts = std::max<int64_t>(1, row_bytes / kTaskBytes);
-
-#pragma omp parallel for schedule(static) collapse(2) if (n_rows * row_bytes > kTaskBytes)
-  for (int64_t group = 0; group < n_groups; ++group) {
-    for (int64_t part = 0; part < parts; ++part) {
-      const int64_t first = rows[starts[group]];
-      To* const source = out.as<To>() + first * out.strides[0];
-      copy_part(inputs.as<const From>() + sample[first] * inputs.strides[0], source, convert, part, parts);
-      for (int64_t i = starts[group] + 1; i < starts[group + 1]; ++i) {
-        copy_part(static_cast<const To*>(source), out.as<To>() + rows[i] * out.strides[0], repeat, part,
-                  parts);
+#pragma omp parallel if (out.size() * static_cast<int64_t>(sizeof(To)) > kTaskBytes)
+  {
+    std::vector<To> values(capacity);
+    const Writer<To> writer(out);
+#pragma omp for schedule(static) collapse(2)
+    for (int64_t piece = 0; piece < shared.pieces(); ++piece) {
+      for (int64_t index = 0; index < tiling.count; ++index) {
+        const auto tile = tiling[index];
+        const int64_t start = shared.starts[piece], stop = shared.starts[piece + 1];
+        const To* const read =
+            tile_of(tiling, tile, 0, inputs, sample[shared.rows[start]]).read(values.data());
+        for (int64_t i = start; i < stop; ++i) {
+          writer.put(tile_of(tiling, tile, 1, out, shared.rows[i]), read);
+        }
       }
     }
   }
@@ -92,9 +74,9 @@ void write_boxes(const Tensor& baseline, const int64_t* sample, const int64_t* b
 void hide_windows(const Tensor& inputs, const Tensor& baseline, const Tensor& sample, const Tensor& boxes,
                   const Tensor& out) {
   if (out.size() == 0) return;
-  with_floating(inputs.dtype, [&](auto from) {
-    with_floating(out.dtype, [&](auto to) {
-      copy_rows<decltype(to), decltype(from)>(inputs, sample.as<const int64_t>(), out);
+  with_floating(out.dtype, [&](auto to) {
+    copy_rows<decltype(to)>(inputs, sample.as<const int64_t>(), out);
+    with_floating(baseline.dtype, [&](auto from) {
       write_boxes<decltype(to), decltype(from)>(baseline, sample.as<const int64_t>(),
                                                 boxes.as<const int64_t>(), out);
     });

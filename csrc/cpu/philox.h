@@ -9,6 +9,10 @@
 #include "../half.h"
 #include "../instructions.h"
 
+#ifdef XAI_FAST_SETS
+#include <immintrin.h>
+#endif
+
 namespace xai_fast {
 
 // Everything that addresses a block of four words but its number: the rest of the counter, and the key.
@@ -27,31 +31,58 @@ namespace philox {
 
 constexpr int kBlocks = 64;  // that are computed together: all in the first-level cache
 
+constexpr int kRounds = 10;
+constexpr uint32_t kEven = 0xD2511F53u, kOdd = 0xCD9E8D57u;     // factors
+constexpr uint32_t kStep0 = 0x9E3779B9u, kStep1 = 0xBB67AE85u;  // of the keys
+
+#ifdef XAI_FAST_SETS
+namespace avx2 {
+#define XAI_FAST_TARGET XAI_FAST_AVX2
+constexpr int kSlots = 4;
+using Register = __m256i;
+XAI_FAST_TARGET inline Register product(Register a, Register b) { return _mm256_mul_epu32(a, b); }
+#include "philox_slots.h"
+#undef XAI_FAST_TARGET
+}  // namespace avx2
+
+namespace avx512 {
+#define XAI_FAST_TARGET XAI_FAST_AVX512
+constexpr int kSlots = 8;
+using Register = __m512i;
+XAI_FAST_TARGET inline Register product(Register a, Register b) {
+  return _mm512_maskz_mul_epu32(0xff, a, b);  // the plain one warns of what it does not read
+}
+#include "philox_slots.h"
+#undef XAI_FAST_TARGET
+}  // namespace avx512
+#endif
+
+// The same one block at a time.
+inline void plain_words(const Stream& stream, uint32_t first, int n, uint32_t (*words)[kBlocks]) {
+  for (int i = 0; i < n; ++i) {
+    uint32_t c[4] = {first + static_cast<uint32_t>(i), stream.draw, stream.key_low, stream.key_high};
+    uint32_t k0 = stream.seed_low, k1 = stream.seed_high;
+    for (int round = 0; round < kRounds; ++round) {
+      const uint64_t product0 = static_cast<uint64_t>(kEven) * c[0],
+                     product2 = static_cast<uint64_t>(kOdd) * c[2];
+      c[0] = static_cast<uint32_t>(product2 >> 32) ^ c[1] ^ k0;
+      c[1] = static_cast<uint32_t>(product2);
+      c[2] = static_cast<uint32_t>(product0 >> 32) ^ c[3] ^ k1;
+      c[3] = static_cast<uint32_t>(product0);
+      k0 += kStep0;
+      k1 += kStep1;
+    }
+    for (int j = 0; j < 4; ++j) words[j][i] = c[j];
+  }
+}
+
 // words[j][i]: word j of the block `first` + i.
 inline void words(const Stream& stream, uint32_t first, int n, uint32_t (*words)[kBlocks]) {
-  vectorised_widely([=]() XAI_FAST_INLINED {
-    constexpr uint32_t even = 0xD2511F53u, odd = 0xCD9E8D57u;
-    for (int i = 0; i < n; ++i) {
-      uint32_t c0 = first + static_cast<uint32_t>(i), c1 = stream.draw, c2 = stream.key_low,
-               c3 = stream.key_high;
-      uint32_t k0 = stream.seed_low, k1 = stream.seed_high;
-#pragma GCC unroll 10
-      for (int round = 0; round < 10; ++round) {
-        const uint64_t product0 = static_cast<uint64_t>(even) * c0,
-                       product2 = static_cast<uint64_t>(odd) * c2;
-        c0 = static_cast<uint32_t>(product2 >> 32) ^ c1 ^ k0;
-        c1 = static_cast<uint32_t>(product2);
-        c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ k1;
-        c3 = static_cast<uint32_t>(product0);
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-      }
-      words[0][i] = c0;
-      words[1][i] = c1;
-      words[2][i] = c2;
-      words[3][i] = c3;
-    }
-  });
+#ifdef XAI_FAST_SETS
+  if (instructions() >= Instructions::kAvx512) return avx512::words(stream, first, n, words);
+  if (instructions() >= Instructions::kAvx2) return avx2::words(stream, first, n, words);
+#endif
+  plain_words(stream, first, n, words);
 }
 
 // What the formulas below need to know of a floating type, with the number of terms that its precision takes.

@@ -9,6 +9,7 @@
 
 #include "../tensor.h"
 #include "copy.h"
+#include "stream.h"
 
 namespace xai_fast {
 
@@ -96,25 +97,43 @@ struct Tiling {
   }
 };
 
-template <typename Real>
-inline constexpr Dtype kDtypeOf = std::is_same_v<Real, double> ? Dtype::kFloat64 : Dtype::kFloat32;
+template <typename T>
+inline constexpr Dtype kDtypeOf = std::is_same_v<T, double>     ? Dtype::kFloat64
+                                  : std::is_same_v<T, float>    ? Dtype::kFloat32
+                                  : std::is_same_v<T, BFloat16> ? Dtype::kBFloat16
+                                                                : Dtype::kFloat16;
 
 // One tile of a tensor: where it starts and how it lies there.
 struct TileOf {
   const Tensor& tensor;
   int64_t offset, planes, length, plane_stride, line_stride;
 
-  // Whether its memory already holds dense planes of Real.
-  template <typename Real>
+  int64_t elements() const { return planes * length; }
+
+  // Whether its memory already holds dense planes, and of T.
+  bool dense() const { return lines() && (plane_stride == length || planes == 1); }
+  template <typename T>
   bool dense() const {
-    return tensor.dtype == kDtypeOf<Real> && (line_stride == 1 || length == 1) &&
-           (plane_stride == length || planes == 1);
+    return tensor.dtype == kDtypeOf<T> && dense();
   }
 
-  // Dense planes of Real: where they are, or converted into `buffer`.
-  template <typename Real>
-  const Real* read(Real* buffer) const {
-    if (dense<Real>()) return tensor.as<const Real>() + offset;
+  // Whether its planes are lines of memory, and the same tile with lines that follow each other as one.
+  bool lines() const { return line_stride == 1 || length == 1; }
+  TileOf joined() const { return dense() ? TileOf{tensor, offset, 1, elements(), elements(), 1} : *this; }
+  template <typename T>
+  T* line(int64_t plane) const {
+    return tensor.as<T>() + offset + plane * plane_stride;
+  }
+
+  // Dense planes of T: where they are, or converted into `buffer`.
+  template <typename T>
+  const T* read(T* buffer) const {
+    return dense<T>() ? tensor.as<const T>() + offset : copied(buffer);
+  }
+
+  // The same, always into `buffer`.
+  template <typename T>
+  const T* copied(T* buffer) const {
     with_floating(tensor.dtype, [&](auto value) {
       Block block;
       block.add(planes, plane_stride, length);
@@ -124,8 +143,8 @@ struct TileOf {
     return buffer;
   }
 
-  template <typename Real>
-  void write(const Real* values) const {
+  template <typename T>
+  void write(const T* values) const {
     with_floating(tensor.dtype, [&](auto value) {
       Block block;
       block.add(planes, length, plane_stride);
@@ -133,6 +152,54 @@ struct TileOf {
       copy(values, tensor.as<decltype(value)>() + offset, block);
     });
   }
+};
+
+// How one thread writes tiles of a batch of To: past the caches where the batch is larger than they are.
+template <typename To>
+class Writer {
+ public:
+  explicit Writer(const Tensor& out)
+      : past_(out.size() * static_cast<int64_t>(sizeof(To)) > kPastCaches), block_(kBlock) {}
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+  ~Writer() {
+    if (past_) streamed();
+  }
+
+  // The values of a tile in the order of its planes, without a gap.
+  void put(const TileOf& target, const To* values) const {
+    if (!past_ || !target.lines()) return target.write(values);
+    const TileOf whole = target.joined();
+    for (int64_t plane = 0; plane < whole.planes; ++plane) {
+      stream(values + plane * whole.length, whole.line<To>(plane), whole.length);
+    }
+  }
+
+  // A tile whose values are computed by `compute(first, count, to)`: `count` of them from the `first` on in
+  // that order, asked for one after the other. In small blocks, so that the processor computes one while it
+  // writes another; `buffer` has room for the tile.
+  template <typename Compute>
+  void fill(const TileOf& target, To* buffer, Compute compute) {
+    if (!target.lines()) {
+      compute(0, target.elements(), buffer);
+      return target.write(static_cast<const To*>(buffer));
+    }
+    const TileOf whole = target.joined();
+    const int64_t most = past_ ? kBlock : whole.length;
+    for (int64_t plane = 0; plane < whole.planes; ++plane) {
+      To* const to = whole.line<To>(plane);
+      for (int64_t at = 0; at < whole.length; at += most) {
+        const int64_t first = plane * whole.length + at, count = std::min(most, whole.length - at);
+        compute(first, count, past_ ? block_.data() : to + at);
+        if (past_) stream(static_cast<const To*>(block_.data()), to + at, count);
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t kBlock = 2048;
+  bool past_;
+  std::vector<To> block_;
 };
 
 // Tile `tile` of row `row` of a tensor, the `which`-th of its tiling.
