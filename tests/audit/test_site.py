@@ -108,7 +108,7 @@ def test_false_alarms_are_those_that_were_counted(site):
     assert "of 20 small networks" in said
     assert "none had a finding above low and none a confirmed one" in said
     assert "up to 13.9 % would do so too" in said  # 1 - 0.05 ** (1 / 20)
-    assert f"of {FALSE_ALARMS.networks} networks" in (root / "docs" / "audit.md").read_text(encoding="utf-8")
+    assert f"Of {FALSE_ALARMS.networks} small networks" in (root / "docs" / "audit.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("hits", [0, 1, 3, 20])
