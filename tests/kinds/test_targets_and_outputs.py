@@ -418,3 +418,37 @@ def test_a_picture_of_one_logit_says_its_sigmoid():
     (explained,) = xf.explain(INPUTS[:1].float(), model, methods=xf.Saliency(model))
     name, probability = explained.prediction
     assert (name, probability) == ("class 0", pytest.approx(float(model(INPUTS[:1].float()).detach().sigmoid())))
+
+
+class ImagesAndText(nn.Module):
+    """A model of both, as transformers writes them."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.net = nn.Embedding(5, 3), net()
+
+    def forward(self, input_ids=None, pixel_values=None):
+        return self.net(pixel_values) + self.words(input_ids).mean(1)
+
+
+class Images(nn.Module):
+    """The same, of images alone."""
+
+    def __init__(self, both):
+        super().__init__()
+        self.both = both
+
+    def forward(self, x):
+        return self.both(input_ids=torch.zeros(len(x), 1, dtype=torch.long), pixel_values=x)
+
+
+@pytest.mark.parametrize("method", [xf.Saliency, xf.Occlusion, xf.GradCAM, xf.KernelShap, xf.AttentionRollout])
+def test_a_model_whose_first_argument_is_text_is_refused_in_words(method):
+    settings = {"window": 3} if method is xf.Occlusion else {}
+    settings |= {"segments": torch.arange(72).view(9, 8) // 24} if method is xf.KernelShap else {}
+    with pytest.raises(ValueError, match="takes `input_ids` first and the images as `pixel_values`"):
+        method(ImagesAndText().double().eval(), **settings).attribute(INPUTS, 0)
+
+
+def test_a_module_that_calls_it_by_names_is_explained():
+    assert_explained(Images(ImagesAndText()).double().eval(), 1, lambda scores: scores[:, 1])

@@ -23,7 +23,7 @@ from xai_fast.images.known import known
 
 from .asked import asking
 from .decisions import Decisions
-from .inputs import checked, refuse_single_image
+from .inputs import checked, refuse_single_image, refuse_text_first
 from .looking import Looking, Readings
 from .recipe import Recipe
 from .reducers.clean import clean_scores
@@ -220,6 +220,7 @@ class Engine:
     @contextmanager
     def turn(self, samples: int | None = None) -> Iterator[None]:
         """One call, on so many inputs if that is known; see `ModelStore.turn`."""
+        refuse_text_first(self.model)
         with self.store.turn(samples, deterministic=self.settings.deterministic):
             yield
 

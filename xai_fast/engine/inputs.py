@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +24,27 @@ def refuse_single_image(inputs: Tensor, model: Any) -> None:
         raise ValueError(
             f"`inputs` of shape {tuple(inputs.shape)} are one image without batch axis; give (N, C, H, W): inputs[None]"
         )
+
+
+def refuse_text_first(model: Any) -> None:
+    """Refuses a model that would read the images as numbers of words, as those of images and text do.
+
+    Raises:
+        ValueError: its forward takes `input_ids` first, and images by another name.
+    """
+    if isinstance(model, nn.Module) and _takes_text_first(type(model)):
+        raise ValueError(
+            f"`model`: the forward of {type(model).__name__} takes `input_ids` first and the images as `pixel_values`; "
+            "give a module whose forward takes the images, calls it by names (input_ids=..., pixel_values=images) and "
+            "returns scores"
+        )
+
+
+@cache
+def _takes_text_first(kind: type[nn.Module]) -> bool:
+    forward = inspect.getattr_static(kind, "forward")  # that of TorchScript's modules is no function
+    names = list(inspect.signature(forward).parameters) if inspect.isfunction(forward) else []
+    return names[1:2] == ["input_ids"] and "pixel_values" in names
 
 
 def spatial_axes(model: Any, default: int) -> int:
