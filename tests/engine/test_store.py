@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from torch import nn
 
 import xai_fast as xf
+from xai_fast.core.memory import give_back
 from xai_fast.core.sharing import held, share_weights
 from xai_fast.core.shelf import Shelf, Shelves
+from xai_fast.engine import used
 
 
 def network():
@@ -99,8 +103,29 @@ def test_bytes_are_counted_once():
     weight = nn.Parameter(torch.zeros(1000))
     one, other = nn.Linear(1, 1), nn.Linear(1, 1)
     one.weight = other.weight = weight
-    tensors = {place: size for place, size in held(one, other, [weight.view(10, 100)]).items() if size > 300}
-    assert tensors == {weight.untyped_storage().data_ptr(): 4000}
+    found = held(one, other, [weight.view(10, 100)])
+    assert found.pop(weight.untyped_storage().data_ptr()) == 4000
+    assert sum(found.values()) < 2000, "two biases, and a guess for each object"
+
+
+def test_asking_what_objects_hold_adds_nothing_to_them():
+    def has_dictionary(item):
+        return any(isinstance(part, dict) for part in gc.get_referents(item))
+
+    shelves = [Shelf(f"shelf {number}") for number in range(50)]
+    assert not any(map(has_dictionary, shelves)), "Python makes one where somebody asks for it"
+    assert len(held(shelves)) == 1, "an entry for each would hold as much as they do"
+    assert not any(map(has_dictionary, shelves))
+
+
+def test_memory_is_given_back_once_several_shapes_were_prepared_or_forgotten(monkeypatch):
+    calls = []
+    monkeypatch.setattr(used, "give_back", lambda: calls.append(1))
+    method = xf.Saliency(xf.Engine(network(), prepare=True))
+    for size, given_back in ((24, 0), (24, 0), (25, 1), (24, 1), (25, 1), (26, 1), (27, 2), (27, 2)):
+        method.attribute(torch.randn(1, 3, size, size), 0)
+        assert len(calls) == given_back, "whoever has one shape pays nothing"
+    give_back()  # as it is here
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,11 +50,12 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def held(*roots: Any) -> dict[int, int]:
     """What objects of ours hold: bytes by memory, so that what several hold can be counted once.
 
-    Python objects count with a guess. What a module of the user's keeps in Python is theirs, and is not looked into.
+    Python objects count with a guess, all of them together: an entry for each would hold as much as most of them do.
+    What a module of the user's keeps in Python is theirs, and is not looked into.
     """
     found: dict[int, int] = {}
     seen: set[int] = set()
-    left = list(roots)
+    left, objects = list(roots), 0
     while left:
         item = left.pop()
         if type(item) in _NOTHING or id(item) in seen or isinstance(item, _NOTHING):
@@ -64,8 +66,11 @@ def held(*roots: Any) -> dict[int, int]:
         elif isinstance(item, np.ndarray):
             found[id(item)] = item.nbytes
         else:
-            found[id(item)] = _OBJECT + getattr(item, "beyond", 0)  # what a device keeps for it, out of sight
+            objects += 1
+            if beyond := getattr(item, "beyond", 0):  # what a device keeps for it, out of sight
+                found[id(item)] = beyond
             left.extend(_parts(item))
+    found[id(found)] = objects * _OBJECT  # a place of its own for as long as this is kept
     return found
 
 
@@ -86,4 +91,5 @@ def _parts(item: Any) -> Iterable[Any]:
         return item.values()
     if isinstance(item, (list, tuple, set, frozenset)):
         return item
-    return vars(item).values() if type(item).__module__.startswith(_OURS) and hasattr(item, "__dict__") else ()
+    # Not `vars`: it would make a dictionary of every object that is asked, which then stays.
+    return gc.get_referents(item) if type(item).__module__.startswith(_OURS) else ()

@@ -244,13 +244,13 @@ class ModelStore:
     def _let_go(self) -> None:
         """Forgets what was not used for longest, until the rest fits."""
         contents = self.contents()
-        limit = _EIGHTH if self._limit is None else self._limit
-        for key, shape in contents.use.too_much(contents.prepared, limit):
+        for key, shape in contents.use.too_much(contents.prepared, _EIGHTH if self._limit is None else self._limit):
             prepared = contents.prepared[key]
             prepared.forget(shape)
             # Without a recording there is nothing that another shape could be recorded like.
             if not prepared.footprints or (not prepared.captured and not prepared.resists):
                 del contents.prepared[key]
+        contents.use.tidy()
 
     def _reduces(self, settings: Settings) -> bool:
         """Whether the model runs in half precision: it was asked for, fits, and the device computes that faster."""
