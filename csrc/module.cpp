@@ -14,6 +14,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("blend_maps", &xai_fast::blend_maps, without_gil());
   // Keeps the GIL: no other thread can then free what is read.
   module.def("byte_hash", &xai_fast::byte_hash);
+  module.def("cannot_watch_pages", &xai_fast::cannot_watch_pages);
   module.def("cam_reduce", &xai_fast::cam_reduce, without_gil());
   module.def("grid_masks", &xai_fast::grid_masks, without_gil());
   module.def("grid_reduce", &xai_fast::grid_reduce, without_gil());
@@ -27,6 +28,8 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("sign_bits", &xai_fast::sign_bits, without_gil());
   module.def("surrogate_normal", &xai_fast::surrogate_normal, without_gil());
   module.def("window_mean", &xai_fast::window_mean, without_gil());
+  // Keeps the GIL as well: what it locks would stay locked in a child that is forked meanwhile.
+  module.def("written_pages", &xai_fast::written_pages);
   module.def("winograd_convolution", &xai_fast::winograd_convolution, without_gil());
   module.def("inverted_bottleneck", &xai_fast::inverted_bottleneck, without_gil());
   module.def("gated_pointwise", &xai_fast::gated_pointwise, without_gil());

@@ -102,6 +102,14 @@ int64_t register_panel_of_halves();
 // dense.
 void byte_hash(const Tensor& spans, const Tensor& out);
 
+// Nothing, or why this process cannot be told which pages of memory were written.
+std::string cannot_watch_pages();
+
+// ranges int64 (n, 2), dense: addresses from and to, at borders of pages. Returns the number of this look, 0
+// where nothing can be told. out int64 (n,), dense: 0 where nothing was written since look `since`, 1 where
+// something was, 2 where that cannot be told; ranges that were never asked about count as written.
+uint64_t written_pages(const Tensor& ranges, uint64_t since, const Tensor& out);
+
 // values float32 or bfloat16 of n elements, dense in any order of axes; bits int64 (ceil(n / 64),), dense.
 void sign_bits(const Tensor& values, const Tensor& bits);
 

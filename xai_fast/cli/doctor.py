@@ -12,6 +12,7 @@ def run() -> None:
     """Prints what was found, and what is missing with the reason."""
     import torch
 
+    from xai_fast.core.written import cannot_watch
     from xai_fast.ops import all_ops, backends, instruction_sets
 
     line(("xai_fast ", "bold"), _version("xai_fast"), f"  Python {platform.python_version()} on {platform.system()}")
@@ -21,6 +22,8 @@ def run() -> None:
     kernels = f", our kernels use {sets[-1]}" if sets else ""
     line(f"CPU: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}{kernels}")
     line(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none that CUDA can use'}")
+    reason = cannot_watch()
+    line("weights are ", "watched for changes" if reason is None else f"read at every call to see changes: {reason}")
 
     availability = backends()
     rows = [

@@ -46,7 +46,7 @@ def older_than(name: str) -> Callable[..., str | None]:
     return lambda *_: reason if no_library() is None and not hasattr(_load(), name) else None
 
 
-def compiled(name: str) -> Callable[[], Callable[..., None]]:
+def compiled(name: str) -> Callable[[], Callable[..., Any]]:
     """Returns a loader of the compiled function `name`, for `Op.offer`."""
     return lambda: getattr(_load(), name)
 

@@ -75,6 +75,14 @@ def hash_dense(tensors: Sequence[Tensor]) -> Tensor:
     return out
 
 
+def hash_memory(spans: array[int]) -> Tensor:
+    """Hashes of memory in use by this process, (n,) of n addresses and lengths by turns; by compiled kernels alone."""
+    out = torch.empty(len(spans) // 2, dtype=torch.int64)
+    if len(out):
+        compiled("byte_hash")()(torch.frombuffer(spans, dtype=torch.int64), out)
+    return out
+
+
 def is_dense(tensor: Tensor) -> bool:
     """Whether a strided tensor fills its memory without gaps or overlap, its axes in any order."""
     if tensor.layout is not torch.strided:
