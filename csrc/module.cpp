@@ -11,6 +11,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("best_instructions", &xai_fast::best_instructions);
   module.def("limit_instructions", &xai_fast::limit_instructions);
   module.def("add_noise", &xai_fast::add_noise, without_gil());
+  module.def("bias_relu", &xai_fast::bias_relu, without_gil());
   module.def("blend_maps", &xai_fast::blend_maps, without_gil());
   // Keeps the GIL: no other thread can then free what is read.
   module.def("byte_hash", &xai_fast::byte_hash);

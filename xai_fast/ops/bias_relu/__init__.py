@@ -7,7 +7,8 @@ from torch.autograd.graph import increment_version
 
 from xai_fast.ops import _checks
 from xai_fast.ops._checks import FLOATING
-from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cuda
+from xai_fast.ops._dispatch import Op, lazily, no_triton, not_on_cpu, not_on_cuda
+from xai_fast.ops._library import compiled, no_library, older_than
 from xai_fast.ops._traced import traced
 
 
@@ -24,6 +25,7 @@ def _channels_last(values: Tensor) -> bool:
 
 
 op = Op("bias_relu", lazily(f"{__name__}.reference", "bias_relu"), in_place=("values", "other"))
+op.offer("cpp", compiled("bias_relu"), unless=(no_library, older_than("bias_relu"), not_on_cpu, not_alike))
 op.offer("triton", lazily(f"{__name__}.triton", "bias_relu"), unless=(no_triton, not_on_cuda, not_alike))
 
 
