@@ -137,6 +137,36 @@ def test_fused_convolutions_are_the_public_ones(geometry, implementation, dtype)
         assert_close(FusedConvolution(source).unpadded()(x), inner)
 
 
+@each_dtype
+@pytest.mark.parametrize("rows", [0, 1, 3])
+@torch.no_grad()
+def test_pointwise_convolutions_of_maps_of_one_position(rows, implementation, dtype):
+    """Squeeze-and-excitation gates have such; around a position with padding there are more."""
+    x, weight, bias = images(rows, 24, 1, 1).to(dtype), draw(20, 24, 1, 1, seed=1).to(dtype), draw(20, seed=2).to(dtype)
+    for padding in (0, 1):
+        geometry = Geometry((1, 1), (padding, padding), (1, 1), 1)
+        truth = F.conv2d(x.double(), weight.double(), bias.double(), padding=padding)
+        for given in (bias, None):
+            source = implementation.convolution(weight, given, geometry, short_sums=False)
+            plain = truth if given is not None else truth - bias.double()[:, None, None]
+            for activation in ACTIVATIONS:
+                found = FusedConvolution(source, activation)(x)
+                assert_close(found, activation(plain.clone()))
+                assert not implementation.regroups or found.is_contiguous(memory_format=torch.channels_last)
+        assert_close(FusedConvolution(source).unpadded()(x), F.conv2d(x.double(), weight.double()))
+
+
+@packed_only
+def test_not_a_number_shows_behind_a_map_of_one_position():
+    source = OneDnn().convolution(draw(4, 8, 1, 1), draw(4), Geometry((1, 1), (0, 0), (1, 1), 1), short_sums=False)
+    x = images(2, 8, 1, 1)
+    x[1, 3] = float("nan")
+    with torch.no_grad():
+        found = source.forward(x, Activation("relu"))
+    assert found[1].isnan().all()
+    assert found[0].isfinite().all()
+
+
 def assert_close(found, truth, slack=1):
     """`slack`: by how many times the rounding of one result."""
     close = slack * DTYPES[found.dtype]

@@ -16,6 +16,7 @@ from xai_fast.ops._grids import cell_extent as cell_extent
 from xai_fast.ops._library import instruction_sets as instruction_sets
 from xai_fast.ops._library import limited_to as limited_to
 from xai_fast.ops._panels import register_panel as register_panel
+from xai_fast.ops._repeated import Repeated as Repeated
 from xai_fast.ops.add_noise import add_noise as add_noise
 from xai_fast.ops.bias_relu import bias_relu as bias_relu
 from xai_fast.ops.blend_maps import blend_maps as blend_maps

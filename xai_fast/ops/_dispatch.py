@@ -114,6 +114,11 @@ class Op:
         forced = _forced.get() or os.environ.get(VARIABLE)
         return any(forced in (None, offer.backend) and not offer.reasons(*args) for offer in self._offers)
 
+    def kernel(self) -> Callable[..., Any] | None:
+        """The compiled kernel itself, which checks nothing; None where another backend is forced, or it never ran."""
+        forced = _forced.get() or os.environ.get(VARIABLE)
+        return self._loaded.get("cpp") if forced in (None, "cpp") and not torch.compiler.is_compiling() else None
+
     def reasons(self, *args: Any) -> dict[str, list[str]]:
         """Returns, per backend, why it refuses these arguments (an empty list: it takes them)."""
         return {offer.backend: offer.reasons(*args) for offer in (*self._offers, self._reference)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,10 +16,15 @@ _PANELS = {torch.float32: "register_panel", torch.bfloat16: "register_panel_of_h
 
 def register_panel(dtype: torch.dtype = torch.float32) -> int:
     """How many output channels the compiled kernels of convolutions want side by side, 0 without such kernels."""
+    panel = _panel_function(dtype)
+    return 0 if panel is None else panel()
+
+
+@functools.cache
+def _panel_function(dtype: torch.dtype) -> Callable[[], Any] | None:
     if dtype not in _PANELS or no_library() is not None or older_than(_PANELS[dtype])() is not None:
-        return 0
-    panel: Callable[[], Any] = compiled(_PANELS[dtype])()
-    return panel()
+        return None
+    return compiled(_PANELS[dtype])()
 
 
 def side_by_side(dtype: torch.dtype) -> int:

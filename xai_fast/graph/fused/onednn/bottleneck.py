@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from xai_fast.graph.fused.public import Bottleneck, Convolution
 from xai_fast.graph.processor import said
 from xai_fast.ops import (
     BottleneckWeights,
+    Repeated,
     all_ops,
     bottleneck_weights,
     gated_pointwise,
@@ -33,9 +34,21 @@ _NAMES = {
 _PANEL = 32  # where the plain op is to stand in for a kernel
 
 
+def _whole() -> Repeated:
+    return Repeated(all_ops()["inverted_bottleneck"], inverted_bottleneck)
+
+
+def _last() -> Repeated:
+    return Repeated(all_ops()["gated_pointwise"], gated_pointwise)
+
+
 @dataclass(eq=False, repr=False)
 class KernelBottleneck(Bottleneck):
     """See `Bottleneck`: by `ops.inverted_bottleneck`."""
+
+    _convolved: Repeated = field(default_factory=_whole)
+    _squeezed: Repeated = field(default_factory=_whole)
+    _gated: Repeated = field(default_factory=_last)
 
     @staticmethod
     def of(
@@ -63,20 +76,22 @@ class KernelBottleneck(Bottleneck):
         """See `Bottleneck`."""
         if not all(value is None or usable(value, self.depth.weight.dtype) for value in (x, other)):
             return False
+        if self._convolved.knows(x, other) or self._squeezed.knows(x, None):
+            return True
         op = all_ops()["inverted_bottleneck"]
         return bool(said().bottlenecks) or op.compiled(x, *self._weights, other, x, None, 1, 0, "none")
 
     def forward(self, x: Tensor, other: Tensor | None = None, *, consumes: bool = False) -> Tensor:
         """See `Bottleneck`."""
         out = self._out(x, self._weights) if not (consumes and other is not None) else other
-        return self._run(x, self._weights, other, out, None)
+        return self._run(self._convolved, x, self._weights, other, out, None)
 
     def squeezed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `Bottleneck`."""
         weights = self._weights._replace(project=None, project_bias=None)
         out = self._out(x, weights)
         means = x.new_empty(out.shape[:2], dtype=weights.depth.dtype)
-        return self._run(x, weights, None, out, means), means
+        return self._run(self._squeezed, x, weights, None, out, means), means
 
     def gated(self, wide: Tensor, gate: Tensor, other: Tensor | None = None, *, consumes: bool = False) -> Tensor:
         """See `Bottleneck`."""
@@ -88,7 +103,8 @@ class KernelBottleneck(Bottleneck):
         assert weights.project is not None
         assert weights.project_bias is not None
         gate = gate.to(weights.depth.dtype)
-        return gated_pointwise(wide, gate, weights.project, weights.project_bias, other, out)
+        self._gated((wide, gate, other), out, wide, gate, weights.project, weights.project_bias, other, out)
+        return out
 
     def _out(self, x: Tensor, weights: BottleneckWeights) -> Tensor:
         geometry, source = self.depth.geometry, self.depth if weights.project is None else self.project
@@ -98,10 +114,17 @@ class KernelBottleneck(Bottleneck):
         return torch.empty((len(x), len(source.weight), *size), dtype=x.dtype, memory_format=torch.channels_last)
 
     def _run(
-        self, x: Tensor, weights: BottleneckWeights, other: Tensor | None, out: Tensor, means: Tensor | None
+        self,
+        run: Repeated,
+        x: Tensor,
+        weights: BottleneckWeights,
+        other: Tensor | None,
+        out: Tensor,
+        means: Tensor | None,
     ) -> Tensor:
         geometry, name = self.depth.geometry, _NAMES[self.activation]
-        return inverted_bottleneck(x, *weights, other, out, means, geometry.stride[0], geometry.padding[0], name)
+        run((x, other), out, x, *weights, other, out, means, geometry.stride[0], geometry.padding[0], name)
+        return out
 
 
 def _is_pointwise(source: Convolution) -> bool:

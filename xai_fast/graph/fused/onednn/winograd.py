@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from xai_fast.graph.processor import said
-from xai_fast.ops import all_ops, register_panel, winograd_convolution, winograd_kernels
+from xai_fast.ops import Repeated, all_ops, register_panel, winograd_convolution, winograd_kernels
 
 _PANEL = 16  # where the plain op is to stand in for a kernel
 _USED = 0.5  # share of the positions in tiles of 2x2 that are results, below which the direct sum has less to do
 
 
-class MinimalFilter(NamedTuple):
+def _repeated() -> Repeated:
+    return Repeated(all_ops()["winograd_convolution"], winograd_convolution)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MinimalFilter:
     """A convolution's weight transformed for minimal filtering.
 
     Attributes:
@@ -24,6 +29,7 @@ class MinimalFilter(NamedTuple):
 
     kernels: Tensor
     bias: Tensor | None
+    _run: Repeated = field(default_factory=_repeated)
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> MinimalFilter | None:
@@ -47,7 +53,9 @@ class MinimalFilter(NamedTuple):
         height, width = (extent + 2 * padding - 2 for extent in x.shape[2:])
         if height * width < 4 * _USED * -(-height // 2) * -(-width // 2):
             return False
-        return said().minimal or all_ops()["winograd_convolution"].compiled(x, self.kernels, self.bias, None, x)
+        if said().minimal or self._run.knows(x):
+            return True
+        return all_ops()["winograd_convolution"].compiled(x, self.kernels, self.bias, None, x)
 
     def __call__(self, x: Tensor, padding: int, other: Tensor | None, out: Tensor | None, *, relu: bool) -> Tensor:
         """The convolution, plus `other`, rectified or not, in the memory of `out` or in its own."""
@@ -55,4 +63,5 @@ class MinimalFilter(NamedTuple):
             count = self.kernels.shape[0] * self.kernels.shape[3]
             size = (len(x), count, *(extent + 2 * padding - 2 for extent in x.shape[2:]))
             out = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
-        return winograd_convolution(x, self.kernels, self.bias, other, out, padding, relu)
+        self._run((x, other), out, x, self.kernels, self.bias, other, out, padding, relu)
+        return out
