@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import pytest
 import torch
 from networks import awakened, photos
@@ -16,6 +20,19 @@ from xai_fast.graph.captured import Captured, Replaced
 from xai_fast.graph.fused.onednn.probe import failed
 from xai_fast.graph.operation import Kind
 from xai_fast.graph.operations import known_of, operation_of
+from xai_fast.graph.steps import Value, filled, values_in
+
+
+@dataclass(frozen=True)
+class Pair:
+    left: object
+    right: object
+
+
+class Named(NamedTuple):
+    left: object
+    right: object
+
 
 fused_only = pytest.mark.skipif(failed() is not None, reason=str(failed()))
 
@@ -27,6 +44,29 @@ def prepared_for(model, inputs, anchors=()):
 def outputs(prepared, inputs):
     with torch.no_grad():
         return prepared(prepared.empty(len(inputs), inputs).copy_(inputs))
+
+
+# What steps read
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda a, b: ((a, 1), [b, None, "c"]),
+        lambda a, b: {"x": [a], "y": {"z": (b,)}},
+        lambda a, b: OrderedDict(x=a, y=(b, 2)),
+        lambda a, b: Named(a, [b]),
+        lambda a, b: [slice(a, b), slice(None, b, 2), slice(a, None)],
+        lambda a, b: (Pair(a, [b, Pair(3, b)]), a),
+    ],
+)
+def test_values_are_found_and_filled_in_wherever_they_are(build):
+    given = build(Value(4), Value(7))
+    assert {value.number for value in values_in(given)} == {4, 7}
+    found = filled(given, {4: "four", 7: "seven"})
+    assert found == build("four", "seven")
+    assert type(found) is type(given)
+    assert given == build(Value(4), Value(7))
 
 
 # Names

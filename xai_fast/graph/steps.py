@@ -121,6 +121,15 @@ def values_in(structure: Any) -> list[Value]:
 
 def filled(structure: Any, values: Mapping[int, Any] | Sequence[Any]) -> Any:
     """The structure with every `Value` replaced by what it stands for."""
+    kind = type(structure)
+    if kind is Value:
+        return values[structure.number]
+    if kind in _LEAVES:
+        return structure
+    if kind is tuple or kind is list:  # as in `values_in`
+        return kind(filled(part, values) for part in structure)
+    if kind is dict:
+        return {key: filled(part, values) for key, part in structure.items()}
     return mapped(lambda leaf: values[leaf.number] if isinstance(leaf, Value) else leaf, structure)
 
 
