@@ -22,11 +22,18 @@ class Game:
     def __init__(self, model, row, target, groups, baseline):
         self.model, self.row, self.target, self.groups = model, row, target, groups
         self.hidden = replicas.hidden_by(baseline, row, groups)
+        self.known = {}  # orders and draws come by the same coalition more than once
 
     def __len__(self):
         return len(self.groups)
 
     def __call__(self, players):
+        key = frozenset(players)
+        if key not in self.known:
+            self.known[key] = self._score(key)
+        return self.known[key]
+
+    def _score(self, players):
         variant = self.row.clone()
         for player, group in enumerate(self.groups):
             if player not in players:
