@@ -175,9 +175,21 @@ def test_the_random_networks_are_awake():
 
 # torchvision
 
+
+class NarrowResNet(resnet.ResNet):
+    """A block per stage, of a quarter of the channels."""
+
+    def __init__(self, block, **options):
+        super().__init__(block, [1, 1, 1, 1], **options)
+        self.fc = nn.Linear(128 * block.expansion, 10)
+
+    def _make_layer(self, block, planes, *args, **options):
+        return super()._make_layer(block, planes // 4, *args, **options)
+
+
 NARROW = {
-    "resnet": lambda: resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=10),
-    "resnext": lambda: resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], num_classes=10, groups=4, width_per_group=4),
+    "resnet": lambda: NarrowResNet(resnet.BasicBlock),
+    "resnext": lambda: NarrowResNet(resnet.Bottleneck, groups=4, width_per_group=16),
     "densenet": lambda: densenet.DenseNet(8, (2, 2, 2), 8, num_classes=10),
     "mobilenet_v2": lambda: mobilenetv2.MobileNetV2(num_classes=10, width_mult=0.25),
     "shufflenet_v2": lambda: shufflenetv2.ShuffleNetV2([2, 2, 2], [12, 16, 24, 32, 48], num_classes=10),
