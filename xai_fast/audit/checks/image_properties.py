@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .colour_shift import CASTS, GREY, LEVEL, Shift, shift_of
 from .cues import ColourCue
 from .finding import Confirmation, Finding
 from .records import Floats, Records
@@ -18,7 +18,7 @@ from .thresholds import Thresholds
 NAME = "image properties"
 QUESTION = "Do part of a class's images, or its errors, stand out by brightness, colour, sharpness, size or metadata?"
 _COLOURS = ("brightness", "red cast", "green cast", "blue cast")
-_LEVEL = 1 / 255  # less than that no picture can differ by
+_LESS_SURE = float(np.log(0.01 / 0.99))  # odds above which images are listed behind
 _NOT = ("label", "target", "prediction", "probability", "margin", "label_probability", "red", "green", "blue")
 
 
@@ -55,91 +55,50 @@ def check(records: Records, limits: Thresholds) -> list[Finding]:
 
 
 def _parts(records: Records, limits: Thresholds) -> Iterator[Finding]:
-    """Per class at most one part that differs in colour from the rest of it, which other classes need not do."""
+    """Per class at most one part whose colours are shifted, which other classes need not do: a cast, or brightness."""
     colours = np.stack([records.numbers[name] for name in ("red", "green", "blue")], 1)
-    grey = colours.mean(1, keepdims=True)
-    for index in np.unique(records.target[records.target >= 0]).tolist():
-        own = (records.target == index) & np.isfinite(colours).all(1)
-        if (own & ~records.held_out).sum() < 2 * limits.least_images:
-            continue
-        # Two of the three casts say all of them.
-        splits = [_split(records, values, own, limits) for values in ((colours - grey)[:, ::2], grey)]
-        found = [split for split in splits if split is not None]
-        if found:
-            yield _part(records, index, max(found, key=lambda split: split.apart))
-
-
-@dataclass(frozen=True)
-class _Split:
-    """A class in two by its colours.
-
-    Attributes:
-        part: (n,) the one that is less like other classes, of all images of the class.
-        apart: of the two, in their standard deviations (Ashman's D, along the line between them).
-        towards: (n,) by how much likelier an image is of that part, as a logarithm.
-    """
-
-    part: NDArray[np.bool_]
-    apart: float
-    towards: Floats
-
-
-def _split(records: Records, values: Floats, own: NDArray[np.bool_], limits: Thresholds) -> _Split | None:
-    """Whether a class falls in two by properties (n, D); fitted to images that are not held out.
-
-    What most of a class has may be the class: that pages are bright is no fault, though some of them show something
-    else. What a smaller part of it has, and the rest clearly not, may have been put there. Two normal distributions
-    must describe the class better than one (by BIC), and lie apart by Ashman's D (Ashman et al. 1994).
-    """
-    from sklearn.mixture import GaussianMixture
-
+    known = (records.target >= 0) & np.isfinite(colours).all(1)
     # What is rounded to levels varies by no less than them.
-    spread = np.random.default_rng(0).uniform(-_LEVEL / 2, _LEVEL / 2, values.shape)
-    rows = (values + spread)[own & ~records.held_out]
-    made: Any = GaussianMixture  # whose stub knows nothing of what a fit leaves
-    one, two = (made(count, n_init=3, random_state=0).fit(rows) for count in (1, 2))
-    between, around = two.means_[1] - two.means_[0], two.covariances_.mean(0)
-    apart = float(np.sqrt(between @ np.linalg.solve(around, between)))
-    if two.bic(rows) >= one.bic(rows) or apart < limits.apart or two.weights_.min() < limits.least_share:
-        return None
-    others = np.nanmedian(values[(records.target >= 0) & ~own], axis=0)
-    which = int(np.linalg.norm(two.means_ - others, axis=1).argmax())
-    if two.weights_[which] > limits.usual:
-        return None
-    towards = np.full(len(values), -np.inf)
-    chances = two.predict_proba((values + spread)[own]).clip(min=1e-300)
-    towards[own] = np.log(chances[:, which]) - np.log(chances[:, 1 - which])
-    return _Split(towards > 0, apart, towards)
+    colours = colours + np.random.default_rng(0).uniform(-LEVEL / 2, LEVEL / 2, colours.shape)
+    for index in np.unique(records.target[known]).tolist():
+        own, seen = known & (records.target == index), known & ~records.held_out
+        if (own & seen).sum() < 2 * limits.least_images:
+            continue
+        for view in (CASTS, GREY):
+            found = shift_of(colours[own], seen[own], colours[seen & ~own], view, limits)
+            if found is not None and (found.towards > 0).any():
+                yield _part(records, index, own, found)
+                break
 
 
-def _part(records: Records, index: int, split: _Split) -> Finding:
-    own, seen = records.target == index, ~records.held_out
-    chosen = np.flatnonzero(split.part)
-    chosen = chosen[np.argsort(-split.towards[chosen], kind="stable")]
-    class_name, share = records.name(index), float(len(chosen) / own.sum())
-    shift = _shift(records, seen & split.part, seen & own & ~split.part)
-    casts = {
-        f"{name} cast": value - sum(shift) / 3 for name, value in zip(("red", "green", "blue"), shift, strict=True)
-    }
-    by = casts | {"brightness": sum(shift) / 3}
+def _part(records: Records, index: int, own: NDArray[np.bool_], found: Shift) -> Finding:
+    rows, count = np.flatnonzero(own), int((found.towards > 0).sum())
+    order = np.argsort(-found.towards, kind="stable")
+    order = order[found.towards[order] > _LESS_SURE]
+    class_name, share = records.name(index), count / len(rows)
+    red, green, blue = found.shift.tolist()
+    brightness = (red + green + blue) / 3
+    casts = {"red cast": red - brightness, "green cast": green - brightness, "blue cast": blue - brightness}
+    by = casts | {"brightness": brightness}
     name = max(by, key=lambda one: abs(by[one]))
     evidence = {
         "class": class_name,
         "property": name,
         "share of its images": share,
-        **{f"{one} beside the rest": value for one, value in by.items()},
-        "apart (Ashman's D)": split.apart,
+        **{f"{one} beside what they are like": value for one, value in by.items()},
+        "images that have it": count,
+        "further, less sure": len(order) - count,
     }
     return Finding(
         NAME,
-        f"{class_name}: {len(chosen):,} images have {'more' if by[name] > 0 else 'less'} {name} than the rest of it",
+        f"{class_name}: {count:,} images have {'more' if by[name] > 0 else 'less'} {name} than what they are else like",
         "low",
         share,
         evidence,
-        tuple(records.position[chosen].tolist()),
-        tuple(float(value) for value in split.towards[chosen]),
+        tuple(records.position[rows[order]].tolist()),
+        tuple(float(value) for value in found.towards[order]),
         index,
-        ColourCue(shift),
+        ColourCue((red, green, blue)),
         Confirmation("not tested"),
     )
 
@@ -220,13 +179,6 @@ def _finding(records: Records, values: Floats, test: _Test, p: float, tests: int
         None,
         confirmation,
     )
-
-
-def _shift(records: Records, marked: NDArray[np.bool_], rest: NDArray[np.bool_]) -> tuple[float, float, float]:
-    """What separates the colours of two groups of a class."""
-    channels = (records.numbers[name] for name in ("red", "green", "blue"))
-    red, green, blue = (float(np.nanmedian(one[marked]) - np.nanmedian(one[rest])) for one in channels)
-    return red, green, blue
 
 
 def _worth(test: _Test) -> float:

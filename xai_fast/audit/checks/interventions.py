@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .cues import AbstractCue, CornersCue, Picture, RegionCue
+from .cues import AbstractCue, ColourCue, CornersCue, Picture, RegionCue
 from .finding import Finding
 from .records import Records
 from .subject import Subject
@@ -86,9 +86,11 @@ def _odds(probabilities: NDArray[np.float64], index: int) -> NDArray[np.float64]
 
 
 def held_out(finding: Finding, records: Records) -> list[int]:
-    """Rows of its images that no check has looked at, the clearest first."""
+    """Rows of its images that no check has looked at, the clearest first; of a colour those that rather have it."""
     place = {int(position): row for row, position in enumerate(records.position.tolist())}
-    return [row for position in finding.positions if records.held_out[row := place[position]]]
+    least = 0.0 if isinstance(finding.cue, ColourCue) else -np.inf  # its scores are odds, as logarithms
+    chosen = (one for one, score in zip(finding.positions, finding.scores, strict=True) if score > least)
+    return [row for position in chosen if records.held_out[row := place[position]]]
 
 
 def others(index: int, records: Records, limits: Thresholds) -> list[int]:

@@ -18,7 +18,7 @@ class Thresholds:
         least_lift: how many times as often a class must look at a place as other classes do.
         beyond_one: how many times as much as one corner all four must explain to be named together.
         small_place: share of the picture up to which the place that a group looks at is a small one.
-        apart: least distance of two groups within a class, in their standard deviations; two is what Ashman asks for.
+        surely: of the images of a class that may have other colours, the share that must surely have them.
         tied: least Cramér's V between metadata and label.
         property_effect: least rank-biserial correlation of a property, in [0, 1].
         changed: how much of a map's length must change under noise for it to be another map; see `store.maps.compared`.
@@ -51,7 +51,8 @@ class Thresholds:
         many_mislabelled: share of a data set from which on they are a grave matter; `some_mislabelled` likewise.
         less_sure: quantile of the control's effects, beyond which images are listed behind those that surely have a cue
             (those beyond `tail`).
-        least_odds: change of the odds, as a logarithm, below which no image is said to have it.
+        least_odds: change of the odds, as a logarithm, below which no image is said to have it; and of a shift of
+            colours, by which it may make images more like those of other classes.
         confirmed: least change of the probability beyond the control's, at the lower end of its interval.
         grave: change of the probability from which on a confirmed finding is grave.
         confidence: of intervals, all confirmations of one audit together (Bonferroni); and that there are outliers.
@@ -68,7 +69,7 @@ class Thresholds:
     least_lift: float = 2.0
     beyond_one: float = 1.5
     small_place: float = 1 / 6
-    apart: float = 2.0
+    surely: float = 0.25
     tied: float = 0.3
     property_effect: float = 0.5
     changed: float = 0.5
