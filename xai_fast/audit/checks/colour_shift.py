@@ -58,7 +58,7 @@ def shift_of(colours: Rows, seen: NDArray[np.bool_], others: Rows, view: Rows, l
     """
     fits: list[_Fit] = []
     own, others = _some(colours[seen], _OWN), _some(others, _OTHERS)
-    for shift, part in _starts(own @ view, limits):
+    for shift, part in _starts(own @ view, limits) if len(others) else ():
         fit = _Fit(own, others, view, shift, part)
         if fit.settled() and fit.tells(limits):
             fits.append(fit)
@@ -128,11 +128,11 @@ class _Fit:
         return float(self.has @ (without - having) / self.has.sum())
 
     def settled(self) -> bool:
-        """Takes turns; whether pictures are left that have it."""
+        """Takes turns; whether pictures are left that have it, and others that have not."""
         for _ in range(_ROUNDS):
             before, kernels = self.has, self._kernels(self._own, alone=True)
             self.has = 1 / (1 + np.exp(-self._odds(kernels)))
-            if self.has.sum() < 1:
+            if not 1 < self.has.sum() < len(self.has) - 1:
                 return False
             self.shift = self._between(kernels)
             if np.abs(self.has - before).max() < _STILL:
