@@ -12,7 +12,8 @@
 
 #include "../ops.h"
 
-#if defined(__linux__)
+#if defined(__linux__) && __has_include(<linux/userfaultfd.h>)
+#define XAI_FAST_WATCHES
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
@@ -30,7 +31,7 @@
 
 namespace xai_fast {
 
-#if defined(__linux__) && defined(SYS_userfaultfd)
+#ifdef XAI_FAST_WATCHES
 namespace {
 
 // What headers older than these parts of the kernel lack; see its documentation of pagemap and userfaultfd.
@@ -46,6 +47,8 @@ struct Scan {
   uint64_t inverted, all_of, any_of, returned;
 };
 
+constexpr int kWipeOnFork = 18;  // of madvise
+
 constexpr unsigned long kScan = _IOWR('f', 16, Scan);
 
 // A page of memory that a child begins without: whatever was opened before a fork belongs to the parent.
@@ -57,7 +60,7 @@ class OfThisProcess {
       void* const made =
           mmap(nullptr, page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (made == MAP_FAILED) return false;
-      if (madvise(made, page_size(), MADV_WIPEONFORK) != 0) {
+      if (madvise(made, page_size(), kWipeOnFork) != 0) {
         munmap(made, page_size());
         return false;
       }
