@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import xai_fast as xf
 from xai_fast import ops
-from xai_fast.graph.fused import FusedBottleneck
+from xai_fast.graph.fused import FusedBottleneck, PooledConvolution
 from xai_fast.graph.fused.onednn.bottleneck import KernelBottleneck
 from xai_fast.graph.fused.onednn.probe import failed
 from xai_fast.graph.processor import assuming
@@ -310,6 +310,86 @@ def test_maps_are_the_same_with_and_without(monkeypatch):
                 maps.append(method(xf.Engine(copy.deepcopy(model))).attribute(x, target=1).double())
         torch.testing.assert_close(maps[0], maps[1], rtol=1e-4, atol=1e-4 * maps[1].abs().max().item())
     assert runs
+
+
+# Averages before a convolution
+
+
+def transition(pool=None, *, between=None, **settings):
+    """The end of a dense block."""
+    convolution = nn.Conv2d(16, **{"out_channels": 16, "kernel_size": 1, **settings})
+    return nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), convolution, between or nn.Identity(), pool or nn.AvgPool2d(2))
+
+
+EARLY = {
+    "DenseNet's": transition,
+    "without bias": lambda: transition(bias=False),
+    "in groups": lambda: transition(groups=4),
+    "overlapping windows": lambda: transition(nn.AvgPool2d(3, 2)),
+    "oblong": lambda: transition(nn.AvgPool2d((2, 3), (2, 3))),
+}
+LATE = {
+    "padded": lambda: transition(nn.AvgPool2d(3, 2, 1)),
+    "windows beyond the border": lambda: transition(nn.AvgPool2d(2, ceil_mode=True)),
+    "a divisor of its own": lambda: transition(nn.AvgPool2d(2, divisor_override=3)),
+    "no fewer positions": lambda: transition(nn.AvgPool2d(2, 1)),
+    "the largest": lambda: transition(nn.MaxPool2d(2)),
+    "an activation between": lambda: transition(between=nn.ReLU()),
+    "strided": lambda: transition(stride=2),
+    "3x3": lambda: transition(kernel_size=3),
+    "zeros around": lambda: transition(padding=1),
+}
+
+
+def early(found):
+    return sum(isinstance(step.call, PooledConvolution) for step in found._whole.steps)
+
+
+@pytest.mark.parametrize("name", [*EARLY, *LATE])
+@torch.no_grad()
+def test_averages_are_taken_before_a_pointwise_convolution(name):
+    model, x = seeded(lambda: Net((EARLY | LATE)[name]())), networks.photos(3, 33)
+    prepared, found = captured(copy.deepcopy(model), x)
+    assert early(found) == (name in EARLY)
+    truth = copy.deepcopy(model).double()(x.double())
+    for rows in (1, 3):
+        y = prepared(prepared.empty(rows, x).copy_(x[:rows]))
+        torch.testing.assert_close(y.double(), truth[:rows], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_convolution_that_is_read_elsewhere_is_made_before_averages():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.pool = nn.Conv2d(16, 16, 1), nn.AvgPool2d(2)
+
+        def forward(self, x):
+            y = self.convolution(x)
+            return self.pool(y) + mean(y)
+
+    model, x = seeded(lambda: Net(Both())), networks.photos(2, 33)
+    prepared, found = captured(copy.deepcopy(model), x)
+    assert early(found) == 0
+    truth = copy.deepcopy(model).double()(x.double())
+    torch.testing.assert_close(prepared(prepared.empty(2, x).copy_(x)).double(), truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e30, 3e38, torch.nan, torch.inf], ids=str)
+@torch.no_grad()
+def test_nan_and_infinities_show_behind_averages(size):
+    for scale in (1.0, 1e12, 1e37):
+        model = seeded(lambda: Net(transition(), nn.ReLU()))
+        model.blocks[0][2].weight *= scale
+        x = networks.photos(2, 33)
+        prepared, found = captured(copy.deepcopy(model), x)
+        assert early(found) == 1
+        batch = prepared.empty(2, x).copy_(x)
+        batch[1, 0, 5, 7] = size
+        got, plain = prepared(batch), model(batch.contiguous())
+        assert got.isnan().equal(plain.isnan()) or not got[1].isfinite().any()
+        assert got[0].isfinite().equal(plain[0].isfinite())
+        assert plain[1].isfinite().all() or not got[1].isfinite().all()
 
 
 @pytest.mark.skipif(failed(torch.bfloat16) is not None, reason=str(failed(torch.bfloat16)))

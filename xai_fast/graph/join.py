@@ -1,7 +1,8 @@
 """Rewrite fused steps once more: depthwise convolutions with the pointwise ones around them in one call.
 
-Also where a squeeze-and-excitation gate stands between. Only for forwards that run as a whole: gradients and regions
-ask for what lies between.
+Also where a squeeze-and-excitation gate stands between. And averages are taken before a pointwise convolution that they
+follow, as in DenseNet: then a quarter of the positions is convolved. Only for forwards that run as a whole: gradients
+and regions ask for what lies between.
 """
 
 from __future__ import annotations
@@ -10,9 +11,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from .care import Care
 from .dataflow import memory, readers
-from .fused import NOTHING, Activation, Bottleneck, FusedBottleneck, FusedConvolution, FusedResidual, Implementation
+from .fused import (
+    NOTHING,
+    Activation,
+    Bottleneck,
+    FusedBottleneck,
+    FusedConvolution,
+    FusedResidual,
+    Implementation,
+    PooledConvolution,
+)
 from .fused.calls import Gate
 from .fused.shared import shared
 from .operation import Kind
@@ -34,7 +46,7 @@ def joined(steps: Sequence[Step], graph: Graph, kept: Collection[int], implement
     while position < len(steps):
         stretch = look.stretch(position)
         joins = (_join(some, graph, implementation) for some in _beginnings(stretch))
-        step = None if stretch is None else next((join for join in joins if join is not None), None)
+        step = next((join for join in joins if join is not None), None) or look.pooled(position)
         found.append(steps[position] if step is None else step[0])
         position += 1 if step is None else step[1]
     return found
@@ -85,6 +97,16 @@ class _Look:
             return _Stretch(expand, depth, None)
         return _Stretch(expand, depth, project, gate)
 
+    def pooled(self, start: int) -> tuple[Step, int] | None:
+        """A pointwise convolution and the averages of it, the other way round; None where that is something else."""
+        if start + 1 >= len(self._steps):
+            return None
+        step, pool = self._steps[start : start + 2]
+        if not (_is_pointwise(step) and _averages(pool) and self._is_read_by(step.makes, [start + 1])):
+            return None
+        call, label = PooledConvolution(step, pool), f"{step.label} to {pool.label}"
+        return Step(pool.makes, call, (Value(step.reads[0]),), {}, "", Kind.UNKNOWN, label), 2
+
     def _is_read_by(self, value: int, positions: Sequence[int]) -> bool:
         return value not in self._kept and self._users.get(value, []) == list(positions)
 
@@ -131,6 +153,25 @@ def _is_depthwise(step: Step) -> bool:
         and call.pads
         and call.source.weight.shape[1] == 1 < call.source.geometry.groups
     )
+
+
+def _is_pointwise(step: Step) -> bool:
+    """Whether it is a convolution of single positions, one beside the other, with nothing behind it."""
+    if not (_is_plain(step) and len(step.reads) == 1):
+        return False
+    call: Any = step.call
+    geometry, sides = call.source.geometry, tuple(call.source.weight.shape[2:])
+    return call.activation == NOTHING and (sides, geometry.stride, geometry.padding) == ((1, 1), (1, 1), (0, 0))
+
+
+def _averages(step: Step) -> bool:
+    """Whether it takes means of whole windows, of fewer than there are positions."""
+    pool = step.module
+    if type(pool) is not nn.AvgPool2d or len(step.args) != 1 or len(step.reads) != 1 or step.kwargs:
+        return False
+    strides = pool.stride if isinstance(pool.stride, tuple) else (pool.stride, pool.stride)
+    whole = pool.padding in (0, (0, 0)) and not pool.ceil_mode and pool.divisor_override is None
+    return whole and min(strides) > 1
 
 
 def _may_end(step: Step, value: int) -> bool:

@@ -11,7 +11,15 @@ import torch
 
 from xai_fast.graph.processor import said
 
-from .calls import FusedAttention, FusedBottleneck, FusedConvolution, FusedLinear, FusedResidual, FusedStep
+from .calls import (
+    FusedAttention,
+    FusedBottleneck,
+    FusedConvolution,
+    FusedLinear,
+    FusedResidual,
+    FusedStep,
+    PooledConvolution,
+)
 from .cuda import Cuda
 from .onednn import OneDnn
 from .parts import NOTHING, RELU, Activation, Geometry, Strided
@@ -32,6 +40,7 @@ __all__ = [
     "Geometry",
     "Implementation",
     "Linear",
+    "PooledConvolution",
     "Strided",
     "gain",
     "implementation_for",

@@ -187,4 +187,28 @@ class FusedBottleneck:
         return y
 
 
+@dataclass(eq=False, repr=False)
+class PooledConvolution:
+    """A pointwise convolution of averages in the place of averages of a pointwise convolution, which is the same.
+
+    It takes as many products as there are averages. Where a value is not of ordinary size, the order is the model's.
+
+    Attributes:
+        convolution: its step, fused.
+        pool: the step behind it.
+    """
+
+    convolution: Step
+    pool: Step
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x` (rows, in, H, W)."""
+        care = getattr(self.convolution.call, "care", None)
+        ordinary = care is None or care.suffices(x)
+        first, last = (self.pool, self.convolution) if ordinary else (self.convolution, self.pool)
+        between = first.run({first.reads[0]: x})
+        y: Tensor = last.run({last.reads[0]: between})
+        return y
+
+
 FusedStep = FusedConvolution | FusedResidual | FusedLinear | FusedAttention
