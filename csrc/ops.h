@@ -52,8 +52,8 @@ void surrogate_normal(const Tensor& keep, const Tensor& weights, const Tensor& s
 // dtype.
 void window_mean(const Tensor& values, const Tensor& boxes, const Tensor& out);
 
-// values, out and, if it is a tensor, other (M, C, *S) of one layout without gaps, channels first or last, and
-// bias (C,), dense, all of one floating dtype; out may be values or other.
+// values, out and, if it is a tensor, other (M, C, *S) of one layout without gaps, channels first or last,
+// and bias (C,), dense, all of one floating dtype; out may be values or other.
 void bias_relu(const Tensor& values, const Tensor& bias, const Tensor& other, const Tensor& out);
 
 // activations (N, C, h, w), any strides; weights (N, K, C) and out (N, K, H, W), dense and of one dtype:
