@@ -34,8 +34,8 @@ class TensorBytes:
         if self._watched is not None and self._watched.same(spans):
             return True
         # To watch what is written again and again would cost whoever writes it, for nothing.
-        watching = self._steady and not in_vain and spans and cannot_watch() is None
-        self._watched = _Watched(spans) if watching and spans else None  # begins before what is there is read
+        watching = self._steady and not in_vain and cannot_watch() is None
+        self._watched = _Watched(spans) if spans and watching else None  # begins before what is there is read
         equal = torch.equal(_hashes(found), self._hashes)
         self._steady = equal and not in_vain
         if not equal:
